@@ -1,0 +1,149 @@
+// One machine that can run a transformer: memory, packed weights and about fifteen transformer-sized operations.
+//
+// Operations are enqueued on the backend's one stream and run in order; download() and synchronize() wait. Activations
+// are F32 [rows, features], one row per token of a flat batch in which requests (segments) stand one after the other.
+// Batch invariance, bitwise: what a row gets depends on its own inputs, the weights and the format only - never on the
+// other rows, the chunking of a prompt, or the number of threads (docs/architecture.md).
+// Calls are not thread-safe with each other, except allocate(), pack(), adopt() and upload() to memory that no enqueued
+// operation uses: experts are loaded while others generate.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/linear_delta.h"
+#include "backend/matrix.h"
+#include "backend/tensor.h"
+
+namespace expert {
+
+inline constexpr int kKvBlockTokens = 16;  // tokens per KV block
+
+// The rows of one request in a flat batch.
+struct Segment {
+  int32_t first_row = 0;
+  int32_t row_count = 0;
+  int32_t first_position = 0;           // absolute position of its first row; the KV of [0, first_position) is in the cache
+  std::vector<int32_t> block_table;     // KV blocks covering positions [0, first_position + row_count)
+};
+
+// Host-side description of one step. `step` grows with every forward: a device backend uploads the lists once per step.
+struct BatchLayout {
+  uint64_t step = 0;
+  std::vector<int32_t> token_ids;  // one per row
+  std::vector<int32_t> positions;  // one per row, absolute
+  std::vector<Segment> segments;   // in row order, covering all rows
+};
+
+// cos/sin per position for half-split rotation ("rotate_half"): f32 [positions, rotary_dim / 2] each, already multiplied
+// by the attention factor of YaRN.
+struct RopeTable {
+  Tensor cos;
+  Tensor sin;
+  int32_t rotary_dim = 0;
+};
+
+// KV storage of all layers, in blocks of kKvBlockTokens; who owns which block is the engine's business.
+class KvStorage {
+ public:
+  virtual ~KvStorage() = default;
+  virtual size_t size_bytes() const noexcept = 0;
+};
+
+struct KvShape {
+  int32_t layers = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t blocks = 0;
+  DType dtype = DType::f32;  // f32 or bf16
+};
+
+// One projection of a shared input.
+struct LinearOutput {
+  const Matrix* weight = nullptr;  // [out, in]
+  const Tensor* bias = nullptr;    // f32 [1, out] or null
+  Tensor y;                        // f32 [rows, out]
+  std::span<const SegmentDelta> deltas;
+};
+
+struct AttentionOp {
+  Tensor q;                      // f32 [rows, heads * head_dim], overwritten by its normed, rotated self
+  Tensor k;                      // f32 [rows, kv_heads * head_dim], likewise
+  Tensor v;                      // f32 [rows, kv_heads * head_dim]
+  const Tensor* q_norm = nullptr;  // f32 [1, head_dim] or null: RMSNorm per head before rotation (Qwen3)
+  const Tensor* k_norm = nullptr;
+  float norm_eps = 0;
+  const RopeTable* rope = nullptr;
+  KvStorage* kv = nullptr;
+  int32_t layer = 0;
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  float scale = 0;  // usually 1 / sqrt(head_dim)
+  Tensor out;       // f32 [rows, heads * head_dim]
+};
+
+struct BackendInfo {
+  std::string device;  // "cpu", "reference"
+  std::string isa;     // "avx2", …
+  int threads = 1;
+  std::string layout;  // names the packed layout; part of the key of the weight cache
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const BackendInfo& info() const noexcept = 0;
+
+  // --- memory ---------------------------------------------------------------------------------------------------
+  // Uninitialised. Throws Error(out_of_memory).
+  virtual Tensor allocate(DType dtype, int64_t rows, int64_t cols) = 0;
+  virtual void upload(const Tensor& destination, const void* source, size_t bytes) = 0;
+  virtual void download(void* destination, const Tensor& source, size_t bytes) = 0;  // waits for enqueued work
+  virtual void synchronize() = 0;
+  virtual std::unique_ptr<KvStorage> create_kv(const KvShape& shape) = 0;
+
+  // --- weights --------------------------------------------------------------------------------------------------
+  // Repacks into own memory. F32/F16 sources under WeightFormat::bf16 are rounded to nearest even.
+  // Throws Error(unsupported) for a format this backend does not have, and what `source.read` throws.
+  virtual MatrixPtr pack(const MatrixSource& source, WeightFormat format) = 0;
+  // The packed bytes for our own cache file (empty where a backend cannot give them), and their way back:
+  // `bytes` must stay valid and unchanged while `owner` lives.
+  virtual std::span<const std::byte> packed_bytes(const Matrix& matrix) const = 0;
+  virtual MatrixPtr adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
+                          std::shared_ptr<const void> owner) = 0;
+  // Bytes packed_bytes() of such a matrix has; 0 where unsupported.
+  virtual size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const = 0;
+
+  // --- operations -----------------------------------------------------------------------------------------------
+  // out[r] = table[layout.token_ids[r]]; out f32 [rows, cols of table].
+  virtual void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) = 0;
+  // out = x / sqrt(mean(x^2) + eps) * weight per row; out may be x.
+  virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) = 0;
+  // For every output: y = W x + b, then the deltas of the segments. Outputs share one pass over x.
+  virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs) = 0;
+  // Norm per head (optional), rotation, write of K and V into the cache in its storage format, then causal attention
+  // that reads K and V back as stored, also those this call wrote. Softmax is streamed over tiles at absolute positions.
+  virtual void attention(const BatchLayout& layout, const AttentionOp& op) = 0;
+  // out = silu(gate) * up; out may be gate.
+  virtual void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) = 0;
+  // x += y.
+  virtual void add(const Tensor& x, const Tensor& y) = 0;
+  // out[i] = x[rows[i]].
+  virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
+};
+
+struct BackendOptions {
+  std::string device = "auto";  // auto | cpu | reference | cuda[:N] (refused by name: not built)
+  int threads = 0;              // 0: one per core this process may use (affinity and cgroup quota)
+  std::string isa;              // empty: EXPERT_ISA, else the best this machine has
+};
+
+// Throws Error(unsupported) for a device or an instruction set that is not there, by name.
+std::unique_ptr<Backend> make_backend(const BackendOptions& options);
+
+}  // namespace expert
