@@ -1,0 +1,55 @@
+// One loaded expert: its kind parsed, checked against the base and lowered to packed panels. Immutable, shared by all
+// requests that use it; freed with the last of them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adapters/site.h"
+#include "backend/backend.h"
+#include "core/json.h"
+#include "io/safetensors.h"
+
+namespace expert {
+
+using ContentHash = std::array<uint8_t, 32>;
+
+// What an expert does to one site, before any request's weight.
+struct SiteDelta {
+  int site = 0;
+  MatrixPtr a;  // [rank, in]
+  MatrixPtr b;  // [out, rank], alpha / r (or alpha / sqrt(r)) multiplied in
+};
+
+class Adapter {
+ public:
+  struct Source {
+    std::string origin;             // for error messages: the path the user gave
+    const Json* config = nullptr;   // adapter_config.json
+    const SafeTensors* tensors = nullptr;
+    ContentHash hash{};             // of the package's bytes
+  };
+
+  // Reads every tensor once, checks shapes and finite values first, packs in `format`.
+  // Throws load (malformed, unsupported kind or option, named), incompatible (shapes or modules of another base).
+  static std::shared_ptr<const Adapter> load(const Source& source, const SiteTable& sites, Backend& backend,
+                                             WeightFormat format);
+
+  const ContentHash& hash() const noexcept { return hash_; }
+  const std::string& kind() const noexcept { return kind_; }  // "lora", "rslora"
+  size_t size_bytes() const noexcept { return size_bytes_; }  // packed, as read per token
+  const std::vector<SiteDelta>& deltas() const noexcept { return deltas_; }  // ascending by site
+
+ private:
+  Adapter() = default;
+
+  ContentHash hash_{};
+  std::string kind_;
+  size_t size_bytes_ = 0;
+  std::vector<SiteDelta> deltas_;
+};
+
+}  // namespace expert

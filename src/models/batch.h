@@ -1,0 +1,18 @@
+// One step of the engine, flattened. Plain data: the model below never learns what a request is.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "adapters/adapter_set.h"
+#include "backend/backend.h"
+
+namespace expert {
+
+struct Batch {
+  BatchLayout layout;
+  std::vector<const AdapterSet*> adapters;  // one per segment of the layout; null: the base alone
+  std::vector<int32_t> logit_rows;          // rows whose logits (or hidden states) are wanted, ascending
+};
+
+}  // namespace expert
