@@ -1,0 +1,100 @@
+// One expert as people have it: a `.expert` archive, a directory with a manifest, or a bare PEFT directory. Opening
+// reads every file into own memory once; afterwards the source may change or vanish. Pickles are never opened.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/archive.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "packages/manifest.h"
+
+namespace expert {
+
+struct PackageFile {
+  std::string name;  // relative to the root of the package
+  uint64_t size = 0;
+};
+
+// The base model an expert is asked to fit. The fingerprint costs a full read of the weights, so it is asked for only
+// when a manifest names one.
+struct BaseIdentity {
+  std::string name;                          // directory or model id
+  std::function<std::string()> fingerprint;  // bare hex; may be empty = unknown
+};
+
+struct BaseMatch {
+  size_t base_model = 0;              // index into manifest().base_models; 0 without a manifest
+  bool proven = false;                // the fingerprint in the manifest equals the base's
+  std::vector<std::string> warnings;  // why it is not proven, for `plan` and `info`
+};
+
+class Package {
+ public:
+  // ErrorCode::load for what cannot be read, ::manifest for a bad manifest, ::unsupported for layouts and formats known
+  // by name but not read.
+  static Package open(const std::string& path, const ArchiveLimits& limits = {});
+  // The same over files that are already in memory (`source` names them in errors).
+  static Package from_entries(std::vector<ArchiveEntry> entries, std::string source, std::string default_name);
+
+  const std::string& path() const { return path_; }        // as given to open()
+  const std::string& name() const { return name_; }        // canonical with a manifest, the last path segment without
+  const std::string& version() const { return version_; }  // "0.0.0" without a manifest
+  bool has_manifest() const { return manifest_.has_value(); }
+  const Manifest& manifest() const;  // throws ErrorCode::internal without one
+  const std::optional<Manifest>& optional_manifest() const { return manifest_; }
+
+  const Json& adapter_config() const { return adapter_config_; }
+  const SafeTensors& tensors() const { return *tensors_; }  // the adapter's, in memory
+  std::shared_ptr<const SafeTensors> shared_tensors() const { return tensors_; }
+  // {"lora"}, {"dora"}, {"ia3"}, {"prompt_tuning"}, …: by adapter_config.json, as PEFT names them, lower case.
+  const std::vector<std::string>& kinds() const { return kinds_; }
+  // The name in adapter_config.json, "" when absent.
+  std::string adapter_base_name() const;
+
+  const std::vector<PackageFile>& files() const { return files_; }  // sorted by name, skipped files left out
+  // Bytes of a file of the package ("tokenizer.json"), nullptr when absent. Valid while the package lives.
+  const Bytes* file(std::string_view name) const;
+  std::optional<std::string> text(std::string_view name) const;
+  // decoding.grammar_file, else grammar.gbnf, when the package has it.
+  std::optional<std::string> grammar() const;
+  uint64_t size_bytes() const;  // of all files
+
+  // SHA-256 over manifest, adapter_config and the adapter's tensor file: equal hashes compute the same thing.
+  const std::string& content_hash() const { return content_hash_; }
+
+  // Throws ErrorCode::incompatible when the expert was made for another base: a named fingerprint that differs, or no
+  // base model entry whose name matches. Unproven matches are warnings. Shapes are checked by whoever loads it.
+  BaseMatch match_base(const BaseIdentity& base) const;
+
+ private:
+  Package() = default;
+  void read_contents(std::string default_name);
+  void locate_adapter();
+  const Bytes& require_file(const std::string& name) const;
+
+  std::string path_;
+  std::string name_;
+  std::string version_;
+  std::optional<Manifest> manifest_;
+  std::string adapter_folder_;  // "" in the root layout, "weights/<model>/adapter/" in the nested one
+  Json adapter_config_;
+  std::shared_ptr<const SafeTensors> tensors_;
+  std::vector<std::string> kinds_;
+  std::vector<PackageFile> files_;
+  std::vector<std::pair<std::string, std::shared_ptr<const Bytes>>> contents_;  // sorted by name
+  std::string content_hash_;
+};
+
+// Whether two tokenizer.json documents turn every text into the same ids as far as vocabulary goes: model type,
+// vocabulary, merges in either spelling, added tokens (content, id, special). Formatting, padding and truncation do not
+// count.
+bool same_tokenizer(const Json& a, const Json& b);
+
+}  // namespace expert
