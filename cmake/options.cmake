@@ -11,8 +11,13 @@ option(EXPERT_EXAMPLES "Build the examples" OFF)
 option(EXPERT_TESTS "Build the tests" OFF)
 option(EXPERT_FUZZ "Build the fuzz targets (clang)" OFF)
 option(EXPERT_BENCH "Build the benchmarks" OFF)
+option(EXPERT_CUDA "Build the CUDA backend (not built yet: refused)" OFF)
 option(EXPERT_WERROR "Warnings are errors (our presets and CI only)" OFF)
 set(EXPERT_SANITIZE "" CACHE STRING "Sanitizers: address,undefined | thread | empty")
+
+if(EXPERT_CUDA)
+  message(FATAL_ERROR "EXPERT_CUDA: the CUDA backend is not supported yet; configure without it")
+endif()
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)

@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Installs what is missing, builds, and runs the main job or the tests.
+
+    tools/bootstrap.py quickstart   build libexpert and expert-cli, answer a question with the bundled model
+    tools/bootstrap.py test         build everything, run every test of the CI tier
+    tools/bootstrap.py deps [--tests]   only check (as root: install) the system packages
+
+Needs git and Python 3.9 on Debian 12; other systems are untested. Without root, missing packages are not installed:
+the exact command is printed and the exit code is 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+VENV = BUILD / "venv"
+
+BUILD_PACKAGES = [
+    "g++", "cmake", "ninja-build", "pkg-config", "libfmt-dev", "nlohmann-json3-dev", "libsodium-dev", "libssl-dev",
+    "libarchive-dev", "libcli11-dev",
+]  # fmt: skip
+TEST_PACKAGES = ["doctest-dev", "pybind11-dev", "python3-dev", "python3-venv", "clang-14", "libclang-rt-14-dev"]
+CMAKE_NEEDED = (3, 25)
+EXIT_MISSING = 3
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", file=sys.stderr, flush=True)
+
+
+def run(command: list[str | Path], **kwargs) -> None:
+    environment = {**os.environ, **kwargs.pop("env", {})}
+    result = subprocess.run([str(part) for part in command], env=environment, **kwargs)
+    if result.returncode != 0:
+        say(f"failed ({result.returncode}): {' '.join(map(str, command))}")
+        sys.exit(result.returncode)
+
+
+def installed(package: str) -> bool:
+    query = subprocess.run(["dpkg-query", "-W", "-f=${Status}", package], capture_output=True, text=True)
+    return query.stdout.endswith("ok installed")
+
+
+def ensure_packages(packages: list[str]) -> None:
+    if shutil.which("dpkg-query") is None:
+        say("not a Debian system (untested): please have these yourself: " + " ".join(packages))
+        return
+    missing = [package for package in packages if not installed(package)]
+    if not missing:
+        return
+    install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+    if os.geteuid() != 0:
+        print("Some packages are missing. Please run:\n\n  sudo " + " ".join(install) + "\n", file=sys.stderr)
+        sys.exit(EXIT_MISSING)
+    say("installing " + " ".join(missing))
+    quiet = {"env": {"DEBIAN_FRONTEND": "noninteractive"}, "stdout": sys.stderr}
+    run(["apt-get", "update", "-qq"], **quiet)
+    run([*install, "-qq"], **quiet)
+
+
+def cmake() -> str:
+    """The system's CMake, or one from PyPI where it is older than the project needs."""
+    system = shutil.which("cmake")
+    if system:
+        found = re.search(r"(\d+)\.(\d+)", subprocess.run([system, "--version"], capture_output=True, text=True).stdout)
+        if found and tuple(map(int, found.groups())) >= CMAKE_NEEDED:
+            return system
+    python = venv_python()
+    run([python, "-m", "pip", "install", "-q", "cmake>=3.25"])
+    return str(VENV / "bin" / "cmake")
+
+
+def venv_python() -> Path:
+    python = VENV / "bin" / "python"
+    if not python.exists():
+        run([sys.executable, "-m", "venv", VENV])
+    return python
+
+
+def build(preset_or_dir: str, *configure: str) -> Path:
+    directory = BUILD / preset_or_dir
+    tool = cmake()
+    say(f"building in build/{preset_or_dir}")
+    run([tool, "-S", ROOT, "-B", directory, *configure], stdout=sys.stderr, cwd=ROOT)
+    run([tool, "--build", directory], stdout=sys.stderr, cwd=ROOT)
+    return directory
+
+
+def quickstart() -> None:
+    ensure_packages(BUILD_PACKAGES)
+    directory = build("quickstart", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release")
+    command = [directory / "cli" / "expert-cli", "run", "Find all users older than 25", "--schema", "users(id,name,age)"]
+    say("expert-cli run 'Find all users older than 25' --schema 'users(id,name,age)'")
+    run(command)
+
+
+def python_with_oracles() -> Path:
+    """A virtual environment with the references the tests compare with; made once."""
+    python = venv_python()
+    requirements = ROOT / "tests" / "requirements.txt"
+    stamp = VENV / "requirements.done"
+    if not stamp.exists() or stamp.read_text() != requirements.read_text():
+        say("installing the test oracles (PyTorch, Transformers, PEFT)")
+        run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", requirements])
+        stamp.write_text(requirements.read_text())
+    return python
+
+
+class Stages:
+    """Runs the stages of the test command one after the other and says how long each took."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+        self.passed = 0
+
+    def run(self, name: str, command: list[str | Path], **environment: str) -> None:
+        say(name)
+        started = time.monotonic()
+        result = subprocess.run([str(p) for p in command], env={**os.environ, **environment}, cwd=ROOT)
+        seconds = time.monotonic() - started
+        if result.returncode == 0:
+            self.passed += 1
+        else:
+            self.failed.append(name)
+        say(f"{name}: {'ok' if result.returncode == 0 else 'FAILED'} in {seconds:.0f} s")
+
+    def close(self) -> None:
+        for name in self.failed:
+            say(f"failed: {name}")
+        print(f"{self.passed} passed, {len(self.failed)} failed")
+        sys.exit(1 if self.failed else 0)
+
+
+def fuzz(stages: Stages, directory: Path, seconds: int) -> None:
+    for program in sorted((directory / "tests" / "fuzz").glob("fuzz_*")):
+        if not os.access(program, os.X_OK) or program.is_dir():
+            continue
+        corpus = ROOT / "tests" / "fuzz" / "corpus" / program.name.removeprefix("fuzz_")
+        scratch = directory / "corpus" / program.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        seeds = [corpus] if corpus.is_dir() else []
+        stages.run(f"{program.name} for {seconds} s",
+                   [program, f"-max_total_time={seconds}", "-print_final_stats=0", "-verbosity=0", "-timeout=10",
+                    "-rss_limit_mb=2048", scratch, *seeds])  # fmt: skip
+
+
+def test() -> None:
+    ensure_packages(BUILD_PACKAGES + TEST_PACKAGES)
+    python = python_with_oracles()
+    tool = cmake()
+    ctest = str(Path(tool).with_name("ctest"))
+    stages = Stages()
+    release = build("release", "--preset", "release", f"-DPython_EXECUTABLE={python}")
+    paths = {"EXPERT_BUILD_DIR": str(release), "PYTHONPATH": str(release / "python")}
+    stages.run("unit tests, release", [ctest, "--test-dir", release, "--output-on-failure", "-j", "2"])
+    stages.run("oracles, bindings, command line, README",
+               [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], **paths)  # fmt: skip
+    asan = build("asan", "--preset", "asan")
+    stages.run("unit tests, AddressSanitizer and UBSan", [ctest, "--test-dir", asan, "--output-on-failure", "-j", "2"])
+    fuzzers = build("fuzz", "--preset", "fuzz")
+    fuzz(stages, fuzzers, seconds=5)
+    stages.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["quickstart", "test", "deps"])
+    parser.add_argument("--tests", action="store_true", help="deps: also what the tests need")
+    arguments = parser.parse_args()
+    if arguments.command == "deps":
+        ensure_packages(BUILD_PACKAGES + (TEST_PACKAGES if arguments.tests else []))
+    elif arguments.command == "quickstart":
+        quickstart()
+    else:
+        test()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
