@@ -21,7 +21,7 @@ struct ArchiveLimits {
   size_t max_entries = 4096;
   uint64_t max_entry_bytes = uint64_t{1} << 30;
   uint64_t max_total_bytes = uint64_t{1} << 30;
-  // Unpacked size over packed size, looked at beyond the first MiB; real weights stay below 10.
+  // Unpacked size over packed size, looked at beyond the first 16 MiB; real weights stay below 10.
   uint64_t max_ratio = 200;
 };
 
@@ -35,7 +35,7 @@ bool looks_like_archive(ByteView first_bytes);
 
 // Throws unless `name` is a relative path that means the same file on every system: no empty, "." or ".." segments, no
 // leading slash or drive, no backslashes, control characters or <>:"|?*, no names Windows reserves, no segments that
-// end in a dot or space, valid UTF-8, at most 255 bytes a segment and 1024 in all.
+// end in a dot or space, ASCII only, at most 255 bytes a segment and 1024 in all.
 void check_entry_name(std::string_view name, std::string_view source);
 // Throws when two of the names clash: given twice, equal but for case, or one is a folder of the other.
 void check_entry_names_together(const std::vector<std::string>& names, std::string_view source);

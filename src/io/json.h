@@ -2,27 +2,23 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "io/file.h"
 
 namespace expert {
 
-using Json = nlohmann::json;
-
 struct JsonLimits {
   size_t max_bytes = kTextFileLimit;
   size_t max_depth = 128;
-  // JSON leaves duplicates undefined, so two readers can see two documents; a tokenizer's vocabulary or a manifest with
-  // one is broken.
-  bool allow_duplicate_keys = false;
 };
 
+// Duplicate keys are refused, because two readers could see two different documents.
 // `source` names the document in errors ("config.json"). Throws `code` (load unless told) with line and column.
 Json parse_json(std::string_view text, std::string_view source, const JsonLimits& limits = {},
                 ErrorCode code = ErrorCode::load);

@@ -1,0 +1,265 @@
+#include "io/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "core/error.h"
+
+namespace expert {
+namespace {
+
+[[noreturn]] void fail_system(const std::string& path, std::string_view action, int error) {
+  std::string hint;
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "free some disk space or choose another folder";
+  if (error == EACCES || error == EPERM || error == EROFS) hint = "check the permissions of the path";
+  throw Error(ErrorCode::load, fmt::format("{}: cannot {}: {}", path, action, std::generic_category().message(error)),
+              std::move(hint));
+}
+
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a directory";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISSOCK(mode)) return "a socket";
+  if (S_ISCHR(mode)) return "a character device";
+  if (S_ISBLK(mode)) return "a block device";
+  return "not a regular file";
+}
+
+void require_regular(const std::string& path, const struct stat& status) {
+  if (!S_ISREG(status.st_mode)) fail(ErrorCode::load, "{}: is {}, not a file", path, kind_of(status.st_mode));
+}
+
+FileIdentity identity_of(const struct stat& status) {
+  auto nanoseconds = [](const timespec& time) { return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; };
+  return {.device = status.st_dev,
+          .inode = status.st_ino,
+          .size = static_cast<uint64_t>(status.st_size),
+          .mtime_ns = nanoseconds(status.st_mtim),
+          .ctime_ns = nanoseconds(status.st_ctim)};
+}
+
+// Closes on every way out; close() returns what the system said, because a full disk may speak up only then.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+  int close() { return ::close(release()) == 0 ? 0 : errno; }
+
+ private:
+  int fd_;
+};
+
+void write_all(int fd, const std::string& path, ByteView bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd, bytes.data(), std::min<size_t>(bytes.size(), size_t{1} << 30));
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      fail_system(path, "write", errno);
+    }
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+}
+
+void write_and_sync(int raw_fd, const std::string& path, ByteView bytes) {
+  Descriptor fd(raw_fd);
+  write_all(fd.get(), path, bytes);
+  if (::fsync(fd.get()) != 0) fail_system(path, "write", errno);
+  if (const int error = fd.close(); error != 0) fail_system(path, "write", error);
+}
+
+int create_exclusively(const std::string& path, unsigned mode) {
+  return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, static_cast<mode_t>(mode));
+}
+
+std::string parent_of(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+// A name no other process or thread uses; a leftover of a crashed process of the same id only costs another try.
+std::pair<std::string, int> create_temporary_beside(const std::string& path, unsigned mode) {
+  static std::atomic<uint64_t> counter{0};
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    const std::string name = fmt::format(".{}.{}.{}.tmp", last_segment(path), ::getpid(), counter++);
+    std::string temporary = join_path(parent_of(path), name);
+    const int fd = create_exclusively(temporary, mode);
+    if (fd >= 0) return {std::move(temporary), fd};
+    if (errno != EEXIST) fail_system(path, "create", errno);
+  }
+  fail(ErrorCode::load, "{}: cannot create a temporary file beside it", path);
+}
+
+}  // namespace
+
+File::File(std::string path, int descriptor, FileIdentity identity)
+    : path_(std::move(path)), descriptor_(descriptor), identity_(identity) {}
+
+File::File(File&& other) noexcept
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)), identity_(other.identity_) {}
+
+File& File::operator=(File&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(descriptor_, other.descriptor_);
+  std::swap(identity_, other.identity_);
+  return *this;
+}
+
+File::~File() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+File File::open(const std::string& path) {
+  if (path.find('\0') != std::string::npos) fail(ErrorCode::load, "a path holds a zero byte");
+  struct stat status {};
+  // Looked at before it is opened as well, because opening a device can have effects.
+  if (::stat(path.c_str(), &status) != 0) fail_system(path, "open", errno);
+  require_regular(path, status);
+  Descriptor fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (fd.get() < 0) fail_system(path, "open", errno);
+  if (::fstat(fd.get(), &status) != 0) fail_system(path, "open", errno);
+  require_regular(path, status);
+  return File(path, fd.release(), identity_of(status));
+}
+
+void File::read_at(uint64_t offset, void* destination, size_t n) const {
+  if (offset > identity_.size || n > identity_.size - offset) {
+    fail(ErrorCode::load, "{}: {} bytes at {} lie outside its {} bytes", path_, n, offset, identity_.size);
+  }
+  auto* out = static_cast<std::byte*>(destination);
+  while (n > 0) {
+    const ssize_t got = ::pread(descriptor_, out, std::min<size_t>(n, size_t{1} << 30), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_system(path_, "read", errno);
+    if (got == 0) fail(ErrorCode::load, "{}: the file was cut while it was read ({} bytes missing)", path_, n);
+    out += got;
+    offset += static_cast<uint64_t>(got);
+    n -= static_cast<size_t>(got);
+  }
+}
+
+Bytes File::read_all(uint64_t limit) const {
+  if (size() > limit) fail(ErrorCode::load, "{}: {} bytes, more than the limit of {}", path_, size(), limit);
+  Bytes bytes(size());
+  read_at(0, bytes.data(), bytes.size());
+  require_unchanged();
+  return bytes;
+}
+
+bool File::unchanged() const {
+  struct stat status {};
+  return ::fstat(descriptor_, &status) == 0 && identity_of(status) == identity_;
+}
+
+void File::require_unchanged() const {
+  if (!unchanged()) fail(ErrorCode::load, "{}: the file was changed while it was read", path_);
+}
+
+void File::drop_pages(uint64_t offset, uint64_t n) const {
+  // Only advice: a system that does not take it loses nothing but cache.
+  (void)::posix_fadvise(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(n), POSIX_FADV_DONTNEED);
+}
+
+bool file_exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
+bool directory_exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+std::string join_path(std::string_view directory, std::string_view name) {
+  if (directory.empty()) return std::string(name);
+  return fmt::format("{}{}{}", directory, directory.back() == '/' ? "" : "/", name);
+}
+
+std::string last_segment(std::string_view path) {
+  while (!path.empty() && (path.back() == '/' || path.back() == '\\')) path.remove_suffix(1);
+  const size_t slash = path.find_last_of("/\\");
+  return std::string(slash == std::string_view::npos ? path : path.substr(slash + 1));
+}
+
+std::string read_text_file(const std::string& path, uint64_t limit) {
+  const Bytes bytes = File::open(path).read_all(limit);
+  return std::string(as_text(bytes));
+}
+
+void create_directories(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) fail_system(path, "create the folder", error.value());
+}
+
+void sync_directory(const std::string& path) {
+  Descriptor fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() < 0) fail_system(path, "open", errno);
+  // Some file systems cannot sync a folder and say EINVAL; there a rename is as durable as it gets.
+  if (::fsync(fd.get()) != 0 && errno != EINVAL) fail_system(path, "write", errno);
+}
+
+void write_file_atomically(const std::string& path, ByteView bytes, unsigned mode) {
+  auto [temporary, fd] = create_temporary_beside(path, mode);
+  try {
+    write_and_sync(fd, path, bytes);
+    if (::rename(temporary.c_str(), path.c_str()) != 0) fail_system(path, "replace", errno);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  sync_directory(parent_of(path));
+}
+
+void write_new_file(const std::string& path, ByteView bytes, unsigned mode) {
+  const int fd = create_exclusively(path, mode);
+  if (fd < 0) fail_system(path, "create", errno);
+  try {
+    write_and_sync(fd, path, bytes);
+  } catch (...) {
+    ::unlink(path.c_str());
+    throw;
+  }
+}
+
+MappedFile MappedFile::open(const std::string& path) {
+  struct stat status {};
+  Descriptor fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (fd.get() < 0 || ::fstat(fd.get(), &status) != 0) fail_system(path, "open", errno);
+  require_regular(path, status);
+  const auto size = static_cast<size_t>(status.st_size);
+  if (size == 0) return MappedFile(nullptr, 0);
+  void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
+  if (address == MAP_FAILED) fail_system(path, "map", errno);
+  return MappedFile(static_cast<const std::byte*>(address), size);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+}  // namespace expert

@@ -1,0 +1,86 @@
+#include "io/fingerprint.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/error.h"
+#include "io/sha256.h"
+
+namespace expert {
+namespace {
+
+constexpr size_t kChunkBytes = size_t{4} << 20;
+
+void hash_tensor(Sha256& hash, const TensorRef& tensor, Bytes& chunk) {
+  hash.update_framed(tensor->name).update_framed(tensor->dtype_name).update_number(tensor->shape.size());
+  for (const int64_t dim : tensor->shape) hash.update_number(static_cast<uint64_t>(dim));
+  hash.update_number(tensor->bytes);
+  for (uint64_t done = 0; done < tensor->bytes;) {
+    const size_t n = std::min<uint64_t>(chunk.size(), tensor->bytes - done);
+    tensor.read(done, chunk.data(), n);
+    hash.update(ByteView(chunk.data(), n));
+    done += n;
+  }
+}
+
+bool is_digest(std::string_view text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+// Names the memo after everything that would change with the files; empty when one of them is not on disk.
+std::string memo_path(const TensorSet& tensors, const std::string& cache_directory) {
+  Sha256 key;
+  key.update_framed("base_fingerprint 1");
+  for (const auto& file : tensors.files()) {
+    if (file->file() == nullptr) return {};
+    const FileIdentity& identity = file->file()->identity();
+    std::error_code error;
+    const auto absolute = std::filesystem::absolute(file->source(), error);
+    if (error) return {};
+    key.update_framed(absolute.string()).update_number(identity.device).update_number(identity.inode);
+    key.update_number(identity.size);
+    key.update_number(static_cast<uint64_t>(identity.mtime_ns)).update_number(static_cast<uint64_t>(identity.ctime_ns));
+  }
+  return join_path(join_path(cache_directory, "fingerprints"), key.finish_hex());
+}
+
+std::string recall(const std::string& path) {
+  try {
+    if (!file_exists(path)) return {};
+    const std::string text = read_text_file(path, 64);
+    return is_digest(text) ? text : std::string();
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+void memoise(const std::string& path, const std::string& fingerprint) {
+  try {
+    create_directories(std::filesystem::path(path).parent_path().string());
+    write_file_atomically(path, fingerprint);
+  } catch (const Error&) {
+    // Only a saving is lost, as the header says.
+  }
+}
+
+}  // namespace
+
+std::string base_fingerprint(const TensorSet& tensors) {
+  Sha256 hash;
+  Bytes chunk(kChunkBytes);
+  for (const std::string& name : tensors.names()) hash_tensor(hash, tensors.at(name), chunk);
+  tensors.require_unchanged();
+  return hash.finish_hex();
+}
+
+std::string base_fingerprint(const TensorSet& tensors, const std::string& cache_directory) {
+  const std::string path = cache_directory.empty() ? std::string() : memo_path(tensors, cache_directory);
+  if (path.empty()) return base_fingerprint(tensors);
+  tensors.require_unchanged();
+  if (std::string known = recall(path); !known.empty()) return known;
+  std::string fingerprint = base_fingerprint(tensors);
+  memoise(path, fingerprint);
+  return fingerprint;
+}
+
+}  // namespace expert

@@ -1,0 +1,138 @@
+#include <algorithm>
+#include <filesystem>
+
+#include "core/error.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+
+namespace expert {
+namespace {
+
+constexpr const char* kSingleFile = "model.safetensors";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
+
+// Tensor name → shard, as model.safetensors.index.json has it. Shards are files of this directory and nothing else.
+std::map<std::string, std::string> read_weight_map(const std::string& path) {
+  const Json index = read_json_file(path);
+  const Json weight_map = JsonFields(index, path).object("weight_map").json();
+  std::map<std::string, std::string> shards;
+  for (const auto& [tensor, value] : weight_map.items()) {
+    if (!value.is_string()) fail(ErrorCode::load, "{}: the shard of {} must be a file name", path, tensor);
+    const auto shard = value.get<std::string>();
+    if (shard.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos || !shard.ends_with(".safetensors")) {
+      fail(ErrorCode::load, "{}: {} is no plain name of a safetensors file in this directory", path,
+           shard.substr(0, 200));
+    }
+    shards[tensor] = shard;
+  }
+  if (shards.empty()) fail(ErrorCode::load, "{}: weight_map is empty", path);
+  return shards;
+}
+
+void check_against_index(const TensorSet& tensors, const std::map<std::string, std::string>& shards,
+                         const std::string& index_path) {
+  for (const auto& [name, shard] : shards) {
+    const TensorRef tensor = tensors.find(name);
+    if (!tensor) fail(ErrorCode::load, "{}: tensor {} is missing from {}", index_path, name, shard);
+    if (last_segment(tensor.file->source()) != shard) {
+      fail(ErrorCode::load, "{}: tensor {} is in {}, not in {}", index_path, name, last_segment(tensor.file->source()),
+           shard);
+    }
+  }
+  for (const std::string& name : tensors.names()) {
+    if (!shards.contains(name)) {
+      fail(ErrorCode::load, "{}: tensor {} of {} is not in the index", index_path, name,
+           last_segment(tensors.find(name).file->source()));
+    }
+  }
+}
+
+// Says what the directory has instead of safetensors, so that the user knows what to convert.
+[[noreturn]] void fail_without_weights(const std::string& directory) {
+  std::error_code error;
+  for (const auto& item : std::filesystem::directory_iterator(directory, error)) {
+    const std::string name = item.path().filename().string();
+    const std::string extension = item.path().extension().string();
+    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt") {
+      throw Error(
+          ErrorCode::unsupported,
+          fmt::format("{}: weights in {} are a pickle, which can run code and is never opened", directory, name),
+          "convert them where you trust them: AutoModelForCausalLM.from_pretrained(DIR)"
+          ".save_pretrained(OUT, safe_serialization=True)");
+    }
+    if (extension == ".gguf" || extension == ".h5" || extension == ".msgpack" || name == "consolidated.safetensors") {
+      throw Error(ErrorCode::unsupported, fmt::format("{}: weights in {} are not supported", directory, name),
+                  "use the Hugging Face directory with model.safetensors");
+    }
+  }
+  throw Error(ErrorCode::load, fmt::format("{}: has neither {} nor {}", directory, kSingleFile, kIndexFile),
+              "name a Hugging Face model directory");
+}
+
+}  // namespace
+
+TensorSet::TensorSet(SafeTensors file) : source_(file.source()) { add_file(std::move(file)); }
+
+void TensorSet::add_file(SafeTensors file) {
+  const auto shared = std::make_shared<const SafeTensors>(std::move(file));
+  for (const TensorEntry& entry : shared->entries()) {
+    const auto [at, added] = tensors_.try_emplace(entry.name, TensorRef{shared.get(), &entry});
+    if (!added) {
+      fail(ErrorCode::load, "{}: tensor {} is also in {}", shared->source(), entry.name, at->second.file->source());
+    }
+  }
+  files_.push_back(shared);
+  names_.clear();
+  for (const auto& [name, unused] : tensors_) names_.push_back(name);
+}
+
+TensorSet TensorSet::open(const std::string& directory) {
+  if (!directory_exists(directory)) {
+    throw Error(ErrorCode::load,
+                fmt::format("{}: {}", directory, file_exists(directory) ? "is a file" : "is no directory"),
+                "name a Hugging Face model directory");
+  }
+  const std::string single = join_path(directory, kSingleFile), index_path = join_path(directory, kIndexFile);
+  TensorSet set;
+  set.source_ = directory;
+  std::error_code error;
+  // exists() rather than file_exists(): a FIFO under this name shall be named as such by open().
+  if (std::filesystem::exists(single, error)) {
+    set.add_file(SafeTensors::open(single));
+    return set;
+  }
+  if (!std::filesystem::exists(index_path, error)) fail_without_weights(directory);
+  const std::map<std::string, std::string> shards = read_weight_map(index_path);
+  std::vector<std::string> files;
+  for (const auto& [tensor, shard] : shards) files.push_back(shard);
+  std::sort(files.begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
+  for (const std::string& file : files) set.add_file(SafeTensors::open(join_path(directory, file)));
+  check_against_index(set, shards, index_path);
+  return set;
+}
+
+TensorRef TensorSet::find(std::string_view name) const {
+  const auto found = tensors_.find(name);
+  return found == tensors_.end() ? TensorRef{} : found->second;
+}
+
+TensorRef TensorSet::at(std::string_view name) const {
+  const TensorRef tensor = find(name);
+  if (!tensor) fail(ErrorCode::load, "{}: tensor {} is missing", source_, name);
+  return tensor;
+}
+
+uint64_t TensorSet::total_bytes() const {
+  uint64_t total = 0;
+  for (const auto& [name, tensor] : tensors_) total += tensor->bytes;
+  return total;
+}
+
+void TensorSet::require_unchanged() const {
+  for (const auto& file : files_) {
+    if (file->file() != nullptr) file->file()->require_unchanged();
+  }
+}
+
+}  // namespace expert
