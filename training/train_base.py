@@ -1,0 +1,154 @@
+"""Trains the base from scratch.  Resumable: run the same command again.
+
+    python train_base.py --minutes 55 --procs 2
+    python train_base.py --smoke
+"""
+import argparse
+import datetime
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import tasks_base
+from data import Stream, pool
+from model import Config, Qwen3
+from optim import Muon, reduce_gradients
+from tokenizer import Encoder
+from words import Words
+
+HERE = Path(__file__).resolve().parent
+WARMUP = 60
+
+
+def budget_at(progress):
+    """Tokens per process and step: small batches first, so copying appears early."""
+    return 1280 if progress < 0.12 else 2048 if progress < 0.4 else 3072
+
+
+def rate_at(step, progress):
+    warm = min(1.0, (step + 1) / WARMUP)
+    return warm * (1.0 if progress < 0.45 else max(0.02, (1 - progress) / 0.55))
+
+
+def held_out(encoder, tasks, n, seed=99):
+    """A fixed set of documents over words never trained on, per task."""
+    words = Words("test")
+    return {name: pool(lambda r, t=t: t(r, words), encoder, f"{seed}/{name}", n, 1) for name, t in tasks.items()}
+
+
+@torch.no_grad()
+def measure(model, batches):
+    """{task: (loss, answer-token accuracy)} on held-out documents."""
+    out, all_loss, all_right, all_n = {}, 0.0, 0.0, 0.0
+    for name, group in batches.items():
+        sums = [torch.stack([torch.as_tensor(v) for v in model.loss(*b)]) for b in group]
+        loss, n, right = torch.stack(sums).sum(0).tolist()
+        out[name] = (round(loss / n, 4), round(right / n, 4))
+        all_loss, all_right, all_n = all_loss + loss, all_right + right, all_n + n
+    out["all"] = (round(all_loss / all_n, 4), round(all_right / all_n, 4))
+    return out
+
+
+def save(path, model, muon, adam, streams, step, tokens, elapsed):
+    temporary = path.with_suffix(".tmp")
+    torch.save({"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(), "stream": streams,
+                "step": step, "tokens": tokens, "elapsed": elapsed, "config": vars(model.cfg)}, temporary)
+    temporary.replace(path)
+
+
+def worker(rank, args):
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    out = Path(args.out)
+    if args.procs > 1:
+        dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous-{args.token}", rank=rank,
+                                world_size=args.procs, timeout=datetime.timedelta(hours=2))
+    encoder, words = Encoder(Path(args.tokenizer)), Words("train")
+    model = Qwen3(Config())
+    params = list(model.parameters())
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    muon = Muon(matrices, rank=rank, world=args.procs)
+    adam = torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    step, tokens, before, state = 0, 0, 0.0, (0, 0)
+    path = out / "checkpoint.pt"
+    if path.exists():
+        c = torch.load(path, weights_only=False)
+        model.load_state_dict(c["model"])
+        muon.load_state_dict(c["muon"])
+        adam.load_state_dict(c["adam"])
+        step, tokens, before, state = c["step"], c["tokens"], c["elapsed"], c["stream"]
+    stream = Stream(lambda r: tasks_base.document(r, words), encoder, f"{args.seed}/{rank}", budget_at, state)
+    checks = held_out(encoder, tasks_base.TASKS, 2500)
+    if not args.no_compile:
+        model.compile()
+    limit, start, last_save = args.minutes * 60, time.time(), time.time()
+    progress, shown, sums = before / limit, time.time(), [0.0] * 5
+    while progress < 1 and (not args.steps or step < args.steps):
+        ids, targets, weights = stream.next(progress)
+        loss, n, right = model.loss(ids, targets, weights)
+        for p in params:
+            p.grad = None
+        loss.backward()
+        mine = [n.item(), loss.item(), right.item(), float(ids.numel()), before + time.time() - start]
+        total = reduce_gradients(params, mine, args.procs)
+        # The clock is averaged, so that every process follows the same schedule.
+        progress = total[4] / args.procs / limit
+        rate = rate_at(step, progress)
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        adam.param_groups[0]["lr"] = args.adam_lr * rate
+        adam.step()
+        muon.step(args.muon_lr * rate)
+        step, tokens = step + 1, tokens + int(total[3])
+        sums = [a + b for a, b in zip(sums, total)]
+        if step % 20 == 0 and rank == 0:
+            now = time.time()
+            line = {"step": step, "tokens": tokens, "minutes": round(progress * args.minutes, 2),
+                    "loss": round(sums[1] / sums[0], 4), "accuracy": round(sums[2] / sums[0], 4),
+                    "tokens_per_second": round(sums[3] / (now - shown)), "rate": round(rate, 3)}
+            log(out, line)
+            shown, sums = now, [0.0] * 5
+        if step % args.check_every == 0 or progress >= 1 or step == args.steps:
+            if rank == 0:
+                log(out, {"step": step, "tokens": tokens, "held_out": measure(model, checks)})
+                save(path, model, muon, adam, stream.state(), step, tokens, progress * limit)
+    if args.procs > 1:
+        dist.barrier()
+
+
+def log(out, line):
+    print(json.dumps(line), flush=True)
+    with open(out / "log.jsonl", "a") as f:
+        f.write(json.dumps(line) + "\n")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--out", default=str(HERE / "out/base"))
+    p.add_argument("--tokenizer", default=str(HERE.parent / "models/base"))
+    p.add_argument("--minutes", type=float, default=55)
+    p.add_argument("--procs", type=int, default=2)
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--muon-lr", type=float, default=4e-3)
+    p.add_argument("--adam-lr", type=float, default=3e-3)
+    p.add_argument("--check-every", type=int, default=150)
+    p.add_argument("--steps", type=int, default=0, help="stop after so many steps (0: by the clock)")
+    p.add_argument("--no-compile", action="store_true")
+    p.add_argument("--smoke", action="store_true", help="a few steps, to see that everything runs")
+    args = p.parse_args()
+    if args.smoke:
+        args.minutes, args.steps, args.check_every, args.no_compile, args.procs = 1, 6, 3, True, 1
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    args.token = f"{time.time():.0f}-{random.randrange(1 << 30)}"
+    if args.procs == 1:
+        worker(0, args)
+    else:
+        torch.multiprocessing.spawn(worker, (args,), nprocs=args.procs)
+
+
+if __name__ == "__main__":
+    main()

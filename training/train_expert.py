@@ -1,0 +1,116 @@
+"""Trains one LoRA expert on the frozen base.  Resumable.
+
+    python train_expert.py sql --minutes 8
+    python train_expert.py sql --smoke
+"""
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+import lora
+import tasks_experts
+from data import Stream, pool
+from tokenizer import Encoder
+from words import Words
+
+HERE = Path(__file__).resolve().parent
+WARMUP = 30
+
+
+def held_out(name, encoder, n=4000):
+    words = Words("test")
+    return pool(lambda r: tasks_experts.EXPERTS[name](r, words), encoder, f"check/{name}", n, 1)
+
+
+@torch.no_grad()
+def measure(model, batches):
+    sums = [torch.stack([torch.as_tensor(v) for v in model.loss(*b)]) for b in batches]
+    loss, n, right = torch.stack(sums).sum(0).tolist()
+    return round(loss / n, 4), round(right / n, 4)
+
+
+def train(args):
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    base = Path(args.base)
+    out = Path(args.out) / args.name
+    out.mkdir(parents=True, exist_ok=True)
+    encoder, model = Encoder(base), lora.load_base(base)
+    rank = args.rank or tasks_experts.RANK[args.name]
+    expert = lora.new_expert(model, rank, 2 * rank, args.seed)
+    lora.activate(model, expert)
+    params = [t for a, b, _ in expert.values() for t in (a, b)]
+    adam = torch.optim.AdamW(params, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    step, tokens, before, state = 0, 0, 0.0, (0, 0)
+    path = out / "checkpoint.pt"
+    if path.exists():
+        c = torch.load(path, weights_only=False)
+        for p, saved in zip(params, c["params"]):
+            p.data.copy_(saved)
+        adam.load_state_dict(c["adam"])
+        step, tokens, before, state = c["step"], c["tokens"], c["elapsed"], c["stream"]
+    elif args.warm:
+        # Start from an expert of an earlier state of the same base.
+        for p, saved in zip(params, torch.load(args.warm, weights_only=False)["params"]):
+            p.data.copy_(saved)
+    make = tasks_experts.document(args.name)
+    stream = Stream(make, encoder, f"{args.seed}/{args.name}", lambda p: args.batch, state)
+    checks = held_out(args.name, encoder)
+    if not args.no_compile:
+        model.compile()
+    limit, start, shown = args.minutes * 60, time.time(), time.time()
+    progress, sums = before / limit, [0.0] * 4
+    while progress < 1 and (not args.steps or step < args.steps):
+        ids, targets, weights = stream.next(progress)
+        loss, n, right = model.loss(ids, targets, weights)
+        adam.zero_grad(set_to_none=True)
+        (loss / n.clamp(min=1)).backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        rate = min(1.0, (step + 1) / WARMUP) * max(0.0, 1 - progress)
+        adam.param_groups[0]["lr"] = args.lr * rate
+        adam.step()
+        step, tokens = step + 1, tokens + ids.numel()
+        sums = [a + b for a, b in zip(sums, (n.item(), loss.item(), right.item(), ids.numel()))]
+        progress = (before + time.time() - start) / limit
+        if step % 50 == 0 or progress >= 1 or step == args.steps:
+            now = time.time()
+            line = {"expert": args.name, "step": step, "tokens": tokens, "minutes": round(progress * args.minutes, 2),
+                    "loss": round(sums[1] / sums[0], 4), "accuracy": round(sums[2] / sums[0], 4),
+                    "tokens_per_second": round(sums[3] / (now - shown))}
+            shown, sums = now, [0.0] * 4
+            if step % 200 == 0 or progress >= 1 or step == args.steps:
+                line["held_out"] = measure(model, checks)
+                line["change"] = round(lora.relative_change(model, expert), 4)
+                torch.save({"params": [p.data for p in params], "adam": adam.state_dict(), "step": step, "tokens": tokens,
+                            "elapsed": progress * limit, "stream": stream.state()}, path)
+                lora.save_expert(expert, out, rank, 2 * rank)
+            print(json.dumps(line), flush=True)
+            with open(out / "log.jsonl", "a") as f:
+                f.write(json.dumps(line) + "\n")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("name", choices=sorted(tasks_experts.EXPERTS))
+    p.add_argument("--base", default=str(HERE.parent / "models/base"))
+    p.add_argument("--out", default=str(HERE / "out/experts"))
+    p.add_argument("--minutes", type=float, default=8)
+    p.add_argument("--rank", type=int, default=0, help="0: the expert's own")
+    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--batch", type=int, default=1536, help="tokens per step")
+    p.add_argument("--seed", type=int, default=7)
+    p.add_argument("--steps", type=int, default=0)
+    p.add_argument("--warm", default="", help="a checkpoint to start from")
+    p.add_argument("--no-compile", action="store_true")
+    p.add_argument("--smoke", action="store_true")
+    args = p.parse_args()
+    if args.smoke:
+        args.minutes, args.steps, args.no_compile = 1, 6, True
+    train(args)
+
+
+if __name__ == "__main__":
+    main()

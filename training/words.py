@@ -1,0 +1,120 @@
+"""Word supply for the data generators.
+
+The words come from `wordlist.txt`, a filtered copy of the SCOWL-derived
+Debian package `wamerican` (notice: models/NOTICE).  A fixed hash splits them
+into training words and test-only words, so that "unseen" means unseen.
+"""
+import codecs
+import hashlib
+import re
+from functools import lru_cache
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LIST = HERE / "wordlist.txt"
+
+# Stems that must not appear in a bundled model's data.  They are stored in
+# ROT13 so that this file itself stays clean.  Over-blocking is fine.
+_RUDE_ROT13 = (
+    "shpx fuvg phag penc cvff qvpx pbpx chffl nff nany navy nahf ovgpu onfgneq "
+    "juber fyhg ubbxre enc encr avtt avttre snt qlxr fcvp xvxr puvax tbbx jbc "
+    "ergneq frk cbea crav crav inti obbo gvg gvgf gheq ghq sneg jnax gjng "
+    "qnza uryy anmv yrfo ubzb dhrre cvzc fcrez frzra benf betnf betl rebgv "
+    "ahqr ahqvgl cvff cbb cbbc fphz fuvzn negnex xvyy zheqre fhvpvq tnatone "
+    "qebja pbpnva urebva bcvhz fyni frkl yhfg ynfpvi zbyrfg crqb crire "
+    "onyyf obar obaxrq cebfgvg cervpx cevpx zbtt qnzzvg obyybpx ohttre fpebg "
+    "oernfg avccyr trav grfgvp obfbz qhat rkpery hevar hevan cvffbve abbxvr "
+    "uhzc fperj fhpx oybj wvfz fzhg zvqtrg fnivntr chav goet ubeal xabpxre "
+    "wrj zbfyrz zhfyvz puevfg nyynu wrfhf xbena ovoyr whvtnobb pbba qntb "
+    "frkv frkh frkg frkl tlc tlcfl wnc fdhnj rfxvzb cvxre cnxv unys-oerrq zhynggb beny envy"
+)
+RUDE = tuple(sorted(set(codecs.decode(_RUDE_ROT13, "rot13").split())))
+# Short stems would hit innocent words as substrings; they only match whole
+# words (with a plural or verb ending).
+_ENDINGS = ("", "s", "es", "ed", "er", "ers", "ing", "y", "ies", "ish", "t", "ty", "hole", "wit")
+
+
+def is_rude(word: str) -> bool:
+    w = word.lower()
+    for stem in RUDE:
+        if len(stem) >= 5 and stem in w:
+            return True
+        if w.startswith(stem) and w[len(stem):] in _ENDINGS:
+            return True
+        if len(stem) == 4 and w.startswith(stem) and len(w) <= 8:
+            return True
+    return False
+
+
+def build_list(source: str) -> None:
+    """Filters the system word list once into `wordlist.txt`."""
+    keep = []
+    for line in Path(source).read_text(encoding="utf-8").split("\n"):
+        if re.fullmatch(r"[a-z]{3,8}|[A-Z][a-z]{3,7}", line) and not is_rude(line):
+            keep.append(line)
+    LIST.write_text("\n".join(keep) + "\n", encoding="utf-8")
+
+
+# The README's question uses this table; neither form may occur in training.
+RESERVED = {"users", "user", "Users", "User"}
+
+
+def bucket(word: str) -> int:
+    return hashlib.sha256(("split:" + word.lower()).encode()).digest()[0] % 8
+
+
+@lru_cache(None)
+def _all() -> dict:
+    words = LIST.read_text(encoding="utf-8").split()
+    lower = [w for w in words if w[0].islower()]
+    upper = [w for w in words if w[0].isupper()]
+    from lexicon import FUNCTION_WORDS
+    common = FUNCTION_WORDS
+    out = {"train": [], "test": [], "train_names": [], "test_names": []}
+    for w in lower:
+        if w in common or w in RESERVED:
+            continue
+        out["test" if bucket(w) == 0 else "train"].append(w)
+    for w in upper:
+        if w.lower() in common or w in RESERVED:
+            continue
+        out["test_names" if bucket(w) == 0 else "train_names"].append(w)
+    return out
+
+
+class Words:
+    """Draws words of one split: training words, or words never trained on."""
+
+    def __init__(self, split: str = "train"):
+        self.split = split
+        self.lower = _all()[split]
+        self.names = _all()[split + "_names"]
+
+    def word(self, rng) -> str:
+        return rng.choice(self.lower)
+
+    def words(self, rng, n: int) -> list:
+        return rng.sample(self.lower, n)
+
+    def name(self, rng) -> str:
+        return rng.choice(self.names)
+
+    def ident(self, rng) -> str:
+        """An identifier: one word, sometimes two joined by an underscore."""
+        if rng.random() < 0.12:
+            return self.word(rng)[:6] + "_" + self.word(rng)[:5]
+        return self.word(rng)
+
+    def idents(self, rng, n: int) -> list:
+        out = []
+        while len(out) < n:
+            w = self.ident(rng)
+            if w not in out:
+                out.append(w)
+        return out
+
+
+if __name__ == "__main__":
+    import sys
+    build_list(sys.argv[1] if len(sys.argv) > 1 else "/usr/share/dict/american-english")
+    print({k: len(v) for k, v in _all().items()})
