@@ -128,8 +128,8 @@ typedef struct expert_stream expert_stream; /* one running request */
 typedef struct expert_chunk expert_chunk;   /* a piece of its answer */
 typedef struct expert_result expert_result; /* the whole answer */
 
-/* Called on the thread that opens, with 0 … 1. */
-typedef void (*expert_progress_callback)(void* user_data, double fraction);
+/* Called on the thread that called us, with 0 … 1. Returns 0 to go on; anything else ends the call with CANCELLED. */
+typedef int (*expert_progress_callback)(void* user_data, double fraction);
 
 #define EXPERT_ENGINE_NO_WEIGHT_CACHE UINT32_C(1) /* neither read nor write repacked weights under home */
 

@@ -1,0 +1,331 @@
+// expert_bench(): how fast this machine runs a model with experts, beside what its memory would allow.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <set>
+
+#include "bandwidth.h"
+#include "bench_model.h"
+#include "convert.h"
+#include "io/file.h"
+#include "io/json.h"
+
+#if !defined(_WIN32)
+#include <sys/resource.h>
+#endif
+
+namespace expert::capi {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using LoadedExperts = std::vector<std::shared_ptr<const LoadedExpert>>;
+using Progress = std::function<void(double fraction)>;
+
+constexpr int64_t kRank = 16;
+constexpr int kSwapExperts = 4;  // at least, so that a percentile means something
+constexpr int kSeenRounds = 5;
+constexpr int kDecodePrompt = 16;
+
+struct BenchOptions {
+  EngineOptions engine;
+  std::vector<int64_t> counts = {0, 1, 3, 10};  // rows of random experts, or
+  std::vector<std::string> names;               // the base and these together
+  std::vector<int64_t> prompt_tokens = {128, 512};
+  int64_t decode_tokens = 64;
+  int64_t repeat = 3;
+};
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+double rounded(double value) { return std::round(value * 1000) / 1000; }
+
+// The sorted values' element at `fraction` of the way, rounded up.
+double percentile(std::vector<double> values, double fraction) {
+  std::sort(values.begin(), values.end());
+  const auto rank = static_cast<size_t>(std::ceil(fraction * static_cast<double>(values.size())));
+  return values[std::max<size_t>(rank, 1) - 1];
+}
+
+double median(const std::vector<double>& values) { return percentile(values, 0.5); }
+
+std::vector<int64_t> positive_integers(const Json& list, const char* key, int64_t least) {
+  std::vector<int64_t> values;
+  for (const Json& value : list) {
+    if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > 1'000'000) {
+      fail(ErrorCode::invalid_request, "bench: \"{}\" holds integers of at least {}", key, least);
+    }
+    values.push_back(value.get<int64_t>());
+  }
+  if (values.empty()) fail(ErrorCode::invalid_request, "bench: \"{}\" is empty", key);
+  return values;
+}
+
+void require_known_keys(const Json& json) {
+  static const std::set<std::string> known = {"model",   "device",        "weights",       "kv",    "home", "threads",
+                                              "experts", "prompt_tokens", "decode_tokens", "repeat"};
+  for (const auto& [key, value] : json.items()) {
+    if (known.count(key) == 0) fail(ErrorCode::invalid_request, "bench: unknown option \"{}\"", key);
+  }
+}
+
+const Json& list_of(const JsonFields& fields, const char* key) {
+  const Json& list = fields.require(key);
+  if (!list.is_array()) fail(ErrorCode::invalid_request, "bench: \"{}\" is a list", key);
+  return list;
+}
+
+void read_experts(const JsonFields& fields, BenchOptions& options) {
+  if (!fields.has("experts")) return;
+  const Json& list = list_of(fields, "experts");
+  const bool names =
+      !list.empty() && std::all_of(list.begin(), list.end(), [](const Json& e) { return e.is_string(); });
+  if (!names) {
+    options.counts = positive_integers(list, "experts", 0);
+    return;
+  }
+  options.names = list.get<std::vector<std::string>>();
+  options.counts = {0, static_cast<int64_t>(options.names.size())};
+}
+
+BenchOptions bench_options_of(const char* text) {
+  const Json json = text == nullptr ? Json::object() : json_of(text, "bench options");
+  const JsonFields fields(json, "bench options", ErrorCode::invalid_request);
+  require_known_keys(json);
+  BenchOptions options;
+  const expert_engine_options defaults = EXPERT_ENGINE_OPTIONS_INIT;
+  options.engine = engine_options_of(&defaults);
+  options.engine.base_model = fields.string_or("model", options.engine.base_model);
+  options.engine.device = fields.string_or("device", options.engine.device);
+  options.engine.weights = fields.string_or("weights", options.engine.weights);
+  options.engine.kv = fields.string_or("kv", options.engine.kv);
+  options.engine.home = fields.string_or("home", "");
+  options.engine.threads = static_cast<int>(std::clamp<int64_t>(fields.integer_or("threads", 0), -1, 100'000));
+  read_experts(fields, options);
+  if (fields.has("prompt_tokens")) {
+    options.prompt_tokens = positive_integers(list_of(fields, "prompt_tokens"), "prompt_tokens", 1);
+  }
+  options.decode_tokens =
+      positive_integers(Json::array({fields.integer_or("decode_tokens", 64)}), "decode_tokens", 2)[0];
+  options.repeat = positive_integers(Json::array({fields.integer_or("repeat", 3)}), "repeat", 1)[0];
+  return options;
+}
+
+uint64_t peak_memory_bytes() {
+#if defined(_WIN32)
+  return 0;
+#else
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
+// A text of `tokens` tokens, or of the few more or less that the vocabulary allows.
+std::string prompt_of(const Engine& engine, int64_t tokens) {
+  const auto size_of = [&](int64_t words) {
+    std::string text = "a";
+    for (int64_t i = 1; i < words; ++i) text += " a";
+    return std::pair(static_cast<int64_t>(engine.tokenize(text, true, true).size()), text);
+  };
+  int64_t low = 1;
+  int64_t high = tokens + 1;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    (size_of(middle).first <= tokens ? low : high) = middle;
+  }
+  return size_of(low).second;
+}
+
+// What is measured of one number of experts.
+struct Row {
+  LoadedExperts experts;
+  std::vector<std::vector<double>> prefill;  // tokens/s by prompt length, one value per repetition
+  std::vector<double> decode;
+};
+
+class Bench {
+ public:
+  Bench(const BenchOptions& options, Progress progress) : options_(options), progress_(std::move(progress)) {}
+
+  Json run() {
+    open();
+    load_experts();
+    for (Row& row : rows_) measure(row);  // warms up, and shows the peak before the probe takes memory of its own
+    for (Row& row : rows_) forget(row);
+    const uint64_t peak = peak_memory_bytes();
+    const BandwidthProbe probe(threads_);
+    double bandwidth = probe.measure();
+    for (int64_t i = 0; i < options_.repeat; ++i) {
+      for (Row& row : rows_) measure(row);
+      bandwidth = std::max(bandwidth, probe.measure());
+    }
+    const Json swap = measure_swaps();
+    Json report = {{"model", info_.value("model", "")},
+                   {"weights", info_.value("weights", "")},
+                   {"isa", info_.value("isa", "")},
+                   {"threads", threads_},
+                   {"bandwidth_gb_s", rounded(bandwidth / 1e9)}};
+    for (const Row& row : rows_) report["rows"].push_back(report_of(row, bandwidth));
+    report["swap_ms"] = swap;
+    report["load_ms"] = rounded(load_ms_);
+    report["peak_memory_bytes"] = peak;
+    return report;
+  }
+
+ private:
+  void open() {
+    EngineOptions engine = options_.engine;
+    engine.progress = [this](double fraction) { progress_(0.1 * fraction); };
+    const auto start = Clock::now();
+    engine_ = Engine::open(engine);
+    load_ms_ = milliseconds_since(start);
+    info_ = engine_->info();
+    threads_ = info_.value("threads", 1);
+    const std::string directory = info_.at("path").get<std::string>();
+    config_ = ModelConfig::parse(read_json_file(join_path(directory, "config.json")), nullptr, directory);
+    for (int64_t tokens : options_.prompt_tokens) prompts_.push_back(prompt_of(*engine_, tokens));
+    decode_prompt_ = prompt_of(*engine_, kDecodePrompt);
+    steps_ = static_cast<double>(options_.counts.size()) * static_cast<double>(options_.repeat + 1);
+  }
+
+  // The first load of bytes that the engine has never seen.
+  std::shared_ptr<const LoadedExpert> load_new(const std::string& source) {
+    const auto start = Clock::now();
+    auto loaded = engine_->load_expert(source);
+    new_ms_.push_back(milliseconds_since(start));
+    return loaded;
+  }
+
+  void load_experts() {
+    sources_ = options_.names;
+    const int64_t most = *std::max_element(options_.counts.begin(), options_.counts.end());
+    for (int64_t i = 0; options_.names.empty() && i < std::max<int64_t>(most, kSwapExperts); ++i) {
+      const std::filesystem::path directory = scratch_.path() / fmt::format("random-{}", i);
+      write_random_expert(directory, config_, kRank, static_cast<uint64_t>(i) + 1);
+      sources_.push_back(directory.string());
+    }
+    LoadedExperts loaded;
+    for (const std::string& source : sources_) {
+      loaded.push_back(load_new(source));
+      if (!options_.names.empty()) named_bytes_ += loaded.back()->size_bytes();
+    }
+    for (int64_t count : options_.counts) {
+      rows_.emplace_back().experts.assign(loaded.begin(), loaded.begin() + count);
+      rows_.back().prefill.resize(prompts_.size());
+    }
+  }
+
+  std::shared_ptr<const Result> answer(const Row& row, const std::string& prompt, int64_t max_tokens) {
+    Request request;
+    request.prompt = prompt;
+    request.raw = true;
+    request.base_only = row.experts.empty();
+    request.auto_experts = false;
+    for (const auto& loaded : row.experts) request.experts.push_back({loaded, {}, 1.0F});
+    request.sampling.temperature = 0.0F;
+    request.sampling.max_tokens = static_cast<int32_t>(max_tokens);
+    request.sampling.ignore_eos = true;
+    request.cache_salt = fmt::format("bench-{}", salt_++);  // nothing may come from an earlier run
+    return engine_->submit(std::move(request))->wait(timeout_of(-1));
+  }
+
+  void measure(Row& row) {
+    for (size_t i = 0; i < prompts_.size(); ++i) {
+      const auto result = answer(row, prompts_[i], 1);
+      row.prefill[i].push_back(result->usage.prompt_tokens * 1000.0 / std::max(result->timings.prefill_ms, 1e-6));
+    }
+    row.decode.push_back(answer(row, decode_prompt_, options_.decode_tokens)->timings.tokens_per_second);
+    progress_(0.1 + 0.85 * std::min(1.0, ++steps_done_ / steps_));
+  }
+
+  static void forget(Row& row) {
+    for (auto& rates : row.prefill) rates.clear();
+    row.decode.clear();
+  }
+
+  // From a source to an expert that a request can use: bytes never seen, and bytes seen before.
+  Json measure_swaps() {
+    std::vector<double> seen_ms;
+    for (Row& row : rows_) row.experts.clear();
+    for (const auto& loaded : engine_->experts()) engine_->unload(loaded);
+    for (int round = 0; round < kSeenRounds; ++round) {
+      for (const std::string& source : sources_) {
+        const auto start = Clock::now();
+        const auto loaded = engine_->load_expert(source);
+        seen_ms.push_back(milliseconds_since(start));
+        engine_->unload(loaded);
+      }
+    }
+    progress_(1.0);
+    return {{"seen", {{"p50", rounded(percentile(seen_ms, 0.5))}, {"p99", rounded(percentile(seen_ms, 0.99))}}},
+            {"new", {{"p50", rounded(percentile(new_ms_, 0.5))}, {"p99", rounded(percentile(new_ms_, 0.99))}}}};
+  }
+
+  // Of an expert made here the shapes are known; of a real one, the size it has in memory.
+  double bytes_per_token(int64_t experts) const {
+    const double per_weight = info_.value("weights", "") == "f32" ? 4 : 2;
+    const double per_kv = info_.value("kv", "") == "f32" ? 4 : 2;
+    const double context = kDecodePrompt + 0.5 * static_cast<double>(options_.decode_tokens);
+    const double base = base_bytes_per_token(config_, per_weight, per_kv, context);
+    if (experts == 0) return base;
+    if (!options_.names.empty()) return base + static_cast<double>(named_bytes_);
+    return base + static_cast<double>(experts) * expert_bytes_per_token(config_, kRank, per_weight);
+  }
+
+  Json report_of(const Row& row, double bandwidth) const {
+    const size_t index = static_cast<size_t>(&row - rows_.data());
+    const int64_t count = options_.counts[index];
+    Json prefill = Json::object();
+    for (size_t i = 0; i < prompts_.size(); ++i) {
+      prefill[std::to_string(options_.prompt_tokens[i])] = rounded(median(row.prefill[i]));
+    }
+    const double decode = median(row.decode);
+    const double bytes = bytes_per_token(count);
+    return {{"experts", count},
+            {"prefill_tokens_per_second", std::move(prefill)},
+            {"decode_tokens_per_second", rounded(decode)},
+            {"bytes_per_token", std::round(bytes)},
+            {"share_of_bandwidth", rounded(decode * bytes / bandwidth)}};
+  }
+
+  const BenchOptions& options_;
+  Progress progress_;
+  std::shared_ptr<Engine> engine_;
+  Json info_;
+  int threads_ = 1;
+  double load_ms_ = 0;
+  ModelConfig config_;
+  std::vector<std::string> prompts_;
+  std::string decode_prompt_;
+  ScratchDirectory scratch_;
+  std::vector<std::string> sources_;
+  std::vector<double> new_ms_;
+  uint64_t named_bytes_ = 0;
+  std::vector<Row> rows_;
+  double steps_ = 1;
+  double steps_done_ = 0;
+  uint64_t salt_ = 0;
+};
+
+}  // namespace
+
+}  // namespace expert::capi
+
+using namespace expert;
+using namespace expert::capi;
+
+expert_status expert_bench(const char* options, expert_progress_callback progress, void* user_data, char** out_json) {
+  return guard([&] {
+    require(out_json, "out_json") = nullptr;
+    const BenchOptions given = bench_options_of(options);
+    const Progress report = [&](double fraction) {
+      if (progress != nullptr && progress(user_data, fraction) != 0) throw Error(ErrorCode::cancelled, "cancelled");
+    };
+    *out_json = give_text(dump(Bench(given, report).run()));
+  });
+}

@@ -1,0 +1,65 @@
+// Between the plain data of expert.h and the library's own types.
+#pragma once
+
+#include <expert/expert.h>
+
+#include <chrono>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/engine.h"
+#include "guard.h"
+
+namespace expert::capi {
+
+// Lays the fields that the caller knows over `defaults`. `first_size` is the size in the first release: less is not one
+// of our structs. Bytes beyond our own fields belong to a newer header and must be zero.
+template <typename T>
+T overlay(const T& given, T defaults, size_t first_size, const char* what) {
+  const size_t size = given.struct_size;
+  if (size < first_size) {
+    throw Error(ErrorCode::invalid_request,
+                fmt::format("{}.struct_size is {}, at least {} expected", what, size, first_size),
+                "start from the EXPERT_..._INIT macro");
+  }
+  const char* bytes = reinterpret_cast<const char*>(&given);
+  for (size_t i = sizeof(T); i < size; ++i) {
+    if (bytes[i] != 0) {
+      throw Error(ErrorCode::unsupported,
+                  fmt::format("{} sets a field that this library ({}) does not have", what, EXPERT_VERSION_STRING),
+                  "the program was built for a newer library");
+    }
+  }
+  std::memcpy(&defaults, bytes, std::min(size, sizeof(T)));
+  return defaults;
+}
+
+// NULL is empty; EXPERT_NUL_TERMINATED measures.
+std::string_view text_of(const char* text, size_t length = EXPERT_NUL_TERMINATED);
+// JSON from the caller; NULL is null.
+Json json_of(const char* text, const char* what);
+// Text that is not UTF-8 inside our own data is replaced, never an error.
+std::string dump(const Json& json);
+
+template <typename T>
+std::span<const T> span_of(const T* data, size_t count, const char* what) {
+  if (data == nullptr && count != 0) fail(ErrorCode::invalid_request, "{} is NULL, but its count is {}", what, count);
+  return {data, count};
+}
+
+EngineOptions engine_options_of(const expert_engine_options* options);
+Request request_of(const expert_request& request);
+std::vector<ExpertUse> uses_of(const expert_use* experts, size_t count);
+std::chrono::nanoseconds timeout_of(int64_t timeout_ms);
+bool waits_for_ever(int64_t timeout_ms);
+
+Json to_json(const Result& result);
+
+// Memory for the caller, freed by expert_free(). The text gets a NUL behind it.
+char* give_text(std::string_view text);
+int32_t* give_tokens(std::span<const int32_t> tokens);
+
+}  // namespace expert::capi
