@@ -1,0 +1,269 @@
+// Causal attention over KV blocks with a streamed softmax: scores of a tile of kAttentionTile positions, then one
+// update of each (row, head) state. Tiles and splits stand at absolute positions and are merged in ascending order, so
+// that a row's result does not depend on how the prompt was cut (Milakov and Gimelshein 2018, "Online normalizer
+// calculation for softmax"; the tiling is that of FlashAttention).
+#include "kernels/cpu/tile.h"
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+namespace {
+
+constexpr int64_t kTileBlocks = kAttentionTile / kKvBlock;
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(__ARM_NEON)
+constexpr int kMostRows = 6;
+#else
+constexpr int kMostRows = 3;
+#endif
+
+int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Views into AttendArgs::scratch and state, one entry per (row, head), row-major.
+struct Work {
+  const AttendArgs& args;
+  int64_t states;
+  float* q;       // [states, head_dim], scaled
+  float* scores;  // [states, kAttentionTile]
+  float* state;   // of the split at hand, [states, state_stride]
+};
+
+const unsigned char* block_of(const AttendArgs& args, int64_t position) {
+  return args.kv + args.block_table[position / kKvBlock] * args.block_stride;
+}
+
+// scores[r, 0..16) = q[r] . K of one block, for R rows.
+template <class Panel, int R>
+void score_rows(const AttendArgs& args, const unsigned char* keys, const float* q, float* scores) {
+  const unsigned char* line[1] = {keys};
+  Tile<R, 1> tile;
+  clear(tile);
+  Panel::template multiply<R, 1>(tile, line, q, args.head_dim, args.head_dim);
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) store(scores + r * kAttentionTile + v * kLanes, tile.sum[r][v]);
+  }
+}
+
+// accumulator[r] = accumulator[r] * scale[r] + sum over tokens of p[r, t] V[t], tokens < `tokens`, for 16 dimensions.
+template <class Panel, int R>
+void value_rows(const AttendArgs& args, int64_t tile_position, int64_t tokens, int64_t panel, const float* p,
+                float* state, const float* scale) {
+  const int64_t offset = kv_k_bytes(Panel::kStorage, args.head_dim) + panel * panel_bytes(Panel::kStorage, kKvBlock);
+  Tile<R, 1> tile;
+  clear(tile);
+  for (int64_t t = 0; t < tokens; t += kKvBlock) {
+    const unsigned char* line[1] = {block_of(args, tile_position + t) + offset};
+    Panel::template multiply<R, 1>(tile, line, p + t, kAttentionTile, smaller(kKvBlock, tokens - t));
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      float* out = state + r * state_stride(args.head_dim) + 16 + panel * kPanelRows + v * kLanes;
+      store(out, fma(load(out), splat(scale[r]), tile.sum[r][v]));
+    }
+  }
+}
+
+// Calls f.run<R>(first) for tiles of at most kMostRows rows covering [first, last).
+template <class F>
+void over_rows(int64_t first, int64_t last, const F& f) {
+  const int64_t tiles = (last - first + kMostRows - 1) / kMostRows;
+  int64_t row = first;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t end = first + (last - first) * (t + 1) / tiles;
+    switch (end - row) {
+      case 1:
+        f.template run<1>(row);
+        break;
+      case 2:
+        f.template run<2>(row);
+        break;
+      case 3:
+        f.template run<3>(row);
+        break;
+#if defined(__AVX2__) || defined(__ARM_NEON)
+      case 4:
+        f.template run<4>(row);
+        break;
+      case 5:
+        f.template run<5>(row);
+        break;
+      case 6:
+        f.template run<6>(row);
+        break;
+#endif
+      default:
+        break;
+    }
+    row = end;
+  }
+}
+
+template <class Panel>
+struct Scores {
+  const Work& work;
+  const unsigned char* keys;
+  int64_t column;
+
+  template <int R>
+  void run(int64_t first) const {
+    score_rows<Panel, R>(work.args, keys, work.q + first * work.args.head_dim,
+                         work.scores + first * kAttentionTile + column);
+  }
+};
+
+template <class Panel>
+struct Values {
+  const Work& work;
+  int64_t tile_position;
+  int64_t tokens;
+  int64_t panel;
+
+  template <int R>
+  void run(int64_t first) const {
+    const int64_t stride = state_stride(work.args.head_dim);
+    float scale[R];
+    for (int r = 0; r < R; ++r) scale[r] = work.state[(first + r) * stride + 2];
+    value_rows<Panel, R>(work.args, tile_position, tokens, panel, work.scores + first * kAttentionTile,
+                         work.state + first * stride, scale);
+  }
+};
+
+// Turns one row's scores into exp(score - max), updates its max and sum, and leaves the factor for what it had in [2].
+void soften(float* scores, int64_t valid, float* state) {
+  for (int64_t t = valid; t < kAttentionTile; ++t) scores[t] = -__builtin_inff();
+  Floats most = load(scores);
+  for (int64_t t = kLanes; t < kAttentionTile; t += kLanes) most = max(most, load(scores + t));
+  const float tile_max = max_lanes(most);
+  const float new_max = tile_max > state[0] ? tile_max : state[0];
+  Floats sum = {};
+  for (int64_t t = 0; t < kAttentionTile; t += kLanes) {
+    const Floats p = exp(load(scores + t) - splat(new_max));
+    store(scores + t, p);
+    sum += p;
+  }
+  float factor[kLanes];
+  store(factor, exp(splat(state[0] - new_max)));
+  state[1] = state[1] * factor[0] + sum_lanes(sum);
+  state[2] = factor[0];
+  state[0] = new_max;
+}
+
+// Rows [first, last) of q heads against the tile at tile_position, all seeing `valid` of its tokens.
+template <class Panel>
+void values_of_tile(const Work& work, int64_t tile_position, int64_t valid, int64_t first, int64_t last) {
+  for (int64_t panel = 0; panel < panel_count(work.args.head_dim); ++panel) {
+    over_rows(first, last, Values<Panel>{work, tile_position, valid, panel});
+  }
+}
+
+template <class Panel>
+void attend_tile(const Work& work, int64_t tile_position) {
+  const AttendArgs& args = work.args;
+  const int64_t last_position = args.first_position + args.rows - 1;
+  const int64_t before = tile_position - args.first_position;  // rows in front of the tile see none of it
+  const int64_t first_row = before > 0 ? before : 0;
+  const int64_t tokens = smaller(kAttentionTile, last_position + 1 - tile_position);
+  for (int64_t t = 0; t < tokens; t += kKvBlock) {
+    over_rows(first_row * args.group, work.states, Scores<Panel>{work, block_of(args, tile_position + t), t});
+  }
+  int64_t row = first_row;
+  for (; row < args.rows; ++row) {  // rows whose own position lies in the tile see a part of it
+    const int64_t valid = args.first_position + row + 1 - tile_position;
+    if (valid >= kAttentionTile) break;
+    for (int64_t s = row * args.group; s < (row + 1) * args.group; ++s) {
+      soften(work.scores + s * kAttentionTile, valid, work.state + s * state_stride(args.head_dim));
+    }
+    values_of_tile<Panel>(work, tile_position, valid, row * args.group, (row + 1) * args.group);
+  }
+  if (row == args.rows) return;
+  for (int64_t s = row * args.group; s < work.states; ++s) {
+    soften(work.scores + s * kAttentionTile, kAttentionTile, work.state + s * state_stride(args.head_dim));
+  }
+  values_of_tile<Panel>(work, tile_position, kAttentionTile, row * args.group, work.states);
+}
+
+void reset(float* state, int64_t states, int64_t head_dim) {
+  const int64_t stride = state_stride(head_dim);
+  for (int64_t i = 0; i < states * stride; ++i) state[i] = 0;
+  for (int64_t s = 0; s < states; ++s) state[s * stride] = -__builtin_inff();
+}
+
+template <class Panel>
+void attend_split(const Work& work, int64_t split) {
+  const int64_t end = smaller((split + 1) * kAttentionSplit, work.args.first_position + work.args.rows);
+  reset(work.state, work.states, work.args.head_dim);
+  for (int64_t t = split * kAttentionSplit; t < end; t += kAttentionTile) attend_tile<Panel>(work, t);
+}
+
+void scale_queries(const AttendArgs& args, float* q) {
+  for (int64_t r = 0; r < args.rows; ++r) {
+    for (int64_t i = 0; i < args.group * args.head_dim; ++i) *q++ = args.q[r * args.q_stride + i] * args.scale;
+  }
+}
+
+template <class Panel>
+void attend_of(const AttendArgs& args) {
+  const int64_t states = args.rows * args.group;
+  float* q = args.scratch;
+  float* scores = q + states * args.head_dim;
+  const Work work{args, states, q, scores, scores + states * kAttentionTile};
+  scale_queries(args, q);
+  reset(args.state, states, args.head_dim);
+  for (int64_t split = args.split_begin; split < args.split_end; ++split) {
+    attend_split<Panel>(work, split);
+    merge(args.state, work.state, states, args.head_dim);
+  }
+}
+
+}  // namespace
+
+void attend(const AttendArgs& args) {
+  if (args.storage == Storage::f32) {
+    attend_of<F32Panel>(args);
+  } else {
+    attend_of<Bf16Panel>(args);
+  }
+}
+
+void merge(float* state, const float* later, int64_t states, int64_t head_dim) {
+  const int64_t stride = state_stride(head_dim);
+  for (int64_t s = 0; s < states; ++s, state += stride, later += stride) {
+    if (later[1] == 0) continue;  // none of its tokens is in this row's past
+    const float most = later[0] > state[0] ? later[0] : state[0];
+    float factor[kLanes];
+    store(factor, exp(splat(state[0] - most)));
+    const float keep = factor[0];
+    store(factor, exp(splat(later[0] - most)));
+    state[0] = most;
+    state[1] = state[1] * keep + later[1] * factor[0];
+    for (int64_t i = 16; i < stride; i += kLanes) {
+      store(state + i, fma(load(state + i), splat(keep), load(later + i) * splat(factor[0])));
+    }
+  }
+}
+
+void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, float* out, int64_t out_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t g = 0; g < group; ++g, state += state_stride(head_dim)) {
+      float* to = out + r * out_stride + g * head_dim;
+      for (int64_t i = 0; i < head_dim; ++i) to[i] = state[16 + i] / state[1];
+    }
+  }
+}
+
+void kv_write(Storage storage, const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* block) {
+  unsigned char* values = block + kv_k_bytes(storage, head_dim);
+  for (int64_t d = 0; d < head_dim; ++d) {
+    unsigned char* panel = values + d / kPanelRows * panel_bytes(storage, kKvBlock);
+    const int64_t lane = d % kPanelRows * 4;
+    if (storage == Storage::f32) {
+      __builtin_memcpy(block + d * 64 + token * 4, k + d, sizeof(float));
+      __builtin_memcpy(panel + token * 64 + lane, v + d, sizeof(float));
+    } else {
+      const uint16_t key = bf16_from_float(k[d]);
+      const uint16_t value = bf16_from_float(v[d]);
+      __builtin_memcpy(block + d / 2 * 64 + token * 4 + d % 2 * 2, &key, sizeof key);
+      __builtin_memcpy(panel + token / 2 * 64 + lane + token % 2 * 2, &value, sizeof value);
+    }
+  }
+}
+
+}  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

@@ -1,0 +1,109 @@
+// The table of functions one instruction set provides. kernels/cpu/*.cpp except dispatch.cpp and panels.cpp are
+// compiled once per instruction set, each into its own namespace; dispatch.cpp picks a table at run time.
+//
+// All strides are in elements. Nothing here allocates, throws or keeps state, so any number of threads may call at once
+// on disjoint outputs. What a row gets never depends on the other rows of the call.
+#pragma once
+
+#include <stdint.h>
+
+#include "kernels/formats.h"
+
+namespace expert::kernels {
+
+// y[r, n] = scale * sum_k x[r, k] W[n, k]   (accumulate: y += ...) for the outputs n of panels [panel_begin,
+// panel_end).
+struct GemmArgs {
+  const void* panels;  // all panels of W
+  int64_t outputs;
+  int64_t inputs;
+  int64_t panel_begin;
+  int64_t panel_end;
+  const float* x;
+  int64_t x_stride;
+  int64_t rows;
+  float* y;
+  int64_t y_stride;
+  float scale;
+  bool accumulate;
+};
+
+// RMSNorm over each of `heads` vectors of head_dim values (weight may be null: none), then half-split rotation of the
+// first 2 * half values: (a, b) -> (a cos - b sin, b cos + a sin) with a = x[i], b = x[half + i].
+struct NormRopeArgs {
+  float* x;
+  int64_t heads;
+  int64_t head_dim;
+  const float* norm;
+  float eps;
+  const float* cos;  // [half]
+  const float* sin;
+  int64_t half;
+};
+
+// One KV block of one layer and head: K as a panel of 16 outputs (tokens) x head_dim inputs, then V as
+// panel_count(head_dim) panels of 16 outputs (dimensions) x 16 inputs (tokens).
+constexpr int64_t kv_k_bytes(Storage storage, int64_t head_dim) { return panel_bytes(storage, head_dim); }
+constexpr int64_t kv_v_bytes(Storage storage, int64_t head_dim) {
+  return panel_count(head_dim) * panel_bytes(storage, kKvBlock);
+}
+
+// Causal attention of `rows` consecutive positions of one request for the q heads of one kv head, over the position
+// splits [split_begin, split_end) of kAttentionSplit tokens. The state of a (row, head) is max, sum and an accumulator:
+//   state[(r * group + g) * state_stride(head_dim)]: [0] max, [1] sum, [16...] accumulator of head_dim values
+// attend() leaves the merged state of its splits; merge() folds a later state into an earlier one.
+struct AttendArgs {
+  Storage storage;
+  const float* q;  // normed and rotated, [rows, q_stride], the group's heads adjacent
+  int64_t q_stride;
+  int64_t rows;
+  int64_t group;
+  int64_t head_dim;
+  int64_t first_position;
+  float scale;
+  const unsigned char* kv;  // base of (layer, kv head); block b at kv + b * block_stride bytes
+  int64_t block_stride;
+  const int32_t* block_table;
+  int64_t split_begin;
+  int64_t split_end;
+  float* state;
+  float* scratch;  // attend_scratch(rows * group, head_dim) floats
+};
+
+constexpr int64_t state_stride(int64_t head_dim) { return 16 + panel_count(head_dim) * kPanelRows; }
+constexpr int64_t attend_scratch(int64_t states, int64_t head_dim) {
+  return states * (state_stride(head_dim) + head_dim + kAttentionTile);
+}
+
+struct CpuKernels {
+  const char* isa;
+  void (*gemm)(Storage storage, const GemmArgs& args);
+  // out[k] = W[row, k], k < inputs.
+  void (*unpack_row)(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out);
+  // out = x / sqrt(mean(x^2) + eps) * weight for each row; rows are contiguous; out may be x.
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);
+  // out = gate / (1 + exp(-gate)) * up; out may be gate.
+  void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);
+  // out = x + y and out = x * y; out may be x.
+  void (*add)(const float* x, const float* y, int64_t count, float* out);
+  void (*multiply)(const float* x, const float* y, int64_t count, float* out);
+  void (*norm_rope)(const NormRopeArgs& args);
+  // Writes one token's K and V of one kv head into slot `token` of a KV block.
+  void (*kv_write)(Storage storage, const float* k, const float* v, int64_t head_dim, int64_t token,
+                   unsigned char* block);
+  void (*attend)(const AttendArgs& args);
+  void (*merge)(float* state, const float* later, int64_t states, int64_t head_dim);
+  // out = accumulator / sum for `group` adjacent heads of each row.
+  void (*finish)(const float* state, int64_t rows, int64_t group, int64_t head_dim, float* out, int64_t out_stride);
+  // out = exp(x), for tests of its accuracy.
+  void (*exp)(const float* x, int64_t count, float* out);
+};
+
+// "baseline", "avx2", "avx512" or "neon"; null if this build or this machine does not have it.
+const CpuKernels* find_kernels(const char* isa);
+// The best this machine has; never null.
+const CpuKernels* best_kernels();
+// All that this machine can run, best first, terminated by null.
+const CpuKernels* const* available_kernels();
+
+}  // namespace expert::kernels

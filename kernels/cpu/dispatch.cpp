@@ -1,0 +1,109 @@
+// Picks a table by what the processor has and the operating system saves on a context switch.
+#include <string.h>
+
+#include "kernels/cpu/cpu_kernels.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace expert::kernels {
+
+#if defined(__x86_64__)
+namespace baseline {
+extern const CpuKernels table;
+}
+namespace avx2 {
+extern const CpuKernels table;
+}
+namespace avx512 {
+extern const CpuKernels table;
+}
+#elif defined(__aarch64__)
+namespace neon {
+extern const CpuKernels table;
+}
+#else
+namespace baseline {
+extern const CpuKernels table;
+}
+#endif
+
+namespace {
+
+#if defined(__x86_64__)
+
+struct Registers {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Registers cpuid(unsigned leaf, unsigned subleaf) {
+  Registers r;
+  if (__get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx) == 0) return {};
+  return r;
+}
+
+constexpr bool has(unsigned word, unsigned bits) { return (word & bits) == bits; }
+
+// Register state the system restores (XCR0): 0x6 is SSE and AVX, 0xE0 the AVX-512 parts.
+unsigned saved_state() {
+  if (!has(cpuid(1, 0).ecx, bit_OSXSAVE)) return 0;
+  unsigned low = 0;
+  unsigned high = 0;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+// x86-64-v3.
+bool machine_has_avx2() {
+  const Registers one = cpuid(1, 0);
+  const Registers seven = cpuid(7, 0);
+  const Registers extended = cpuid(0x80000001U, 0);
+  return has(saved_state(), 0x6U) && has(one.ecx, bit_AVX | bit_FMA | bit_F16C | bit_MOVBE) &&
+         has(seven.ebx, bit_AVX2 | bit_BMI | bit_BMI2) && has(extended.ecx, bit_LZCNT);
+}
+
+// x86-64-v4 with VNNI and BF16.
+bool machine_has_avx512() {
+  const Registers seven = cpuid(7, 0);
+  return machine_has_avx2() && has(saved_state(), 0xE6U) &&
+         has(seven.ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL) &&
+         has(seven.ecx, bit_AVX512VNNI) && has(cpuid(7, 1).eax, 1U << 5);
+}
+
+#endif
+
+struct Available {
+  const CpuKernels* tables[4] = {};
+
+  Available() {
+    const CpuKernels** next = tables;
+#if defined(__x86_64__)
+    if (machine_has_avx512()) *next++ = &avx512::table;
+    if (machine_has_avx2()) *next++ = &avx2::table;
+    *next++ = &baseline::table;
+#elif defined(__aarch64__)
+    *next++ = &neon::table;
+#else
+    *next++ = &baseline::table;
+#endif
+  }
+};
+
+}  // namespace
+
+const CpuKernels* const* available_kernels() {
+  static const Available available;
+  return available.tables;
+}
+
+const CpuKernels* best_kernels() { return available_kernels()[0]; }
+
+const CpuKernels* find_kernels(const char* isa) {
+  for (const CpuKernels* const* table = available_kernels(); *table != nullptr; ++table) {
+    if (strcmp((*table)->isa, isa) == 0) return *table;
+  }
+  return nullptr;
+}
+
+}  // namespace expert::kernels

@@ -1,0 +1,27 @@
+// What the files compiled once per instruction set see of each other. EXPERT_ISA_NAMESPACE names the set.
+#pragma once
+
+#include "kernels/cpu/cpu_kernels.h"
+
+#ifndef EXPERT_ISA_NAMESPACE
+#error "compile with -DEXPERT_ISA_NAMESPACE=<instruction set>"
+#endif
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+void gemm(Storage storage, const GemmArgs& args);
+void unpack_row(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out);
+void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);
+void swiglu(const float* gate, const float* up, int64_t count, float* out);
+void add(const float* x, const float* y, int64_t count, float* out);
+void multiply(const float* x, const float* y, int64_t count, float* out);
+void exponential(const float* x, int64_t count, float* out);
+void norm_rope(const NormRopeArgs& args);
+void kv_write(Storage storage, const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* block);
+void attend(const AttendArgs& args);
+void merge(float* state, const float* later, int64_t states, int64_t head_dim);
+void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, float* out, int64_t out_stride);
+
+extern const CpuKernels table;
+
+}  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

@@ -1,0 +1,22 @@
+// Every operation once more, as plain loops over row-major data with FP64 sums: the definition the fast kernels are
+// tested against. Not fast, not threaded.
+#pragma once
+
+#include <stdint.h>
+
+namespace expert::kernels::reference {
+
+// y[r, n] += sum_k x[r, k] W[n, k]; W [outputs, inputs].
+void add_product(const double* x, int64_t rows, int64_t inputs, const float* w, int64_t outputs, double weight,
+                 double* y);
+// out = x / sqrt(mean(x^2) + eps) * weight per row; out may be x.
+void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);
+// Half-split rotation of the first 2 * half values of x.
+void rotate(float* x, const float* cos, const float* sin, int64_t half);
+// One query against `tokens` keys and values [tokens, head_dim]: out = softmax(scale q K^T) V.
+void attend(const float* q, const float* keys, const float* values, int64_t tokens, int64_t head_dim, float scale,
+            float* out);
+// out = gate / (1 + exp(-gate)) * up; out may be gate.
+void swiglu(const float* gate, const float* up, int64_t count, float* out);
+
+}  // namespace expert::kernels::reference

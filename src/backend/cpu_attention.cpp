@@ -1,0 +1,218 @@
+// Attention on the CPU: norm, rotation and KV write first, then tasks of (segment, kv head, rows) or, for few rows over
+// a long past, of (segment, kv head, position split) whose states are merged in order - with the same bits.
+#include <algorithm>
+#include <cmath>
+
+#include "backend/cpu_backend.h"
+#include "backend/cpu_kv.h"
+#include "backend/host_memory.h"
+#include "core/error.h"
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace expert {
+
+namespace {
+
+constexpr int64_t kTaskStates = 48;   // (row, head) pairs per task: queries and states stay in the second-level cache
+constexpr int64_t kSerialHeads = 64;  // heads to norm and rotate below which a parallel region costs more
+constexpr int64_t kSplitRows = 4;     // segments of at most this many rows may be cut along positions
+
+struct AttentionTask {
+  const Segment* segment;
+  int64_t kv_head;
+  int64_t first_row;  // within the segment
+  int64_t rows;
+  int64_t split_begin;
+  int64_t split_end;
+  size_t state;  // in scratch, for tasks cut along positions
+};
+
+int64_t splits_of(const Segment& segment) {
+  return (segment.first_position + segment.row_count + kernels::kAttentionSplit - 1) / kernels::kAttentionSplit;
+}
+
+void check(const BatchLayout& layout, const AttentionOp& op, const CpuKvStorage& kv) {
+  if (op.kv_heads < 1 || op.heads % op.kv_heads != 0 || kv.shape().kv_heads != op.kv_heads ||
+      kv.shape().head_dim != op.head_dim || op.layer < 0 || op.layer >= kv.shape().layers) {
+    fail(ErrorCode::internal, "attention: {} heads, {} kv heads of {} values, layer {} do not fit the KV cache",
+         op.heads, op.kv_heads, op.head_dim, op.layer);
+  }
+  require_shape(op.q, op.q.rows, int64_t{op.heads} * op.head_dim, "attention: q");
+  require_shape(op.k, op.q.rows, int64_t{op.kv_heads} * op.head_dim, "attention: k");
+  require_shape(op.v, op.q.rows, int64_t{op.kv_heads} * op.head_dim, "attention: v");
+  require_shape(op.out, op.q.rows, int64_t{op.heads} * op.head_dim, "attention: out");
+  if (op.rope == nullptr || op.rope->rotary_dim > op.head_dim || op.rope->rotary_dim % 2 != 0) {
+    fail(ErrorCode::internal, "attention: rotation of {} of {} values", op.rope ? op.rope->rotary_dim : 0, op.head_dim);
+  }
+  int64_t next = 0;
+  for (const Segment& segment : layout.segments) {
+    const int64_t end = int64_t{segment.first_position} + segment.row_count;
+    const int64_t blocks = (end + kKvBlockTokens - 1) / kKvBlockTokens;
+    if (segment.first_row != next || segment.row_count < 0 || segment.first_position < 0 || end > op.rope->cos.rows ||
+        blocks > static_cast<int64_t>(segment.block_table.size())) {
+      fail(ErrorCode::internal, "attention: segment at row {}, positions [{}, {}), {} KV blocks", segment.first_row,
+           segment.first_position, end, segment.block_table.size());
+    }
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int32_t block = segment.block_table[static_cast<size_t>(b)];
+      if (block < 0 || block >= kv.shape().blocks)
+        fail(ErrorCode::internal, "attention: KV block {} of {}", block, kv.shape().blocks);
+    }
+    next += segment.row_count;
+  }
+  if (next != op.q.rows) fail(ErrorCode::internal, "attention: segments cover {} of {} rows", next, op.q.rows);
+}
+
+// Norm, rotation and KV write of one row.
+void prepare_row(const kernels::CpuKernels& kernels, const AttentionOp& op, const CpuKvStorage& kv,
+                 const Segment& segment, int64_t row) {
+  const int64_t position = segment.first_position + row - segment.first_row;
+  const int64_t half = op.rope->rotary_dim / 2;
+  kernels::NormRopeArgs args{};
+  args.head_dim = op.head_dim;
+  args.eps = op.norm_eps;
+  args.cos = host_floats(op.rope->cos) + position * half;
+  args.sin = host_floats(op.rope->sin) + position * half;
+  args.half = half;
+  args.x = host_floats(op.q) + row * op.q.cols;
+  args.heads = op.heads;
+  args.norm = op.q_norm != nullptr ? host_floats(*op.q_norm) : nullptr;
+  kernels.norm_rope(args);
+  args.x = host_floats(op.k) + row * op.k.cols;
+  args.heads = op.kv_heads;
+  args.norm = op.k_norm != nullptr ? host_floats(*op.k_norm) : nullptr;
+  kernels.norm_rope(args);
+  const int64_t block = segment.block_table[static_cast<size_t>(position / kKvBlockTokens)];
+  for (int64_t h = 0; h < op.kv_heads; ++h) {
+    kernels.kv_write(kv.storage(), args.x + h * op.head_dim, host_floats(op.v) + row * op.v.cols + h * op.head_dim,
+                     op.head_dim, position % kKvBlockTokens, kv.base(op.layer, h) + block * kv.block_stride());
+  }
+}
+
+const Segment& segment_of(const BatchLayout& layout, int64_t row) {
+  const auto after = std::upper_bound(layout.segments.begin(), layout.segments.end(), row,
+                                      [](int64_t r, const Segment& s) { return r < s.first_row; });
+  return *std::prev(after);
+}
+
+kernels::AttendArgs attend_args(const AttentionOp& op, const CpuKvStorage& kv, const AttentionTask& task) {
+  kernels::AttendArgs args{};
+  args.storage = kv.storage();
+  args.group = op.heads / op.kv_heads;
+  args.head_dim = op.head_dim;
+  args.q_stride = op.q.cols;
+  args.q = host_floats(op.q) + (task.segment->first_row + task.first_row) * op.q.cols +
+           task.kv_head * args.group * op.head_dim;
+  args.rows = task.rows;
+  args.first_position = task.segment->first_position + task.first_row;
+  args.scale = op.scale;
+  args.kv = kv.base(op.layer, task.kv_head);
+  args.block_stride = kv.block_stride();
+  args.block_table = task.segment->block_table.data();
+  args.split_begin = task.split_begin;
+  args.split_end = task.split_end;
+  return args;
+}
+
+// The tasks of one call. Tasks cut along positions come first, those of one (segment, kv head) in ascending order.
+struct AttentionPlan {
+  std::vector<AttentionTask> tasks;
+  size_t cut = 0;         // tasks[0, cut) are cut along positions
+  size_t state_size = 0;  // floats for their states
+};
+
+AttentionPlan plan_tasks(const BatchLayout& layout, const AttentionOp& op, int threads) {
+  AttentionPlan plan;
+  const int64_t group = op.heads / op.kv_heads;
+  const int64_t stride = kernels::state_stride(op.head_dim);
+  const auto is_cut = [&](const Segment& s) {
+    return threads > 1 && s.row_count <= kSplitRows && splits_of(s) > 1 &&
+           static_cast<int64_t>(layout.segments.size()) * op.kv_heads < 4 * int64_t{threads};
+  };
+  for (const Segment& segment : layout.segments) {
+    if (segment.row_count == 0 || !is_cut(segment)) continue;
+    for (int64_t h = 0; h < op.kv_heads; ++h) {
+      for (int64_t s = 0; s < splits_of(segment); ++s) {
+        plan.tasks.push_back({&segment, h, 0, segment.row_count, s, s + 1, plan.state_size});
+        plan.state_size += static_cast<size_t>(segment.row_count * group * stride);
+      }
+    }
+  }
+  plan.cut = plan.tasks.size();
+  const int64_t rows_per_task = std::max<int64_t>(1, kTaskStates / group);
+  for (const Segment& segment : layout.segments) {
+    if (segment.row_count == 0 || is_cut(segment)) continue;
+    for (int64_t r = 0; r < segment.row_count; r += rows_per_task) {
+      const int64_t rows = std::min<int64_t>(rows_per_task, segment.row_count - r);
+      const int64_t splits =
+          (segment.first_position + r + rows + kernels::kAttentionSplit - 1) / kernels::kAttentionSplit;
+      for (int64_t h = 0; h < op.kv_heads; ++h) plan.tasks.push_back({&segment, h, r, rows, 0, splits, 0});
+    }
+  }
+  return plan;
+}
+
+}  // namespace
+
+CpuKvStorage::CpuKvStorage(const KvShape& shape)
+    : shape_(shape), storage_(shape.dtype == DType::f32 ? kernels::Storage::f32 : kernels::Storage::bf16) {
+  if (shape.dtype != DType::f32 && shape.dtype != DType::bf16)
+    fail(ErrorCode::unsupported, "a KV cache in {}", name_of(shape.dtype));
+  if (shape.layers < 1 || shape.kv_heads < 1 || shape.head_dim < 1 || shape.blocks < 1) {
+    fail(ErrorCode::invalid_request, "a KV cache of {} layers, {} heads of {}, {} blocks", shape.layers, shape.kv_heads,
+         shape.head_dim, shape.blocks);
+  }
+  head_bytes_ = kernels::kv_k_bytes(storage_, shape.head_dim) + kernels::kv_v_bytes(storage_, shape.head_dim);
+  const double wished = static_cast<double>(head_bytes_) * shape.kv_heads * shape.layers * shape.blocks;
+  if (wished > 0x1p62) fail(ErrorCode::out_of_memory, "a KV cache of {:.0f} bytes", wished);
+  size_ = static_cast<size_t>(int64_t{shape.layers} * shape.blocks * block_stride());
+  const std::shared_ptr<std::byte> memory = allocate_host(size_, Content::zero);
+  memory_ = {memory, reinterpret_cast<unsigned char*>(memory.get())};
+}
+
+std::unique_ptr<KvStorage> CpuBackend::create_kv(const KvShape& shape) { return std::make_unique<CpuKvStorage>(shape); }
+
+void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
+  if (op.q.rows == 0) return;
+  const auto& kv = static_cast<const CpuKvStorage&>(*op.kv);
+  check(layout, op, kv);
+  const int64_t heads = op.heads + op.kv_heads;
+  in_pieces(op.q.rows, std::max<int64_t>(1, kSerialHeads / heads), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) prepare_row(kernels_, op, kv, segment_of(layout, row), row);
+  });
+
+  const AttentionPlan plan = plan_tasks(layout, op, pool_.threads());
+  const int64_t group = op.heads / op.kv_heads;
+  const int64_t stride = kernels::state_stride(op.head_dim);
+  const int64_t most_states = std::max(kTaskStates, kSplitRows * group);
+  const int64_t per_thread = most_states * stride + kernels::attend_scratch(most_states, op.head_dim);
+  attention_scratch_.resize(
+      std::max(attention_scratch_.size(), plan.state_size + static_cast<size_t>(per_thread * pool_.threads())));
+  float* states = attention_scratch_.data();
+
+  const auto finish = [&](const AttentionTask& task, const float* state) {
+    kernels_.finish(state, task.rows, group, op.head_dim,
+                    host_floats(op.out) + (task.segment->first_row + task.first_row) * op.out.cols +
+                        task.kv_head * group * op.head_dim,
+                    op.out.cols);
+  };
+  pool_.run(static_cast<int64_t>(plan.tasks.size()), [&](int64_t i, int worker) {
+    const AttentionTask& task = plan.tasks[static_cast<size_t>(i)];
+    float* own = states + plan.state_size + static_cast<size_t>(worker * per_thread);
+    kernels::AttendArgs args = attend_args(op, kv, task);
+    const bool cut = static_cast<size_t>(i) < plan.cut;
+    args.state = cut ? states + task.state : own;
+    args.scratch = own + most_states * stride;
+    kernels_.attend(args);
+    if (!cut) finish(task, args.state);
+  });
+  for (size_t i = 0; i < plan.cut;) {
+    const AttentionTask& head = plan.tasks[i];
+    for (++i; i < plan.cut && plan.tasks[i].split_begin > 0; ++i) {
+      kernels_.merge(states + head.state, states + plan.tasks[i].state, head.rows * group, op.head_dim);
+    }
+    finish(head, states + head.state);
+  }
+}
+
+}  // namespace expert

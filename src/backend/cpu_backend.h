@@ -1,0 +1,59 @@
+// The CPU backend: kernels of one instruction set over a thread pool.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu_linear.h"
+#include "core/thread_pool.h"
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace expert {
+
+// Operations run to their end before they return. pack() and allocate() never touch the pool, so they may run on other
+// threads meanwhile.
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const kernels::CpuKernels& kernels, int threads);
+
+  const BackendInfo& info() const noexcept override { return info_; }
+  Tensor allocate(DType dtype, int64_t rows, int64_t cols) override;
+  void upload(const Tensor& destination, const void* source, size_t bytes) override;
+  void download(void* destination, const Tensor& source, size_t bytes) override;
+  void synchronize() override {}
+  std::unique_ptr<KvStorage> create_kv(const KvShape& shape) override;
+
+  MatrixPtr pack(const MatrixSource& source, WeightFormat format) override;
+  std::span<const std::byte> packed_bytes(const Matrix& matrix) const override;
+  MatrixPtr adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
+                  std::shared_ptr<const void> owner) override;
+  size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const override;
+
+  void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) override;
+  void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
+  void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
+  void attention(const BatchLayout& layout, const AttentionOp& op) override;
+  void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) override;
+  void add(const Tensor& x, const Tensor& y) override;
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
+
+ private:
+  // task(first, last) over [0, count) in pieces of at least `least`, in parallel where there is more than one.
+  template <typename Task>
+  void in_pieces(int64_t count, int64_t least, const Task& task) {
+    const int64_t pieces = std::clamp<int64_t>(count / std::max<int64_t>(1, least), 1, int64_t{pool_.threads()} * 4);
+    pool_.run(pieces, [&](int64_t i, int) { task(count * i / pieces, count * (i + 1) / pieces); });
+  }
+
+  const kernels::CpuKernels& kernels_;
+  ThreadPool pool_;
+  BackendInfo info_;
+  CpuLinear linear_;
+  std::vector<float> attention_scratch_;
+};
+
+}  // namespace expert

@@ -1,0 +1,121 @@
+#include "backend/cpu_matrix.h"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "backend/host_memory.h"
+#include "core/error.h"
+#include "kernels/cpu/panels.h"
+
+namespace expert {
+
+namespace {
+
+constexpr int64_t kChunkBytes = int64_t{1} << 20;
+constexpr int64_t kParallelBytes = int64_t{4} << 20;  // below this, starting threads costs more than it saves
+
+kernels::Storage storage_of(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::f32:
+      return kernels::Storage::f32;
+    case WeightFormat::bf16:
+      return kernels::Storage::bf16;
+    default:
+      fail(ErrorCode::unsupported, "weight format {} is not built yet", name_of(format));
+  }
+}
+
+kernels::Source source_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return kernels::Source::f32;
+    case DType::f16:
+      return kernels::Source::f16;
+    case DType::bf16:
+      return kernels::Source::bf16;
+    default:
+      fail(ErrorCode::unsupported, "weights of type {}", name_of(dtype));
+  }
+}
+
+// One pack() call: threads take chunks of rows in ascending order.
+class Packing {
+ public:
+  Packing(const MatrixSource& source, kernels::Storage storage, std::byte* panels)
+      : source_(source),
+        type_(source_of(source.dtype)),
+        storage_(storage),
+        panels_(reinterpret_cast<unsigned char*>(panels)),
+        row_bytes_(source.cols * static_cast<int64_t>(size_of(source.dtype))),
+        chunk_rows_(std::max<int64_t>(1, kChunkBytes / row_bytes_ / kernels::kPanelRows) * kernels::kPanelRows) {}
+
+  int64_t chunks() const { return (source_.rows + chunk_rows_ - 1) / chunk_rows_; }
+
+  void run(int threads) {
+    std::vector<std::thread> helpers;
+    try {
+      for (int t = 1; t < threads; ++t) helpers.emplace_back([this] { take_chunks(); });
+    } catch (const std::system_error&) {
+      // Fewer threads than wished: those there are do it.
+    }
+    take_chunks();
+    for (std::thread& helper : helpers) helper.join();
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  void take_chunks() noexcept {
+    try {
+      const size_t most_rows = static_cast<size_t>(std::min(chunk_rows_, source_.rows));
+      const std::shared_ptr<std::byte> rows = allocate_host(most_rows * static_cast<size_t>(row_bytes_));
+      for (int64_t chunk = next_++; chunk < chunks(); chunk = next_++) pack_chunk(chunk, rows.get());
+    } catch (...) {
+      next_ = chunks();
+      const std::lock_guard lock(mutex_);
+      if (!error_) error_ = std::current_exception();
+    }
+  }
+
+  void pack_chunk(int64_t chunk, std::byte* rows) {
+    const int64_t first = chunk * chunk_rows_;
+    const int64_t count = std::min(chunk_rows_, source_.rows - first);
+    source_.read(first, count, rows);
+    kernels::pack_panels(type_, rows, count, source_.cols, storage_,
+                         panels_ + first / kernels::kPanelRows * kernels::panel_bytes(storage_, source_.cols));
+  }
+
+  const MatrixSource& source_;
+  const kernels::Source type_;
+  const kernels::Storage storage_;
+  unsigned char* const panels_;
+  const int64_t row_bytes_;
+  const int64_t chunk_rows_;
+  std::atomic<int64_t> next_{0};
+  std::mutex mutex_;
+  std::exception_ptr error_;
+};
+
+}  // namespace
+
+size_t packed_matrix_size(int64_t rows, int64_t cols, WeightFormat format) {
+  constexpr int64_t kMost = int64_t{1} << 28;  // per side; keeps every product below in range
+  if (rows < 1 || cols < 1 || rows > kMost || cols > kMost) {
+    fail(ErrorCode::invalid_request, "a matrix of {} x {}", rows, cols);
+  }
+  return static_cast<size_t>(kernels::panel_count(rows) * kernels::panel_bytes(storage_of(format), cols));
+}
+
+std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format, int threads) {
+  const size_t bytes = packed_matrix_size(source.rows, source.cols, format);
+  const std::shared_ptr<std::byte> panels = allocate_host(bytes);
+  Packing packing(source, storage_of(format), panels.get());
+  const bool parallel = static_cast<int64_t>(bytes) >= kParallelBytes;
+  packing.run(parallel ? static_cast<int>(std::min<int64_t>(threads, packing.chunks())) : 1);
+  return std::make_shared<CpuMatrix>(source.rows, source.cols, format, std::span(panels.get(), bytes), panels);
+}
+
+}  // namespace expert

@@ -1,0 +1,38 @@
+// Weights as the CPU kernels read them: panels (kernels/formats.h).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+#include "backend/matrix.h"
+#include "kernels/formats.h"
+
+namespace expert {
+
+class CpuMatrix final : public Matrix {
+ public:
+  CpuMatrix(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> panels,
+            std::shared_ptr<const void> owner)
+      : Matrix(rows, cols, format, 0, panels.size()), panels_(panels), owner_(std::move(owner)) {}
+
+  const std::byte* panels() const noexcept { return panels_.data(); }
+  std::span<const std::byte> bytes() const noexcept { return panels_; }
+  kernels::Storage storage() const noexcept {
+    return format_ == WeightFormat::f32 ? kernels::Storage::f32 : kernels::Storage::bf16;
+  }
+  int64_t panel_count() const noexcept { return kernels::panel_count(rows_); }
+
+ private:
+  std::span<const std::byte> panels_;
+  std::shared_ptr<const void> owner_;  // of panels_
+};
+
+// Bytes of a packed matrix; Error(unsupported) for a format without panels, Error(invalid_request) for an empty shape.
+size_t packed_matrix_size(int64_t rows, int64_t cols, WeightFormat format);
+
+// Reads the source in chunks of whole panels, on up to `threads` short-lived threads of its own, and packs them;
+// besides the result about two MB per thread are in use. Rethrows what source.read throws.
+std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format, int threads);
+
+}  // namespace expert

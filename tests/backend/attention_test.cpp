@@ -1,0 +1,183 @@
+// Backend::attention: norm, rotation, KV cache and softmax, against the reference and against other ways to cut a
+// prompt.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "backend_support.h"
+
+using namespace expert;
+using namespace expert::test;
+
+namespace {
+
+struct Shape {
+  int32_t heads, kv_heads, head_dim, rotary_dim;
+  bool norms;
+  DType kv;
+};
+
+// A model's attention fed with random q, k, v for `tokens` positions of a few requests.
+class Attention {
+ public:
+  Attention(Backend& backend, const Shape& shape, int32_t tokens, int32_t requests)
+      : backend_(backend), shape_(shape), tokens_(tokens), requests_(requests), blocks_((tokens + 15) / 16) {
+    kv_ = backend.create_kv({2, shape.kv_heads, shape.head_dim, blocks_ * requests, shape.kv});
+    const int32_t half = shape.rotary_dim / 2;
+    std::vector<float> angles = random_floats(static_cast<size_t>(tokens * half), 5, 3.0F);
+    std::vector<float> cos(angles.size());
+    std::vector<float> sin(angles.size());
+    for (size_t i = 0; i < angles.size(); ++i) {
+      cos[i] = std::cos(angles[i]);
+      sin[i] = std::sin(angles[i]);
+    }
+    rope_ = {to_tensor(backend, cos, tokens, half), to_tensor(backend, sin, tokens, half), shape.rotary_dim};
+    q_norm_ = to_tensor(backend, random_floats(static_cast<size_t>(shape.head_dim), 6), 1, shape.head_dim);
+    k_norm_ = to_tensor(backend, random_floats(static_cast<size_t>(shape.head_dim), 7), 1, shape.head_dim);
+  }
+
+  struct Chunk {
+    int32_t request, first, count;
+  };
+
+  // Runs the chunks as one batch; returns their output rows.
+  std::vector<float> run(const std::vector<Chunk>& chunks) {
+    BatchLayout layout;
+    std::vector<float> q, k, v;
+    int32_t rows = 0;
+    for (const Chunk& chunk : chunks) {
+      Segment segment{rows, chunk.count, chunk.first, {}};
+      // Blocks of a request are scattered: the table is the truth.
+      for (int32_t b = 0; b < blocks_; ++b)
+        segment.block_table.push_back((blocks_ - 1 - b) * requests_ + chunk.request);
+      layout.segments.push_back(segment);
+      append(q, chunk, 1, shape_.heads);
+      append(k, chunk, 2, shape_.kv_heads);
+      append(v, chunk, 3, shape_.kv_heads);
+      rows += chunk.count;
+    }
+    AttentionOp op;
+    op.q = to_tensor(backend_, q, rows, shape_.heads * shape_.head_dim);
+    op.k = to_tensor(backend_, k, rows, shape_.kv_heads * shape_.head_dim);
+    op.v = to_tensor(backend_, v, rows, shape_.kv_heads * shape_.head_dim);
+    op.out = backend_.allocate(DType::f32, rows, shape_.heads * shape_.head_dim);
+    op.q_norm = shape_.norms ? &q_norm_ : nullptr;
+    op.k_norm = shape_.norms ? &k_norm_ : nullptr;
+    op.norm_eps = 1e-6F;
+    op.rope = &rope_;
+    op.kv = kv_.get();
+    op.layer = 1;
+    op.heads = shape_.heads;
+    op.kv_heads = shape_.kv_heads;
+    op.head_dim = shape_.head_dim;
+    op.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_dim));
+    backend_.attention(layout, op);
+    return to_vector(backend_, op.out);
+  }
+
+  size_t row_size() const { return static_cast<size_t>(shape_.heads * shape_.head_dim); }
+
+ private:
+  void append(std::vector<float>& to, const Chunk& chunk, uint32_t which, int32_t heads) const {
+    const size_t row = static_cast<size_t>(heads * shape_.head_dim);
+    const auto all =
+        random_floats(static_cast<size_t>(tokens_) * row, 100 * which + static_cast<uint32_t>(chunk.request), 1.5F);
+    to.insert(to.end(), all.begin() + chunk.first * static_cast<int64_t>(row),
+              all.begin() + (chunk.first + chunk.count) * static_cast<int64_t>(row));
+  }
+
+  Backend& backend_;
+  Shape shape_;
+  int32_t tokens_, requests_, blocks_;
+  std::unique_ptr<KvStorage> kv_;
+  RopeTable rope_;
+  Tensor q_norm_, k_norm_;
+};
+
+std::vector<float> in_chunks(Attention& attention, int32_t tokens, int32_t size) {
+  std::vector<float> out;
+  for (int32_t first = 0; first < tokens; first += size) {
+    const std::vector<float> part = attention.run({{0, first, std::min(size, tokens - first)}});
+    out.insert(out.end(), part.begin(), part.end());
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("attention equals the reference for head sizes, groups and lengths") {
+  const auto reference = make_backend({"reference", 0, ""});
+  const auto backends = cpu_backends();
+  REQUIRE(!backends.empty());
+  const std::vector<Shape> shapes = {{2, 2, 16, 16, true, DType::f32},   {4, 2, 64, 64, false, DType::bf16},
+                                     {3, 1, 80, 80, true, DType::f32},   {8, 1, 128, 128, true, DType::bf16},
+                                     {7, 7, 20, 10, false, DType::f32},  {5, 1, 256, 64, true, DType::bf16},
+                                     {6, 2, 33, 32, false, DType::bf16}, {64, 1, 8, 8, false, DType::f32}};
+  for (const Shape& shape : shapes) {
+    for (const int32_t tokens : {1, 2, 15, 16, 17, 63, 64, 65, 150}) {
+      Attention truth(*reference, shape, tokens, 1);
+      const std::vector<float> expected = truth.run({{0, 0, tokens}});
+      for (const auto& backend : backends) {
+        Attention attention(*backend, shape, tokens, 1);
+        INFO(name_of(*backend), " heads ", shape.heads, "/", shape.kv_heads, " x ", shape.head_dim, ", ", tokens,
+             " tokens");
+        // BF16: a key rounded the other way, one in 2^8 of it, may tip a score.
+        CHECK(relative_error(attention.run({{0, 0, tokens}}), expected) < (shape.kv == DType::f32 ? 5e-6 : 2e-3));
+      }
+    }
+  }
+}
+
+TEST_CASE("a row gets the same bits however its prompt is cut and whoever shares the batch") {
+  for (const auto& backend : cpu_backends()) {
+    for (const DType kv : {DType::f32, DType::bf16}) {
+      const Shape shape{6, 2, 48, 48, true, kv};
+      const int32_t tokens = 173;
+      Attention whole(*backend, shape, tokens, 3);
+      const std::vector<float> expected = whole.run({{0, 0, tokens}});
+      for (const int32_t size : {1, 3, 16, 17, 64, 100}) {
+        Attention cut(*backend, shape, tokens, 3);
+        INFO(name_of(*backend), " chunks of ", size);
+        CHECK(same_bits(in_chunks(cut, tokens, size), expected));
+      }
+      Attention shared(*backend, shape, tokens, 3);
+      shared.run({{1, 0, 40}});
+      const std::vector<float> batch = shared.run({{2, 0, 21}, {0, 0, tokens}, {1, 40, 1}});
+      CHECK(same_bits(batch.data() + 21 * shared.row_size(), expected.data(), expected.size()));
+    }
+  }
+}
+
+TEST_CASE("long pasts: cut along positions or not, the bits are the same, and right") {
+  const auto reference = make_backend({"reference", 0, ""});
+  const Shape shape{2, 1, 16, 16, false, DType::f32};
+  const int32_t tokens = 2100;  // three position splits
+  Attention truth(*reference, shape, tokens, 1);
+  const std::vector<float> expected = truth.run({{0, 0, tokens}});
+  for (const auto& backend : cpu_backends()) {
+    Attention whole(*backend, shape, tokens, 1);
+    const std::vector<float> all = whole.run({{0, 0, tokens}});
+    CHECK(relative_error(all, expected) < 1e-5);
+    Attention cut(*backend, shape, tokens, 1);
+    cut.run({{0, 0, 1022}});
+    for (int32_t first = 1022; first < tokens; first += 4) {  // few rows: cut along positions with 3 threads
+      const int32_t count = std::min(4, tokens - first);
+      const std::vector<float> some = cut.run({{0, first, count}});
+      INFO(name_of(*backend), " at ", first);
+      REQUIRE(same_bits(some.data(), all.data() + first * static_cast<int64_t>(cut.row_size()), some.size()));
+    }
+  }
+}
+
+TEST_CASE("what lies in the cache beyond a row's past cannot reach it, not even NaN") {
+  for (const auto& backend : cpu_backends()) {
+    const Shape shape{2, 1, 32, 32, false, DType::bf16};
+    Attention clean(*backend, shape, 48, 1);
+    const std::vector<float> expected = clean.run({{0, 0, 20}});
+    AttentionOp op;
+    Attention dirty(*backend, shape, 48, 1);
+    dirty.run({{0, 0, 48}});  // leaves later keys and values behind, as a reused block does
+    CHECK(same_bits(dirty.run({{0, 0, 20}}), expected));
+  }
+}

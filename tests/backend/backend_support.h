@@ -1,0 +1,85 @@
+// Random inputs, and the steps every backend test repeats.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace expert::test {
+
+inline std::vector<float> random_floats(size_t count, uint32_t seed, float spread = 1.0F) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0F, spread);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+inline Tensor to_tensor(Backend& backend, const std::vector<float>& values, int64_t rows, int64_t cols) {
+  Tensor tensor = backend.allocate(DType::f32, rows, cols);
+  backend.upload(tensor, values.data(), values.size() * sizeof(float));
+  return tensor;
+}
+
+inline std::vector<float> to_vector(Backend& backend, const Tensor& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.rows * tensor.cols));
+  backend.download(values.data(), tensor, values.size() * sizeof(float));
+  return values;
+}
+
+inline MatrixPtr to_matrix(Backend& backend, const std::vector<float>& values, int64_t rows, int64_t cols,
+                           WeightFormat format) {
+  MatrixSource source;
+  source.rows = rows;
+  source.cols = cols;
+  source.read = [&](int64_t first, int64_t count, void* destination) {
+    std::memcpy(destination, values.data() + first * cols, static_cast<size_t>(count * cols) * sizeof(float));
+  };
+  return backend.pack(source, format);
+}
+
+// The CPU backend on every instruction set of this machine, each with one and with three threads.
+inline std::vector<std::unique_ptr<Backend>> cpu_backends() {
+  std::vector<std::unique_ptr<Backend>> backends;
+  for (const char* isa : {"baseline", "avx2", "avx512", "neon"}) {
+    for (const int threads : {1, 3}) {
+      try {
+        backends.push_back(make_backend({"cpu", threads, isa}));
+      } catch (const std::exception&) {
+        break;  // not on this machine
+      }
+    }
+  }
+  return backends;
+}
+
+inline std::string name_of(const Backend& backend) {
+  return backend.info().isa + "/" + std::to_string(backend.info().threads);
+}
+
+// max |a - b| / max |b|; infinite where a value is not finite or the sizes differ.
+inline double relative_error(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return INFINITY;
+  double worst = 0;
+  double largest = 1e-30;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) return INFINITY;
+    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+    largest = std::max(largest, std::abs(static_cast<double>(b[i])));
+  }
+  return worst / largest;
+}
+
+inline bool same_bits(const float* a, const float* b, size_t count) {
+  return std::memcmp(a, b, count * sizeof(float)) == 0;
+}
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
+}
+
+}  // namespace expert::test

@@ -1,0 +1,200 @@
+// Backend::linear with every field of LinearDelta, against the reference backend and against itself row by row.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include "backend_support.h"
+
+using namespace expert;
+using namespace expert::test;
+
+namespace {
+
+// What one linear layer is made of, on the host, so that several backends can be given the same.
+struct Layer {
+  int64_t in, out;
+  WeightFormat format;
+  uint32_t seed;
+
+  std::vector<float> values(uint32_t which, int64_t count, float spread = 1.0F) const {
+    return random_floats(static_cast<size_t>(count), seed * 131 + which, spread);
+  }
+  MatrixPtr weight(Backend& b) const { return to_matrix(b, values(1, in * out), out, in, format); }
+  Tensor bias(Backend& b) const { return to_tensor(b, values(2, out), 1, out); }
+  LowRankTerm low_rank(Backend& b, uint32_t which, int64_t rank, float w) const {
+    return {to_matrix(b, values(which, rank * in), rank, in, format),
+            to_matrix(b, values(which + 1, out * rank, 0.1F), out, rank, format), w};
+  }
+  Tensor vector(Backend& b, uint32_t which, int64_t count) const {
+    return to_tensor(b, values(which, count), 1, count);
+  }
+};
+
+enum Fields : unsigned {
+  kLowRank = 1,
+  kDense = 2,
+  kInputScale = 4,
+  kOutputScale = 8,
+  kBias = 16,
+  kResultScale = 32,
+  kSkip = 64
+};
+
+LinearDelta make_delta(Backend& b, const Layer& layer, unsigned fields, uint32_t which) {
+  LinearDelta delta;
+  if (fields & kLowRank) {
+    delta.low_rank.push_back(layer.low_rank(b, which + 10, 16, 0.75F));
+    delta.low_rank.push_back(layer.low_rank(b, which + 20, 5, -1.5F));
+  }
+  if (fields & kDense)
+    delta.dense.push_back(
+        {to_matrix(b, layer.values(which + 30, layer.in * layer.out), layer.out, layer.in, layer.format), 0.5F});
+  if (fields & kInputScale) delta.input_scale = layer.vector(b, which + 40, layer.in);
+  if (fields & kOutputScale) delta.output_scale = layer.vector(b, which + 50, layer.out);
+  if (fields & kBias) delta.bias = layer.vector(b, which + 60, layer.out);
+  if (fields & kResultScale) delta.result_scale = layer.vector(b, which + 70, layer.out);
+  delta.skip_base = (fields & kSkip) != 0;
+  return delta;
+}
+
+struct Part {
+  int32_t first, count;
+  unsigned fields;
+};
+
+// Rows [first, first + count) of the batch through the layer; x of all `rows` rows is the same in every call.
+std::vector<float> run(Backend& b, const Layer& layer, bool with_bias, const std::vector<Part>& parts, int64_t rows,
+                       int64_t first, int64_t count) {
+  const Tensor x = to_tensor(b, layer.values(3, rows * layer.in), rows, layer.in).row_range(first, count);
+  const MatrixPtr weight = layer.weight(b);
+  const Tensor bias = layer.bias(b);
+  std::vector<LinearDelta> deltas;
+  for (const Part& part : parts) deltas.push_back(make_delta(b, layer, part.fields, part.fields * 100));
+  std::vector<SegmentDelta> segments;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t from = std::max<int64_t>(parts[i].first, first);
+    const int64_t to = std::min<int64_t>(parts[i].first + parts[i].count, first + count);
+    if (from < to)
+      segments.push_back({static_cast<int32_t>(from - first), static_cast<int32_t>(to - from), &deltas[i]});
+  }
+  const Tensor y = b.allocate(DType::f32, count, layer.out);
+  const LinearOutput output{weight.get(), with_bias ? &bias : nullptr, y, segments};
+  b.linear(x, {&output, 1});
+  return to_vector(b, y);
+}
+
+}  // namespace
+
+TEST_CASE("linear equals the reference on awkward shapes") {
+  const auto reference = make_backend({"reference", 0, ""});
+  const auto backends = cpu_backends();
+  REQUIRE(!backends.empty());
+  uint32_t seed = 0;
+  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16}) {
+    for (const int64_t in : {1, 2, 15, 511, 512, 513, 1100}) {
+      for (const int64_t out : {1, 16, 17, 70}) {
+        const Layer layer{in, out, format, ++seed};
+        for (const int64_t rows : {1, 2, 3, 5, 6, 7, 17, 200}) {
+          if (rows == 200 && in > 600) continue;
+          const std::vector<float> truth = run(*reference, layer, true, {}, rows, 0, rows);
+          for (const auto& backend : backends) {
+            INFO(name_of(*backend), " ", name_of(format), " ", rows, " x ", in, " -> ", out);
+            CHECK(relative_error(run(*backend, layer, true, {}, rows, 0, rows), truth) < 2e-6);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("every field of a delta, alone and together, equals the reference") {
+  const auto reference = make_backend({"reference", 0, ""});
+  const auto backends = cpu_backends();
+  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16}) {
+    const Layer layer{75, 83, format, 7};
+    for (const unsigned fields : {0U, 1U, 2U, 4U, 8U, 16U, 32U, 64U, 64U | 2U, 63U, 127U, 8U | 16U, 4U | 1U}) {
+      for (const bool bias : {false, true}) {
+        const std::vector<Part> parts = {{1, 2, fields}, {4, 1, 1U}, {6, 3, fields ^ 5U}};
+        const std::vector<float> truth = run(*reference, layer, bias, parts, 9, 0, 9);
+        for (const auto& backend : backends) {
+          INFO(name_of(*backend), " fields ", fields, " bias ", bias);
+          CHECK(relative_error(run(*backend, layer, bias, parts, 9, 0, 9), truth) < 2e-6);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a row gets the same bits alone, in any batch and with any number of threads") {
+  for (const char* isa : {"baseline", "avx2", "avx512", "neon"}) {
+    std::unique_ptr<Backend> one;
+    try {
+      one = make_backend({"cpu", 1, isa});
+    } catch (const std::exception&) {
+      continue;
+    }
+    const auto two = make_backend({"cpu", 2, isa});
+    const auto three = make_backend({"cpu", 3, isa});
+    for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16}) {
+      const Layer layer{521, 330, format, 11};
+      const std::vector<Part> parts = {{0, 3, 1U}, {3, 9, 127U}, {15, 7, 61U}, {30, 1, 63U}};
+      const int64_t rows = 37;
+      const std::vector<float> all = run(*one, layer, true, parts, rows, 0, rows);
+      CHECK(same_bits(run(*two, layer, true, parts, rows, 0, rows), all));
+      CHECK(same_bits(run(*three, layer, true, parts, rows, 0, rows), all));
+      for (const int64_t chunk : {1, 2, 5, 13}) {
+        for (int64_t r = 0; r < rows; r += chunk) {
+          const int64_t count = std::min(chunk, rows - r);
+          const std::vector<float> some = run(*three, layer, true, parts, rows, r, count);
+          INFO(isa, " ", name_of(format), " rows ", r, " + ", count);
+          CHECK(same_bits(some.data(), all.data() + r * layer.out, some.size()));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("several outputs of one call equal separate calls") {
+  for (const auto& backend : cpu_backends()) {
+    const Layer layers[3] = {
+        {96, 200, WeightFormat::bf16, 1}, {96, 40, WeightFormat::bf16, 2}, {96, 1, WeightFormat::bf16, 3}};
+    const Tensor x = to_tensor(*backend, layers[0].values(3, 4 * 96), 4, 96);
+    std::vector<MatrixPtr> weights;
+    std::vector<LinearDelta> deltas;
+    std::vector<std::vector<SegmentDelta>> segments;
+    std::vector<LinearOutput> outputs;
+    for (const Layer& layer : layers) {
+      weights.push_back(layer.weight(*backend));
+      deltas.push_back(make_delta(*backend, layer, kLowRank | kInputScale, 5));
+    }
+    for (size_t i = 0; i < 3; ++i) segments.push_back({{1, 2, &deltas[i]}});
+    for (size_t i = 0; i < 3; ++i) {
+      outputs.push_back({weights[i].get(), nullptr, backend->allocate(DType::f32, 4, layers[i].out), segments[i]});
+    }
+    backend->linear(x, outputs);
+    for (size_t i = 0; i < 3; ++i) {
+      const std::vector<float> together = to_vector(*backend, outputs[i].y);
+      LinearOutput alone = outputs[i];
+      alone.y = backend->allocate(DType::f32, 4, layers[i].out);
+      backend->linear(x, {&alone, 1});
+      CHECK(same_bits(to_vector(*backend, alone.y), together));
+    }
+  }
+}
+
+TEST_CASE("a full matrix at weight 1 over a skipped base is exactly that matrix") {
+  for (const auto& backend : cpu_backends()) {
+    const Layer base{130, 50, WeightFormat::bf16, 4};
+    const Layer own{130, 50, WeightFormat::f32, 5};
+    LinearDelta delta;
+    delta.dense.push_back({own.weight(*backend), 1.0F});
+    delta.skip_base = true;
+    const SegmentDelta segment{0, 6, &delta};
+    const Tensor x = to_tensor(*backend, base.values(3, 6 * 130), 6, 130);
+    const MatrixPtr w = base.weight(*backend);
+    const LinearOutput bent{w.get(), nullptr, backend->allocate(DType::f32, 6, 50), {&segment, 1}};
+    const LinearOutput plain{delta.dense[0].d.get(), nullptr, backend->allocate(DType::f32, 6, 50), {}};
+    backend->linear(x, {&bent, 1});
+    backend->linear(x, {&plain, 1});
+    CHECK(same_bits(to_vector(*backend, bent.y), to_vector(*backend, plain.y)));
+  }
+}
