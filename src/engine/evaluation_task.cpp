@@ -1,0 +1,33 @@
+#include "engine/evaluation_task.h"
+
+#include <new>
+
+namespace expert {
+
+EvaluationTask::EvaluationTask(std::vector<int32_t> tokens, std::shared_ptr<const AdapterSet> adapters,
+                               std::vector<std::shared_ptr<const void>> pins, Output output, Rows rows, int32_t width)
+    : Sequence(std::move(tokens), std::move(adapters)), pins_(std::move(pins)), output_(output), rows_(rows) {
+  const size_t count = rows == Rows::all ? tokens_.size() : 1;
+  wanted_ = count * static_cast<size_t>(width);
+  try {
+    values_.reserve(wanted_);
+  } catch (const std::exception&) {
+    fail(ErrorCode::out_of_memory, "{} rows of {} values need {} bytes", count, width, wanted_ * sizeof(float));
+  }
+}
+
+bool EvaluationTask::on_rows(std::span<float> values, Clock::time_point) {
+  values_.insert(values_.end(), values.begin(), values.end());
+  return values_.size() == wanted_;
+}
+
+void EvaluationTask::deliver_end() {
+  pins_.clear();
+  if (error_) {
+    promise_.set_exception(error_);
+  } else {
+    promise_.set_value(std::move(values_));
+  }
+}
+
+}  // namespace expert

@@ -1,0 +1,75 @@
+// One request for text on the engine thread: sampler, detokenisation, ends, and the chunks its caller reads.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/answer_text.h"
+#include "engine/parameters.h"
+#include "engine/sampler.h"
+#include "engine/sequence.h"
+#include "engine/stream.h"
+
+namespace expert {
+
+// Totals of an engine; written by its thread, read by anyone.
+struct Counters {
+  std::atomic<uint64_t> requests{0};
+  std::atomic<uint64_t> finished[5] = {};  // by FinishReason
+  std::atomic<uint64_t> prompt_tokens{0};
+  std::atomic<uint64_t> completion_tokens{0};
+};
+
+// A request after preparation.
+struct PreparedRequest {
+  std::vector<int32_t> prompt;
+  SamplingParameters sampling;
+  std::vector<int32_t> eos_token_ids;
+  std::shared_ptr<const AdapterSet> adapters;      // null: the base alone
+  std::vector<std::shared_ptr<const void>> pins;   // keep the experts while it runs
+  std::vector<ExpertUsed> experts_used;
+  Json plan;
+  int64_t context_size = 0;   // prompt and answer together
+  bool inside_think = false;  // the prompt ends within a think block
+  double deadline_ms = 0;
+  int32_t priority = 0;
+  std::string caller;
+};
+
+class GenerationTask final : public Sequence {
+ public:
+  GenerationTask(PreparedRequest request, std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<Stream> stream,
+                 std::shared_ptr<Counters> counters, Clock::time_point submitted);
+
+  int64_t max_positions() const noexcept override;
+  void on_admitted(Clock::time_point now) override { admitted_ = now; }
+  bool on_rows(std::span<float> logits, Clock::time_point now) override;
+  bool ends_now(Clock::time_point now) override;
+  void on_close() override { finish(FinishReason::cancelled); }
+  void on_error(const Error& error) override { error_ = error; }
+  void deliver_end() override;
+
+ private:
+  bool is_end_token(int32_t token) const;
+  bool accept(int32_t token);
+  bool finish(FinishReason reason);
+  std::shared_ptr<const Result> result();
+  Timings timings() const;
+
+  PreparedRequest request_;
+  std::shared_ptr<Stream> stream_;
+  std::shared_ptr<Counters> counters_;
+  Sampler sampler_;
+  AnswerText answer_;
+  StreamChunk chunk_;  // not sent yet
+  std::vector<TokenLogprobs> logprobs_;
+  int32_t prompt_tokens_ = 0;
+  FinishReason reason_ = FinishReason::stop;
+  std::optional<Error> error_;
+  Clock::time_point submitted_, ended_;
+  std::optional<Clock::time_point> admitted_, first_token_;
+};
+
+}  // namespace expert

@@ -1,0 +1,196 @@
+#include "engine/step_loop.h"
+
+#include <algorithm>
+#include <exception>
+#include <new>
+
+#include "core/log.h"
+
+namespace expert {
+namespace {
+
+// Whatever was thrown, as an Error that says it happened in a step.
+Error current_error() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return Error(ErrorCode::out_of_memory, "out of memory while a step was computed",
+                 "use a smaller context, fewer requests at once, or memory_limit");
+  } catch (const std::exception& error) {
+    return Error(ErrorCode::inference, fmt::format("a step failed: {}", error.what()));
+  } catch (...) {
+    return Error(ErrorCode::inference, "a step failed");
+  }
+}
+
+}  // namespace
+
+StepLoop::StepLoop(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, const StepLoopOptions& options)
+    : backend_(std::move(backend)),
+      model_(std::move(model)),
+      options_(options),
+      kv_(backend_->create_kv(model_->kv_shape(options.kv_blocks, options.kv_dtype))),
+      scheduler_(options.kv_blocks, options.max_batch) {
+  counters_.kv_bytes = kv_->size_bytes();
+  publish();
+  thread_ = std::thread([this] { run(); });
+}
+
+StepLoop::~StepLoop() { close(false); }
+
+void StepLoop::submit(std::unique_ptr<Sequence> sequence) {
+  if (KvAllocator::blocks_for(sequence->max_positions()) > options_.kv_blocks) {
+    fail(ErrorCode::out_of_memory, "the request needs {} KV positions, the KV cache holds {}",
+         sequence->max_positions(), kv_positions());
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (closing_) fail(ErrorCode::closed, "the engine was closed");
+    if (unfinished_ >= int64_t{options_.max_batch} + options_.max_queue) {
+      throw Error(ErrorCode::out_of_memory,
+                  fmt::format("queue full: {} requests are running or waiting", unfinished_),
+                  "wait for requests to end, or raise max_queue");
+    }
+    inbox_.push_back(std::move(sequence));
+    ++unfinished_;
+  }
+  wake_.notify_one();
+}
+
+void StepLoop::close(bool drain) {
+  const std::lock_guard closer(close_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+    drain_ = drain;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+StepStats StepLoop::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void StepLoop::run() noexcept {
+  try {
+    while (wait_for_work()) step();
+  } catch (...) {
+    // Only a defect of ours gets here; nobody may wait for ever because of it.
+    const Error error = current_error();
+    log(LogLevel::error, fmt::format("the engine stops: {}", error.what()));
+    {
+      const std::lock_guard lock(mutex_);
+      closing_ = true;
+      for (auto& sequence : inbox_) scheduler_.add(std::move(sequence));
+      inbox_.clear();
+    }
+    end([&](Sequence& sequence) {
+      sequence.on_error(error);
+      return true;
+    });
+  }
+}
+
+// Takes what arrived. False when the engine closes and nothing is left to do.
+bool StepLoop::wait_for_work() {
+  std::vector<std::unique_ptr<Sequence>> arrived;
+  bool abandon = false;
+  {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return closing_ || !inbox_.empty() || !scheduler_.idle(); });
+    arrived.swap(inbox_);
+    abandon = closing_ && !drain_;
+  }
+  for (auto& sequence : arrived) scheduler_.add(std::move(sequence));
+  if (abandon) {
+    end([](Sequence& sequence) {
+      sequence.on_close();
+      return true;
+    });
+  }
+  return !scheduler_.idle();
+}
+
+void StepLoop::step() {
+  const Clock::time_point now = Clock::now();
+  end([&](Sequence& sequence) { return sequence.ends_now(now); });
+  scheduler_.admit(now);
+  publish();
+  scheduler_.plan(plan_);
+  ended_.clear();
+  if (!plan_.logits.empty()) compute(plan_.logits, Sequence::Output::logits);
+  if (!plan_.hidden.empty()) compute(plan_.hidden, Sequence::Output::hidden);
+  if (ended_.empty()) return;
+  end([&](Sequence& sequence) { return std::find(ended_.begin(), ended_.end(), &sequence) != ended_.end(); });
+}
+
+void StepLoop::compute(PlannedBatch& planned, Sequence::Output output) {
+  try {
+    ++counters_.steps;
+    Batch& batch = planned.batch;
+    batch.layout.step = counters_.steps;
+    const Tensor rows = output == Sequence::Output::logits ? model_->forward(batch, *kv_) : model_->hidden(batch, *kv_);
+    const size_t wanted = batch.logit_rows.size();
+    if (wanted != 0) {
+      values_.resize(wanted * static_cast<size_t>(rows.cols));
+      backend_->download(values_.data(), rows, values_.size() * sizeof(float));
+    } else {
+      backend_->synchronize();
+    }
+    counters_.rows += batch.layout.token_ids.size();
+    scheduler_.advance(planned);
+    deliver(planned, wanted == 0 ? 0 : static_cast<size_t>(rows.cols));
+  } catch (...) {
+    ++counters_.failed_steps;
+    drop(planned, current_error());
+  }
+}
+
+void StepLoop::deliver(const PlannedBatch& planned, size_t width) {
+  const Clock::time_point now = Clock::now();
+  std::span<float> rest(values_);
+  for (size_t i = 0; i < planned.sequences.size(); ++i) {
+    const size_t count = static_cast<size_t>(planned.output_rows[i]) * width;
+    if (count == 0) continue;
+    Sequence& sequence = *planned.sequences[i];
+    try {
+      if (sequence.on_rows(rest.first(count), now)) ended_.push_back(&sequence);
+    } catch (...) {
+      sequence.on_error(current_error());
+      ended_.push_back(&sequence);
+    }
+    rest = rest.subspan(count);
+  }
+}
+
+void StepLoop::drop(const PlannedBatch& planned, const Error& error) {
+  log(LogLevel::error, fmt::format("a step with {} requests failed: {}", planned.sequences.size(), error.what()));
+  for (Sequence* sequence : planned.sequences) {
+    sequence->on_error(error);
+    ended_.push_back(sequence);
+  }
+}
+
+// Callers hear of an end when its blocks are free and stats() says so.
+void StepLoop::end(const std::function<bool(Sequence&)>& ended) {
+  const auto taken = scheduler_.take_if(ended);
+  if (taken.empty()) return;
+  publish();
+  for (const auto& sequence : taken) sequence->deliver_end();
+}
+
+void StepLoop::publish() {
+  counters_.running = static_cast<int32_t>(scheduler_.running());
+  counters_.waiting = static_cast<int32_t>(scheduler_.waiting());
+  counters_.kv_blocks_total = scheduler_.kv().total();
+  counters_.kv_blocks_used = scheduler_.kv().used();
+  const std::lock_guard lock(mutex_);
+  stats_ = counters_;
+  unfinished_ = static_cast<int64_t>(inbox_.size() + scheduler_.running() + scheduler_.waiting());
+}
+
+}  // namespace expert

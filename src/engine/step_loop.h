@@ -1,0 +1,85 @@
+// The engine thread: takes sequences from callers and steps them - schedule, forward, finish - until they have ended.
+// It sleeps while there is nothing to do, and holds no lock while it computes. A step that fails ends the requests that
+// were in it, gives their blocks back, and the loop goes on.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "backend/backend.h"
+#include "engine/scheduler.h"
+#include "models/model.h"
+
+namespace expert {
+
+struct StepLoopOptions {
+  int32_t kv_blocks = 0;
+  DType kv_dtype = DType::f32;
+  int32_t max_batch = 16;
+  int32_t max_queue = 256;  // unfinished sequences beyond max_batch
+};
+
+struct StepStats {
+  uint64_t steps = 0;
+  uint64_t failed_steps = 0;
+  uint64_t rows = 0;  // tokens that went through the model
+  int32_t running = 0;
+  int32_t waiting = 0;
+  int32_t kv_blocks_total = 0;
+  int32_t kv_blocks_used = 0;
+  uint64_t kv_bytes = 0;
+};
+
+class StepLoop {
+ public:
+  // Throws out_of_memory when the KV pool does not fit.
+  StepLoop(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, const StepLoopOptions& options);
+  ~StepLoop();  // close(false)
+
+  // Throws out_of_memory (queue full), closed.
+  void submit(std::unique_ptr<Sequence> sequence);
+  // Ends what runs, or waits for it; then the thread has ended. Thread-safe, twice is harmless.
+  void close(bool drain);
+  StepStats stats() const;
+  int64_t kv_positions() const noexcept { return int64_t{options_.kv_blocks} * kKvBlockTokens; }
+
+ private:
+  void run() noexcept;
+  bool wait_for_work();
+  void step();
+  void compute(PlannedBatch& planned, Sequence::Output output);
+  void deliver(const PlannedBatch& planned, size_t width);
+  void drop(const PlannedBatch& planned, const Error& error);
+  void end(const std::function<bool(Sequence&)>& ended);
+  void publish();
+
+  std::shared_ptr<Backend> backend_;
+  std::shared_ptr<const Model> model_;
+  StepLoopOptions options_;
+
+  // Between callers and the engine thread.
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::unique_ptr<Sequence>> inbox_;
+  int64_t unfinished_ = 0;
+  bool closing_ = false;
+  bool drain_ = false;
+  StepStats stats_;
+  std::mutex close_mutex_;  // one closer joins, others wait for it
+
+  // The engine thread's own.
+  std::unique_ptr<KvStorage> kv_;
+  Scheduler scheduler_;
+  StepPlan plan_;
+  std::vector<float> values_;        // downloaded rows
+  std::vector<const Sequence*> ended_;  // in this step
+  StepStats counters_;
+  std::thread thread_;
+};
+
+}  // namespace expert
