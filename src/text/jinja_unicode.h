@@ -1,0 +1,40 @@
+// Strings of a template are sequences of Unicode code points, as in Python; they are stored as valid UTF-8.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace expert::jinja {
+
+bool valid_utf8(std::string_view text);
+size_t code_points(std::string_view text);
+// Decodes the code point that starts at text[offset] and advances offset; text is valid UTF-8.
+char32_t next_code_point(std::string_view text, size_t& offset);
+void append_utf8(std::string& out, char32_t c);
+std::u32string to_utf32(std::string_view text);
+std::string to_utf8(std::u32string_view text);
+
+bool is_space(char32_t c);
+bool is_alpha(char32_t c);
+bool is_decimal(char32_t c);
+bool is_digit(char32_t c);
+bool is_numeric(char32_t c);
+bool is_alnum(char32_t c);
+bool is_lower(char32_t c);
+bool is_upper(char32_t c);
+bool is_title(char32_t c);
+bool is_printable(char32_t c);
+
+// str.upper(), str.lower(), ...: full mappings (one code point may become three), final sigma included.
+std::string to_upper(std::string_view text);
+std::string to_lower(std::string_view text);
+std::string to_title(std::string_view text);
+std::string to_fold(std::string_view text);
+std::string capitalize(std::string_view text);
+std::string swap_case(std::string_view text);
+
+// The text without leading and trailing white space (both true), or on one side only.
+std::string_view strip_space(std::string_view text, bool left = true, bool right = true);
+
+}  // namespace expert::jinja
