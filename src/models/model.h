@@ -1,47 +1,64 @@
 // A base model: weights that are const after load, and forward(). Shared by everything; KV and requests live elsewhere.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "adapters/site.h"
 #include "backend/backend.h"
+#include "core/json.h"
 #include "models/batch.h"
 #include "models/config.h"
 
 namespace expert {
 
-enum class WeightChoice : uint8_t { automatic, f32, bf16 };  // automatic: BF16 for BF16 files, F32 for F32 and F16 files
+enum class WeightChoice : uint8_t {
+  automatic,
+  f32,
+  bf16
+};  // automatic: BF16 for BF16 files, F32 for F32 and F16 files
 
 struct ModelOptions {
   WeightChoice weights = WeightChoice::automatic;
-  std::filesystem::path cache_dir;  // of packed weights; empty: no cache is read or written
-  Json rope_scaling;                // null: the configuration's own
-  int64_t context_size = 0;         // 0: config.context_limit
-  std::function<void(double fraction)> progress;
+  std::filesystem::path cache_dir;                // of packed weights; empty: no cache is read or written
+  Json rope_scaling;                              // null: the configuration's own
+  int64_t context_size = 0;                       // 0: config.context_limit
+  std::function<void(double fraction)> progress;  // 0…1, on the calling thread
 };
 
 class Model {
  public:
-  // Loads a Hugging Face directory. Throws load, incompatible, unsupported, out_of_memory; nothing stays behind.
+  // Loads a Hugging Face directory: config.json, generation_config.json (optional), safetensors. `backend` must outlive
+  // the model. Throws load (missing, malformed, cut while read, values that are not finite), unsupported (by name),
+  // invalid_request (context_size), out_of_memory; nothing stays behind.
   static std::shared_ptr<const Model> load(const std::filesystem::path& directory, Backend& backend,
                                            const ModelOptions& options = {});
   virtual ~Model() = default;
 
   virtual const ModelConfig& config() const noexcept = 0;
-  virtual const SiteTable& sites() const noexcept = 0;
+  virtual const SiteTable& sites() const noexcept = 0;  // seven per layer, then lm_head
   virtual WeightFormat weight_format() const noexcept = 0;
   virtual int64_t context_size() const noexcept = 0;
-  virtual size_t weight_bytes() const noexcept = 0;      // resident
-  virtual size_t bytes_per_token() const noexcept = 0;   // weights one decoded token reads (head included, embedding row not)
+  virtual size_t weight_bytes() const noexcept = 0;  // resident
+  virtual size_t bytes_per_token()
+      const noexcept = 0;  // weights one decoded token reads (head included, embedding row not)
+  virtual bool loaded_from_cache() const noexcept = 0;
   virtual KvShape kv_shape(int32_t blocks, DType dtype) const = 0;
-  // SHA-256 over the sorted tensors, hex; computed on first use and memoised on disk under the cache directory.
+  // SHA-256 over the sorted tensors, hex; computed on first use (the files are read again: a changed one is a load
+  // error) and memoised on disk under the cache directory. Thread-safe.
   virtual std::string fingerprint() const = 0;
+  // Writes the packed weights for the next start; may run on a thread of its own while others use the model. False when
+  // there is nothing to do (no cache directory, small model, loaded from the cache) or it could not be written, which
+  // the log says; never throws for the disk.
+  virtual bool write_weight_cache(const std::stop_token& stop = {}) const = 0;
 
   // Runs one step on the backend the model was loaded to. Returns f32 [logit_rows, vocab_size] on the device; valid
   // until the next forward. Not thread-safe: one thread drives a backend.
+  // A token outside the vocabulary or a position outside the context is invalid_request, before anything runs.
   virtual Tensor forward(const Batch& batch, KvStorage& kv) const = 0;
   // The final normalised hidden states of batch.logit_rows, f32 [logit_rows, hidden_size], instead of logits.
   virtual Tensor hidden(const Batch& batch, KvStorage& kv) const = 0;

@@ -1,0 +1,203 @@
+#include "models/decoder.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "io/fingerprint.h"
+
+namespace expert {
+namespace {
+
+constexpr int64_t kRowStep = 16;  // scratch grows in steps of this many rows
+
+std::vector<FileIdentity> identities_of(const TensorSet& tensors) {
+  std::vector<FileIdentity> identities;
+  for (const auto& file : tensors.files()) {
+    if (file->file()) identities.push_back(file->file()->identity());
+  }
+  return identities;
+}
+
+Workspace first_rows(const Workspace& wide, int64_t rows) {
+  Workspace work = wide;
+  for (Tensor* tensor : {&work.x, &work.normed, &work.q, &work.k, &work.v, &work.attended, &work.gate, &work.up}) {
+    tensor->rows = rows;
+  }
+  return work;
+}
+
+// A [rows, cols] view of `memory`, which grows when it is too small.
+Tensor rows_of(Tensor& memory, int64_t rows, int64_t cols, Backend& backend) {
+  if (memory.rows < rows) memory = backend.allocate(DType::f32, rows, cols);
+  return memory.row_range(0, rows);
+}
+
+void segment_rows(const Batch& batch, std::vector<AdapterRows>& rows) {
+  rows.clear();
+  for (size_t i = 0; i < batch.layout.segments.size(); ++i) {
+    const Segment& segment = batch.layout.segments[i];
+    rows.push_back({segment.first_row, segment.row_count, batch.adapters[i]});
+  }
+}
+
+// The same ranges counted in logit rows, which the head sees.
+void logit_row_ranges(const Batch& batch, std::vector<AdapterRows>& rows) {
+  rows.clear();
+  int32_t next = 0;
+  const auto count = static_cast<int32_t>(batch.logit_rows.size());
+  for (size_t i = 0; i < batch.layout.segments.size(); ++i) {
+    const Segment& segment = batch.layout.segments[i];
+    const int32_t first = next;
+    while (next < count && batch.logit_rows[static_cast<size_t>(next)] < segment.first_row + segment.row_count) ++next;
+    if (next > first) rows.push_back({first, next - first, batch.adapters[i]});
+  }
+}
+
+[[noreturn]] void malformed(const char* what) { fail(ErrorCode::internal, "batch: {}", what); }
+
+void check_segments(const Batch& batch) {
+  const BatchLayout& layout = batch.layout;
+  const auto rows = static_cast<int64_t>(layout.token_ids.size());
+  if (rows == 0) malformed("no rows");
+  if (layout.positions.size() != layout.token_ids.size()) malformed("positions and tokens differ in number");
+  if (batch.adapters.size() != layout.segments.size()) malformed("one adapter set per segment");
+  int64_t next = 0;
+  for (const Segment& segment : layout.segments) {
+    if (segment.first_row != next || segment.row_count < 1) malformed("segments must cover all rows in order");
+    next += segment.row_count;
+    if (next > rows || segment.first_position < 0) malformed("a segment outside the batch");
+    const int64_t positions = int64_t{segment.first_position} + segment.row_count;
+    if (static_cast<int64_t>(segment.block_table.size()) * kKvBlockTokens < positions)
+      malformed("block table too short");
+    for (int32_t i = 0; i < segment.row_count; ++i) {
+      if (layout.positions[static_cast<size_t>(segment.first_row + i)] != segment.first_position + i) {
+        malformed("positions of a segment must be consecutive");
+      }
+    }
+  }
+  if (next != rows) malformed("segments must cover all rows in order");
+  for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
+    const int32_t row = batch.logit_rows[i];
+    if (row < 0 || row >= rows || (i > 0 && row <= batch.logit_rows[i - 1])) malformed("logit rows must ascend");
+  }
+}
+
+}  // namespace
+
+Decoder::Decoder(ModelConfig config, const TensorSet& tensors, const std::string& directory, Backend& backend,
+                 const ModelOptions& options)
+    : config_(std::move(config)),
+      backend_(backend),
+      directory_(directory),
+      cache_directory_(options.cache_dir.string()),
+      identities_(identities_of(tensors)),
+      context_size_(config_.context_for(options.context_size)),
+      weights_(load_checkpoint(config_, tensors, directory, backend, options)),
+      rope_(config_.rope, config_.head_dim, context_size_) {
+  config_.warnings.insert(config_.warnings.end(), weights_.warnings.begin(), weights_.warnings.end());
+}
+
+KvShape Decoder::kv_shape(int32_t blocks, DType dtype) const {
+  return {config_.layers, config_.kv_heads, config_.head_dim, blocks, dtype};
+}
+
+std::string Decoder::fingerprint() const {
+  const std::lock_guard lock(fingerprint_mutex_);
+  if (fingerprint_.empty()) {
+    const TensorSet tensors = TensorSet::open(directory_);
+    if (identities_of(tensors) != identities_) {
+      fail(ErrorCode::load, "{}: the weight files have changed since they were loaded", directory_);
+    }
+    fingerprint_ = base_fingerprint(tensors, cache_directory_);
+  }
+  return fingerprint_;
+}
+
+bool Decoder::write_weight_cache(const std::stop_token& stop) const {
+  if (!weights_.cache_key || weights_.from_cache) return false;
+  std::vector<CachedMatrix> matrices;
+  for (size_t i = 0; i < weights_.matrices.size(); ++i) {
+    const Matrix& matrix = *weights_.matrices[i];
+    matrices.push_back({weights_.matrix_names[i], matrix.rows(), matrix.cols(), backend_.packed_bytes(matrix)});
+  }
+  return expert::write_weight_cache(*weights_.cache_key, matrices, stop);
+}
+
+// --- forward ------------------------------------------------------------------------------------------------------
+
+Tensor Decoder::hidden(const Batch& batch, KvStorage& kv) const {
+  Pass pass = start(batch, kv);
+  backend_.embed(*weights_.embedding, batch.layout, pass.work.x);
+  for (const DecoderLayer& layer : weights_.layers) layer.forward(pass);
+  return final_states(pass, batch);
+}
+
+Tensor Decoder::forward(const Batch& batch, KvStorage& kv) const {
+  const Tensor states = hidden(batch, kv);
+  const Tensor logits = rows_of(scratch_.logits, states.rows, config_.vocab_size, backend_);
+  if (states.rows == 0) return logits;
+  logit_row_ranges(batch, scratch_.head_rows);
+  Pass pass{backend_,           batch.layout,   kv, rope_.covering(0, backend_), scratch_.work,
+            scratch_.head_rows, scratch_.deltas};
+  project(pass, states, {{weights_.head, logits}});
+  return logits;
+}
+
+// Only the rows that are asked for go through the final norm (and then the head).
+Tensor Decoder::final_states(Pass& pass, const Batch& batch) const {
+  const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
+  const Tensor last = rows_of(scratch_.last, wanted, config_.hidden_size, backend_);
+  if (wanted == 0) return last;
+  const bool all_rows = wanted == pass.work.x.rows;
+  if (!all_rows) backend_.gather_rows(pass.work.x, batch.logit_rows, last);
+  weights_.final_norm.forward(backend_, all_rows ? pass.work.x : last, last);
+  return last;
+}
+
+Pass Decoder::start(const Batch& batch, KvStorage& kv) const {
+  check(batch);
+  const auto rows = static_cast<int64_t>(batch.layout.token_ids.size());
+  make_room(rows);
+  segment_rows(batch, scratch_.rows);
+  const int32_t last = *std::max_element(batch.layout.positions.begin(), batch.layout.positions.end());
+  const RopeTable& rope = rope_.covering(int64_t{last} + 1, backend_);
+  return {backend_, batch.layout, kv, rope, scratch_.work, scratch_.rows, scratch_.deltas};
+}
+
+void Decoder::check(const Batch& batch) const {
+  check_segments(batch);
+  for (const int32_t id : batch.layout.token_ids) {
+    if (id < 0 || id >= config_.vocab_size) {
+      fail(ErrorCode::invalid_request, "token {} is outside the vocabulary of {}", id, config_.vocab_size);
+    }
+  }
+  for (const int32_t position : batch.layout.positions) {
+    if (position >= context_size_) {
+      fail(ErrorCode::invalid_request, "position {} is outside the context of {}", position, context_size_);
+    }
+  }
+}
+
+void Decoder::make_room(int64_t rows) const {
+  if (rows > scratch_.capacity) {
+    const int64_t capacity = (rows + kRowStep - 1) / kRowStep * kRowStep;
+    const int64_t heads_size = int64_t{config_.heads} * config_.head_dim;
+    const int64_t kv_size = int64_t{config_.kv_heads} * config_.head_dim;
+    const auto space = [&](int64_t cols) { return backend_.allocate(DType::f32, capacity, cols); };
+    scratch_.wide = {};  // give the old memory back first
+    scratch_.work = {};
+    scratch_.capacity = 0;
+    scratch_.wide = {space(config_.hidden_size),
+                     space(config_.hidden_size),
+                     space(heads_size),
+                     space(kv_size),
+                     space(kv_size),
+                     space(heads_size),
+                     space(config_.intermediate_size),
+                     space(config_.intermediate_size)};
+    scratch_.capacity = capacity;
+  }
+  scratch_.work = first_rows(scratch_.wide, rows);
+}
+
+}  // namespace expert

@@ -1,0 +1,83 @@
+#include "models/layers.h"
+
+#include <cassert>
+#include <cmath>
+
+namespace expert {
+namespace {
+
+// Where one site is bent. Neighbouring rows with the same delta become one range, so that kernels see long ones.
+void collect(std::span<const AdapterRows> adapter_rows, int site, std::vector<SegmentDelta>& deltas) {
+  deltas.clear();
+  for (const AdapterRows& rows : adapter_rows) {
+    const LinearDelta* delta = rows.adapters ? rows.adapters->delta(site) : nullptr;
+    if (!delta) continue;
+    SegmentDelta* last = deltas.empty() ? nullptr : &deltas.back();
+    if (last && last->delta == delta && last->first_row + last->row_count == rows.first_row) {
+      last->row_count += rows.row_count;
+    } else {
+      deltas.push_back({rows.first_row, rows.row_count, delta});
+    }
+  }
+}
+
+}  // namespace
+
+void project(Pass& pass, const Tensor& x, std::initializer_list<Projection> projections) {
+  assert(projections.size() <= kMostProjections);
+  std::array<LinearOutput, kMostProjections> outputs;
+  size_t count = 0;
+  for (const Projection& projection : projections) {
+    const Linear& linear = projection.linear;
+    collect(pass.adapter_rows, linear.site, pass.deltas[count]);
+    outputs[count] = {linear.weight.get(), linear.bias ? &linear.bias : nullptr, projection.y, pass.deltas[count]};
+    ++count;
+  }
+  pass.backend.linear(x, std::span(outputs.data(), count));
+}
+
+void Attention::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
+  const Workspace& work = pass.work;
+  project(pass, x, {{q, work.q}, {k, work.k}, {v, work.v}});
+
+  AttentionOp op;
+  op.q = work.q;
+  op.k = work.k;
+  op.v = work.v;
+  op.q_norm = q_norm ? &q_norm : nullptr;
+  op.k_norm = k_norm ? &k_norm : nullptr;
+  op.norm_eps = norm_eps;
+  op.rope = &pass.rope;
+  op.kv = &pass.kv;
+  op.layer = layer;
+  op.heads = heads;
+  op.kv_heads = kv_heads;
+  op.head_dim = head_dim;
+  op.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)));
+  op.out = work.attended;
+  pass.backend.attention(pass.layout, op);
+
+  project(pass, work.attended, {{o, out}});
+}
+
+void Mlp::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
+  const Workspace& work = pass.work;
+  project(pass, x, {{gate, work.gate}, {up, work.up}});
+  pass.backend.swiglu(work.gate, work.up, work.gate);
+  project(pass, work.gate, {{down, out}});
+}
+
+void DecoderLayer::forward(Pass& pass) const {
+  const Tensor& x = pass.work.x;
+  const Tensor& normed = pass.work.normed;
+
+  input_norm.forward(pass.backend, x, normed);
+  attention.forward(pass, normed, normed);
+  pass.backend.add(x, normed);
+
+  post_attention_norm.forward(pass.backend, x, normed);
+  mlp.forward(pass, normed, normed);
+  pass.backend.add(x, normed);
+}
+
+}  // namespace expert

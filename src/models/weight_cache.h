@@ -1,0 +1,58 @@
+// Packed weights of one model in one file of our own, mapped on the next start instead of packed again.
+//
+// The file is written to a temporary name, fsynced, renamed and never changed. Its key covers the identity of every
+// source file, the backend's layout and the weight format; header and contents carry checksums. A file that is stale,
+// cut or damaged is ignored, never an error: the weights are packed from the source as if it were not there.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "io/file.h"
+#include "io/safetensors.h"
+
+namespace expert {
+
+// Models smaller than this are packed faster than a cache file is worth.
+inline constexpr uint64_t kSmallestCachedModel = uint64_t{64} << 20;
+
+// What a cache file must have been made from.
+struct WeightCacheKey {
+  std::string path;    // of the cache file: one per model directory, layout and format
+  std::string digest;  // 32 bytes, over the identities of the source files
+};
+
+WeightCacheKey weight_cache_key(const std::string& cache_directory, const std::string& model_directory,
+                                const TensorSet& tensors, const BackendInfo& backend, WeightFormat format);
+
+struct CachedMatrix {
+  std::string name;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  ByteView bytes;
+};
+
+class WeightCache {
+ public:
+  // Empty where there is no usable file. Reads all of it once, to compare the checksums.
+  static std::optional<WeightCache> open(const WeightCacheKey& key);
+
+  // Null where the file has no such matrix or the backend packs it to another size.
+  MatrixPtr find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format, Backend& backend) const;
+
+ private:
+  std::shared_ptr<const MappedFile> file_;
+  std::map<std::string, CachedMatrix, std::less<>> matrices_;
+};
+
+// Writes the file. False, with a line in the log and nothing left behind, when the disk is short of space, another
+// process is writing the same file, or anything fails; also when `stop` is requested.
+bool write_weight_cache(const WeightCacheKey& key, const std::vector<CachedMatrix>& matrices,
+                        const std::stop_token& stop);
+
+}  // namespace expert

@@ -1,0 +1,121 @@
+#include "models/weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+#include <unordered_set>
+
+#include "core/error.h"
+
+namespace expert {
+namespace {
+
+std::string text_of(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+std::vector<int64_t> shape_of(const PlannedWeight& weight) {
+  if (weight.vector) return {weight.cols};
+  return {weight.rows, weight.cols};
+}
+
+void check_tensor(const PlannedWeight& weight, const TensorSet& tensors) {
+  const TensorRef found = tensors.find(weight.name);
+  if (!found) fail(ErrorCode::load, "{}: tensor {} is missing", tensors.source(), weight.name);
+  if (found->shape != shape_of(weight)) {
+    fail(ErrorCode::load, "{}: tensor {} has shape {}, the configuration asks for {}", tensors.source(), weight.name,
+         text_of(found->shape), text_of(shape_of(weight)));
+  }
+  if (!found->dtype || *found->dtype == DType::i32) {
+    throw Error(
+        ErrorCode::unsupported,
+        fmt::format("{}: tensor {} is {}, which is not supported", tensors.source(), weight.name, found->dtype_name),
+        "Base models are read from F32, F16 and BF16 tensors.");
+  }
+}
+
+// Without its sign, a pattern at or above the exponent mask is infinity or NaN.
+template <typename Bits, Bits exponent, Bits magnitude>
+bool finite_bits(const void* data, size_t count) {
+  const auto* bits = static_cast<const Bits*>(data);
+  Bits largest = 0;
+  for (size_t i = 0; i < count; ++i) largest = std::max(largest, static_cast<Bits>(bits[i] & magnitude));
+  return largest < exponent;
+}
+
+bool finite(DType dtype, const void* data, size_t count) {
+  switch (dtype) {
+    case DType::f32:
+      return finite_bits<uint32_t, 0x7F800000U, 0x7FFFFFFFU>(data, count);
+    case DType::bf16:
+      return finite_bits<uint16_t, 0x7F80U, 0x7FFFU>(data, count);
+    case DType::f16:
+      return finite_bits<uint16_t, 0x7C00U, 0x7FFFU>(data, count);
+    case DType::i32:
+      break;
+  }
+  return true;
+}
+
+[[noreturn]] void refuse_not_finite(const std::string& source, const std::string& name) {
+  fail(ErrorCode::load, "{}: tensor {} holds a value that is not finite (NaN or infinity)", source, name);
+}
+
+}  // namespace
+
+void check_tensors(const WeightPlan& plan, const TensorSet& tensors, const std::vector<std::string>& tolerated) {
+  std::unordered_set<std::string_view> known(tolerated.begin(), tolerated.end());
+  for (const PlannedWeight& weight : plan.entries()) {
+    check_tensor(weight, tensors);
+    known.insert(weight.name);
+  }
+  for (const std::string& name : tensors.names()) {
+    if (known.contains(name) || name.find("rotary_emb.inv_freq") != std::string::npos) continue;
+    fail(ErrorCode::load, "{}: tensor {} belongs to no part of the model the configuration describes", tensors.source(),
+         name);
+  }
+}
+
+WeightFormat lossless_format(const WeightPlan& plan, const TensorSet& tensors) {
+  const bool all_bf16 = std::all_of(plan.entries().begin(), plan.entries().end(), [&](const PlannedWeight& weight) {
+    return !weight.matrix || tensors.at(weight.name)->dtype == DType::bf16;
+  });
+  return all_bf16 ? WeightFormat::bf16 : WeightFormat::f32;
+}
+
+bool same_tensor(const TensorRef& a, const TensorRef& b) {
+  if (a->dtype_name != b->dtype_name || a->shape != b->shape || a->bytes != b->bytes) return false;
+  constexpr size_t kChunk = size_t{1} << 20;
+  std::vector<std::byte> first(kChunk);
+  std::vector<std::byte> second(kChunk);
+  for (uint64_t offset = 0; offset < a->bytes; offset += kChunk) {
+    const auto count = static_cast<size_t>(std::min<uint64_t>(kChunk, a->bytes - offset));
+    a.read(offset, first.data(), count);
+    b.read(offset, second.data(), count);
+    if (std::memcmp(first.data(), second.data(), count) != 0) return false;
+  }
+  return true;
+}
+
+MatrixPtr read_matrix(const PlannedWeight& weight, const TensorSet& tensors, Backend& backend, WeightFormat format) {
+  const TensorRef tensor = tensors.at(weight.name);
+  MatrixSource source;
+  source.dtype = *tensor->dtype;
+  source.rows = weight.rows;
+  source.cols = weight.cols;
+  source.read = [&](int64_t first_row, int64_t count, void* destination) {
+    const auto values = static_cast<size_t>(count * weight.cols);
+    const auto offset = static_cast<uint64_t>(first_row * weight.cols) * size_of(source.dtype);
+    tensor.read(offset, destination, values * size_of(source.dtype));
+    if (!finite(source.dtype, destination, values)) refuse_not_finite(tensors.source(), weight.name);
+  };
+  return backend.pack(source, format);
+}
+
+Tensor read_vector(const PlannedWeight& weight, const TensorSet& tensors, Backend& backend) {
+  const std::vector<float> values = tensors.at(weight.name).read_f32();
+  if (!finite(DType::f32, values.data(), values.size())) refuse_not_finite(tensors.source(), weight.name);
+  Tensor vector = backend.allocate(DType::f32, 1, weight.cols);
+  backend.upload(vector, values.data(), values.size() * sizeof(float));
+  return vector;
+}
+
+}  // namespace expert
