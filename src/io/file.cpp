@@ -185,6 +185,18 @@ bool directory_exists(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
+std::vector<std::string> list_directory(const std::string& path) {
+  std::vector<std::string> names;
+  std::error_code error;
+  std::filesystem::directory_iterator item(path, error);
+  for (; !error && item != std::filesystem::directory_iterator(); item.increment(error)) {
+    names.push_back(item->path().filename().string());
+  }
+  if (error) fail_system(path, "list", error.value());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 std::string join_path(std::string_view directory, std::string_view name) {
   if (directory.empty()) return std::string(name);
   return fmt::format("{}{}{}", directory, directory.back() == '/' ? "" : "/", name);

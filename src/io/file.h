@@ -59,6 +59,8 @@ class File {
 
 bool file_exists(const std::string& path);       // a regular file, through links
 bool directory_exists(const std::string& path);  // a directory, through links
+// Names in the directory, sorted, without "." and "..".
+std::vector<std::string> list_directory(const std::string& path);
 std::string join_path(std::string_view directory, std::string_view name);
 // The last segment, whichever way the slashes lean; "" for "/".
 std::string last_segment(std::string_view path);

@@ -49,10 +49,8 @@ void check_against_index(const TensorSet& tensors, const std::map<std::string, s
 
 // Says what the directory has instead of safetensors, so that the user knows what to convert.
 [[noreturn]] void fail_without_weights(const std::string& directory) {
-  std::error_code error;
-  for (const auto& item : std::filesystem::directory_iterator(directory, error)) {
-    const std::string name = item.path().filename().string();
-    const std::string extension = item.path().extension().string();
+  for (const std::string& name : list_directory(directory)) {
+    const std::string extension = std::filesystem::path(name).extension().string();
     if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt") {
       throw Error(
           ErrorCode::unsupported,

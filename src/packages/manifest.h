@@ -36,15 +36,15 @@ struct ManifestBaseModel {
 struct ManifestRouting {
   std::vector<std::string> keywords;
   std::vector<std::string> exclude_keywords;
-  std::optional<std::string> router_hint;
-  double priority = 0.5;  // 0 … 1
+  std::optional<std::string> router_hint;  // kept as written; the keyword router does not evaluate it
+  double priority = 0.5;                   // 0 … 1
 };
 
 struct ManifestConstraints {
   int64_t load_order = 0;                      // lower comes first
   std::vector<std::string> incompatible_with;  // "name", "name@1.2.3", "name@>=1.0.0,<2.0.0"
-  std::vector<std::string> requires_;
-  int64_t max_chain = 10;  // most experts in one composition
+  std::vector<std::string> required;           // `requires` in the manifest, same patterns
+  int64_t max_chain = 10;                      // most experts in one composition
 };
 
 // Defaults for requests that use this expert; absent = not set by the expert.
@@ -76,8 +76,9 @@ struct Manifest {
   ManifestRouting routing;
   ManifestConstraints constraints;
   ManifestDecoding decoding;
-  std::vector<std::string> warnings;  // what was tolerated, for `info` and `plan`
-  Json raw;                           // the whole document, unknown keys and `_comment`s included
+  std::vector<std::string> soft_prompts;  // paths of learned rows
+  std::vector<std::string> warnings;      // what was tolerated, for `info` and `plan`
+  Json raw;                               // the whole document, unknown keys and `_comment`s included
 
   // The language of the answer that the capabilities imply ("sql", "cypher", "json", …): what a prompt template puts in
   // its `Dialect:` line. Empty when they imply none.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,12 +41,15 @@ class Package {
   // ErrorCode::load for what cannot be read, ::manifest for a bad manifest, ::unsupported for layouts and formats known
   // by name but not read.
   static Package open(const std::string& path, const ArchiveLimits& limits = {});
-  // The same over files that are already in memory (`source` names them in errors).
+  // The same over files that are already in memory. `source` names them in errors, `default_name` and version 0.0.0
+  // stand in for a manifest.
   static Package from_entries(std::vector<ArchiveEntry> entries, std::string source, std::string default_name);
 
   const std::string& path() const { return path_; }        // as given to open()
   const std::string& name() const { return name_; }        // canonical with a manifest, the last path segment without
   const std::string& version() const { return version_; }  // "0.0.0" without a manifest
+  // For installed packages: the store knows name and version also where there is no manifest.
+  void rename(std::string name, std::string version) { name_ = std::move(name), version_ = std::move(version); }
   bool has_manifest() const { return manifest_.has_value(); }
   const Manifest& manifest() const;  // throws ErrorCode::internal without one
   const std::optional<Manifest>& optional_manifest() const { return manifest_; }
@@ -66,6 +70,8 @@ class Package {
   std::optional<std::string> grammar() const;
   uint64_t size_bytes() const;  // of all files
 
+  // SHA-256 over the names and bytes of all files.
+  std::string files_hash() const;
   // SHA-256 over manifest, adapter_config and the adapter's tensor file: equal hashes compute the same thing.
   const std::string& content_hash() const { return content_hash_; }
 
@@ -76,24 +82,31 @@ class Package {
  private:
   Package() = default;
   void read_contents(std::string default_name);
+  void refuse_what_is_not_read() const;
   void locate_adapter();
-  const Bytes& require_file(const std::string& name) const;
+  void read_adapter();
+  const std::shared_ptr<const Bytes>* find_file(std::string_view name) const;
 
   std::string path_;
   std::string name_;
-  std::string version_;
+  std::string version_ = "0.0.0";
   std::optional<Manifest> manifest_;
   std::string adapter_folder_;  // "" in the root layout, "weights/<model>/adapter/" in the nested one
   Json adapter_config_;
   std::shared_ptr<const SafeTensors> tensors_;
   std::vector<std::string> kinds_;
   std::vector<PackageFile> files_;
-  std::vector<std::pair<std::string, std::shared_ptr<const Bytes>>> contents_;  // sorted by name
+  std::map<std::string, std::shared_ptr<const Bytes>, std::less<>> contents_;
+  std::vector<std::string> skipped_;  // names seen in a directory and not read
   std::string content_hash_;
 };
 
+// The name a base model directory goes by: its last segment, or the model's name for a snapshot in the Hugging Face
+// cache (…/models--Qwen--Qwen3-0.6B/snapshots/<hash>).
+std::string base_name_of(std::string_view directory);
+
 // Whether two tokenizer.json documents turn every text into the same ids as far as vocabulary goes: model type,
-// vocabulary, merges in either spelling, added tokens (content, id, special). Formatting, padding and truncation do not
+// vocabulary, merges in either spelling, added tokens (content and id). Formatting, padding and truncation do not
 // count.
 bool same_tokenizer(const Json& a, const Json& b);
 

@@ -27,7 +27,8 @@ struct InstalledExpert {
   std::string path;  // absolute folder
   std::string source;
   std::string installed_at;  // RFC 3339, UTC
-  std::string content_hash;
+  std::string content_hash;  // Package::content_hash()
+  std::string files_hash;    // Package::files_hash()
   bool verified = false;
   std::string publisher;  // "" when unsigned
 };
@@ -39,6 +40,13 @@ struct InstalledModel {
   uint64_t size_bytes = 0;
   std::string source;
   std::string installed_at;
+};
+
+// "sql", "expert-sql", "sql@0.3.0".
+struct ExpertSpec {
+  std::string name;                                // canonical
+  std::string version;                             // "" = any
+  static ExpertSpec parse(std::string_view text);  // ErrorCode::invalid_request
 };
 
 struct InstallOptions {
@@ -63,6 +71,10 @@ class Store {
   // The newest version, releases before pre-releases, or the one named after '@'.
   std::optional<InstalledExpert> find(std::string_view spec) const;
 
+  // Its package as installed, under its installed name and version. Files that are not what was installed are
+  // ErrorCode::signature.
+  Package open(const InstalledExpert& expert) const;
+
   // Records a Hugging Face directory under `name` (default: its last segment). The first one becomes the default.
   InstalledModel add_model(const std::string& directory, std::string_view name = {});
   void remove_model(std::string_view name);  // forgets it; the directory stays
@@ -78,6 +90,9 @@ class Store {
  private:
   class Transaction;
   std::string registry_path() const;
+  bool is_intact(const InstalledExpert& expert) const;
+  std::optional<InstalledExpert> read_installed(const std::string& name, const std::string& version,
+                                                const std::string& folder) const;
   std::string home_;
 };
 

@@ -4,16 +4,19 @@
 // Score of one candidate, in [0, 1]:
 //   hits      = distinct keywords found as whole words in the prompt (a keyword of several words matches across any
 //   white
-//               space; letter case does not count), each worth 1, or 0.25 when it is one of the everyday words below
-//   evidence  = Σ worth; +1 when a schema was given and the capabilities say that the answer is a query over one
+//               space; letter case does not count), each worth 1, or 1/8 when it is one everyday word ("get", "all", …)
+//   evidence  = Σ worth; +1 when a schema was given and the capabilities say that the answer is a query over one;
+//               −2 for each exclude keyword found, but for a question word at the start, which the next rule handles
 //   strength  = evidence / (evidence + 1)         1 hit → 0.5, 2 → 0.67, 3 → 0.75: never lowered by a long keyword list
 //   score     = strength · (0.5 + 0.5 · priority)
-// An exclude keyword takes 2 from the evidence, unless it is only the question word a prompt starts with.
-// A prompt that starts like a general question ("what is", "who are", "explain", …) goes to the base unless a
-// candidate's evidence is at least 2. Below `threshold` a candidate is not chosen. Composition: at most one content
-// expert (the best), and beside it every format expert whose own keywords hit. A format expert is one whose
-// capabilities have a "format:" tag and no "task:" tag, or "role:format". Format experts alone are chosen only when
-// there is no content expert and the prompt is not a general question. Ties: higher score, then more hits, then name.
+// General questions: a prompt that starts like one ("what is", "who are", "explain", …) goes to the base unless a
+// candidate's evidence is at least 2, or comes from the schema, or (format experts) from a keyword of several words.
+// Composition: at most one content expert, the best of those that reach the threshold, and beside it every format
+// expert that reaches it, unless the content expert already answers in that format. A format expert has a "format:"
+// capability and none that names a content (task:, query:, database:, domain:, tech:, usecase:). Experts that exclude
+// each other by `incompatible_with` are not chosen together, and the smallest `max_chain` of the chosen is respected.
+// Ties: higher score, then name. Weights are 1.
+// Confidence: the best chosen score less half the best rejected content score; for the base, 1 − the best score.
 #pragma once
 
 #include <string>
@@ -47,7 +50,7 @@ struct RoutedExpert {
   std::string version;
   double weight = 1.0;
   double score = 0.0;  // 0 … 1
-  std::string reason;  // one line: the words that matched
+  std::string reason;  // one line: what matched, or why it was not chosen
 };
 
 struct RoutePlan {
