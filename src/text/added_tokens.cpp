@@ -82,14 +82,12 @@ int32_t AddedTokens::add(const AddedToken& token, const Vocab& vocab) {
 void AddedTokens::finish(const Normalizer* normalizer) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const AddedToken& token = tokens_[i];
-    if (!token.normalized) {
-      plain_.add(token.content, static_cast<uint32_t>(i));
-      continue;
-    }
     bool at_text_start = true;
-    const std::string text = normalizer ? normalizer->normalize(token.content, at_text_start) : token.content;
-    if (text.empty()) fail(ErrorCode::unsupported, "normalization leaves nothing of added token '{}'", token.content);
-    normalized_.add(text, static_cast<uint32_t>(i));
+    texts_.push_back(token.normalized && normalizer ? normalizer->normalize(token.content, at_text_start)
+                                                    : token.content);
+    if (texts_[i].empty())
+      fail(ErrorCode::unsupported, "normalization leaves nothing of added token '{}'", token.content);
+    (token.normalized ? normalized_ : plain_).add(texts_[i], static_cast<uint32_t>(i));
   }
 }
 
@@ -121,9 +119,9 @@ std::optional<int32_t> AddedTokens::find(std::string_view content) const {
   return it == by_content_.end() ? std::nullopt : std::optional(ids_[it->second]);
 }
 
-const AddedToken* AddedTokens::token(int64_t id) const {
+std::optional<std::string_view> AddedTokens::token(int64_t id) const {
   const auto it = by_id_.find(id);
-  return it == by_id_.end() ? nullptr : &tokens_[it->second];
+  return it == by_id_.end() ? std::nullopt : std::optional<std::string_view>(texts_[it->second]);
 }
 
 }  // namespace expert

@@ -56,9 +56,12 @@ class AddedTokens {
   void extract(Pieces& pieces, bool normalized, bool special_in_text) const;
 
   std::optional<int32_t> find(std::string_view content) const;
-  const AddedToken* token(int64_t id) const;
-  // By content, as `tokenizers` decides it.
+  // What stands for the token in a decoded text: its content, normalized if that is what is looked for. After finish().
+  std::optional<std::string_view> token(int64_t id) const;
+  // By content, as `tokenizers` decides it: so a special token that normalization changes is not left out of a decoded
+  // text.
   bool is_special(std::string_view content) const { return special_.contains(std::string(content)); }
+  bool has_id(int64_t id) const { return by_id_.contains(id); }
   int32_t end_id() const { return end_id_; }
   const std::vector<AddedToken>& list() const { return tokens_; }
 
@@ -66,6 +69,7 @@ class AddedTokens {
   void cut(std::string_view text, const StringMatcher& matcher, bool special_in_text, std::vector<Piece>& parts) const;
 
   std::vector<AddedToken> tokens_;
+  std::vector<std::string> texts_;                      // of tokens_, see token()
   std::vector<int32_t> ids_;                            // of tokens_
   std::unordered_map<std::string, size_t> by_content_;  // index into tokens_
   std::unordered_map<int64_t, size_t> by_id_;

@@ -16,7 +16,8 @@ constexpr size_t kDeepest = 64;
 
 json JsonReader::read(std::string_view text) {
   root_ = json();
-  path_.assign(1, "");
+  path_.clear();
+  open_.clear();
   json::sax_parse(text, static_cast<nlohmann::json_sax<json>*>(this));
   return std::move(root_);
 }

@@ -18,7 +18,7 @@ class JsonReader : public nlohmann::json_sax<nlohmann::json> {
   nlohmann::json read(std::string_view text);
 
  protected:
-  // path: keys from the root to the value that begins (empty string for list elements).
+  // path: keys from the root to the value that begins (empty string for list elements); none for the root.
   virtual bool takes_object(const std::vector<std::string>& /*path*/) { return false; }
   virtual bool takes_array(const std::vector<std::string>& /*path*/) { return false; }
   // Only these may occur inside; anything else is an error. Depth 0 is the taken value itself, at most 1 list below.

@@ -119,7 +119,7 @@ class Digits final : public PreTokenizer {
     pieces.split([&](std::string_view text, std::vector<Piece>& parts) {
       find_matches(text, false, matches, [](std::string_view t, size_t pos) {
         for (size_t next = pos; pos < t.size(); pos = next)
-          if ((unicode::class_of(unicode::next_char(t, next)) & unicode::kNumber) != 0) return std::pair(pos, next);
+          if ((unicode::class_of(unicode::next_char(t, next)) & unicode::kDigit) != 0) return std::pair(pos, next);
         return std::pair(t.size(), t.size());
       });
       append_parts(matches, individual_ ? Behavior::isolated : Behavior::contiguous, parts);

@@ -44,7 +44,7 @@ class TextSink final : public TokenSink {
 };
 
 std::string_view token_text(const TokenizerParts& parts, int32_t id) {
-  if (const AddedToken* token = parts.added.token(id)) return token->content;
+  if (const auto token = parts.added.token(id)) return *token;
   if (const auto token = parts.model.vocab().token(id)) return *token;
   fail(ErrorCode::invalid_request, "{} is not a token id of this model", id);
 }
@@ -123,7 +123,7 @@ std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
 }
 
 bool Tokenizer::has_id(int32_t id) const {
-  return parts_->added.token(id) != nullptr || parts_->model.vocab().token(id).has_value();
+  return parts_->added.token(id).has_value() || parts_->model.vocab().token(id).has_value();
 }
 
 bool Tokenizer::is_special(int32_t id) const { return has_id(id) && parts_->added.is_special(token(id)); }

@@ -94,7 +94,7 @@ class VocabJsonReader final : public JsonReader {
   Vocab vocab;
 
  private:
-  bool takes_object(const std::vector<std::string>& path) override { return path.size() == 1; }
+  bool takes_object(const std::vector<std::string>& path) override { return path.empty(); }
   void taken_integer(const std::string& token, int64_t id) override { vocab.add(token, id); }
 };
 
@@ -158,7 +158,7 @@ void read_template(const json& processor, TokenizerParts& parts) {
     const json& token = fields::need(fields::need(processor, "special_tokens"), name.c_str());
     for (const json& id : fields::list(token, "ids")) {
       const int64_t value = fields::integer(id, "ids");
-      if (parts.added.token(value) == nullptr && !parts.model.vocab().token(value))
+      if (!parts.added.has_id(value) && !parts.model.vocab().token(value))
         fail(ErrorCode::load, "TemplateProcessing: special token '{}' has the unknown id {}", name, value);
       (behind_text ? parts.suffix : parts.prefix).push_back(static_cast<int32_t>(value));
     }

@@ -130,7 +130,7 @@ int check_char(std::string_view bytes) {
 uint8_t class_of(char32_t c) {
   const size_t at = size_t{kClassIndex[c / kBlock]} * kBlock + c % kBlock;
   const uint8_t pair = kClassBlocks[at / 2];
-  return at % 2 == 0 ? pair & 0x0F : pair >> 4;
+  return kClassSets[at % 2 == 0 ? pair & 0x0F : pair >> 4];
 }
 
 char32_t previous_char(std::string_view text, size_t end) {

@@ -3,9 +3,8 @@
 // Request {"text": …, "special_in_text": true, "add_post_processor": false} → {"ids": […], "decoded": …, "skipped": …,
 // "pieces": […]}; request {"ids": […]} → the same without "ids"; a refusal → {"error": …}.
 #include <iostream>
-#include <string>
-
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "core/error.h"
 #include "text/tokenizer.h"
