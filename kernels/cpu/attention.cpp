@@ -9,12 +9,6 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 namespace {
 
 constexpr int64_t kTileBlocks = kAttentionTile / kKvBlock;
-#if defined(__AVX512F__) || defined(__AVX2__) || defined(__ARM_NEON)
-constexpr int kMostRows = 6;
-#else
-constexpr int kMostRows = 3;
-#endif
-
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Views into AttendArgs::scratch and state, one entry per (row, head), row-major.
@@ -61,41 +55,6 @@ void value_rows(const AttendArgs& args, int64_t tile_position, int64_t tokens, i
   }
 }
 
-// Calls f.run<R>(first) for tiles of at most kMostRows rows covering [first, last).
-template <class F>
-void over_rows(int64_t first, int64_t last, const F& f) {
-  const int64_t tiles = (last - first + kMostRows - 1) / kMostRows;
-  int64_t row = first;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t end = first + (last - first) * (t + 1) / tiles;
-    switch (end - row) {
-      case 1:
-        f.template run<1>(row);
-        break;
-      case 2:
-        f.template run<2>(row);
-        break;
-      case 3:
-        f.template run<3>(row);
-        break;
-#if defined(__AVX2__) || defined(__ARM_NEON)
-      case 4:
-        f.template run<4>(row);
-        break;
-      case 5:
-        f.template run<5>(row);
-        break;
-      case 6:
-        f.template run<6>(row);
-        break;
-#endif
-      default:
-        break;
-    }
-    row = end;
-  }
-}
-
 template <class Panel>
 struct Scores {
   const Work& work;
@@ -103,7 +62,7 @@ struct Scores {
   int64_t column;
 
   template <int R>
-  void run(int64_t first) const {
+  __attribute__((always_inline)) void run(int64_t first) const {
     score_rows<Panel, R>(work.args, keys, work.q + first * work.args.head_dim,
                          work.scores + first * kAttentionTile + column);
   }
@@ -117,7 +76,7 @@ struct Values {
   int64_t panel;
 
   template <int R>
-  void run(int64_t first) const {
+  __attribute__((always_inline)) void run(int64_t first) const {
     const int64_t stride = state_stride(work.args.head_dim);
     float scale[R];
     for (int r = 0; r < R; ++r) scale[r] = work.state[(first + r) * stride + 2];
@@ -150,7 +109,7 @@ void soften(float* scores, int64_t valid, float* state) {
 template <class Panel>
 void values_of_tile(const Work& work, int64_t tile_position, int64_t valid, int64_t first, int64_t last) {
   for (int64_t panel = 0; panel < panel_count(work.args.head_dim); ++panel) {
-    over_rows(first, last, Values<Panel>{work, tile_position, valid, panel});
+    over_tiles<Panel::kTileRows>(first, last, Values<Panel>{work, tile_position, valid, panel});
   }
 }
 
@@ -162,7 +121,8 @@ void attend_tile(const Work& work, int64_t tile_position) {
   const int64_t first_row = before > 0 ? before : 0;
   const int64_t tokens = smaller(kAttentionTile, last_position + 1 - tile_position);
   for (int64_t t = 0; t < tokens; t += kKvBlock) {
-    over_rows(first_row * args.group, work.states, Scores<Panel>{work, block_of(args, tile_position + t), t});
+    over_tiles<Panel::kTileRows>(first_row * args.group, work.states,
+                                 Scores<Panel>{work, block_of(args, tile_position + t), t});
   }
   int64_t row = first_row;
   for (; row < args.rows; ++row) {  // rows whose own position lies in the tile see a part of it

@@ -26,7 +26,11 @@ struct GemmArgs {
   int64_t y_stride;
   float scale;
   bool accumulate;
+  float* scratch;  // kGemmScratch floats, 64-byte aligned, for many rows; null is slower
 };
+
+constexpr int64_t kGemmRows = 96;  // rows whose input block is kept in the second-level cache
+constexpr int64_t kGemmScratch = (kGemmRows + kPanelRows) * kInputBlock;
 
 // RMSNorm over each of `heads` vectors of head_dim values (weight may be null: none), then half-split rotation of the
 // first 2 * half values: (a, b) -> (a cos - b sin, b cos + a sin) with a = x[i], b = x[half + i].

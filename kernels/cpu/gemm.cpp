@@ -1,26 +1,22 @@
-// y = x W^T over panels: few rows go several panels at a time (latency is hidden by independent chains, weights are
-// read once), many rows go in register tiles, cut along the inputs so that a panel's block and the rows' stay in cache.
+// y = x W^T over panels. Few rows go several panels at a time: independent chains hide the latency, and every weight is
+// read once, in order. Some rows go in register tiles straight from the panels. Many rows are cut along the inputs, the
+// block's activations interleaved and its weights widened once, and both stay in cache for all tiles. All three sum
+// every output in the same order.
 #include "kernels/cpu/tile.h"
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace {
 
-// Register budget: rows x panels x vectors per panel accumulators, plus weights and broadcasts.
+// Panels at a time for one, two and three rows.
 #if defined(__AVX512F__)
-constexpr int kTileRows = 12;
 constexpr int kRowPanels[] = {8, 6, 4};
-#elif defined(__AVX2__)
-constexpr int kTileRows = 6;
-constexpr int kRowPanels[] = {4, 3, 2};
-#elif defined(__ARM_NEON)
-constexpr int kTileRows = 6;
+#elif defined(__AVX2__) || defined(__ARM_NEON)
 constexpr int kRowPanels[] = {4, 2, 2};
 #else
-constexpr int kTileRows = 3;
 constexpr int kRowPanels[] = {2, 1, 1};
 #endif
-constexpr int64_t kCachedRows = 192;  // rows of one input block kept in the second-level cache
+constexpr int64_t kManyRows = 20;  // from here on preparing a block pays
 
 // y[n] of one vector: scale * sum, added or not; the last panel may have fewer outputs than lanes.
 EXPERT_INLINE void put(const GemmArgs& a, bool add, int64_t row, int64_t n, Floats sum) {
@@ -35,29 +31,36 @@ EXPERT_INLINE void put(const GemmArgs& a, bool add, int64_t row, int64_t n, Floa
   for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = add ? y[i] + lanes[i] : lanes[i];
 }
 
-// One tile over one input block.
-template <class Panel, int R, int P>
-EXPERT_INLINE void tile_block(const GemmArgs& a, int64_t panel, int64_t row, int64_t k, int64_t inputs) {
-  const int64_t bytes = panel_bytes(Panel::kStorage, a.inputs);
-  const unsigned char* line[P];
-  for (int p = 0; p < P; ++p) {
-    line[p] = static_cast<const unsigned char*>(a.panels) + (panel + p) * bytes + panel_bytes(Panel::kStorage, k);
-  }
-  Tile<R, P> tile;
-  clear(tile);
-  Panel::template multiply<R, P>(tile, line, a.x + row * a.x_stride + k, a.x_stride, inputs);
+const unsigned char* block_of(Storage storage, const GemmArgs& a, int64_t panel, int64_t k) {
+  return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(storage, a.inputs) + panel_bytes(storage, k);
+}
+
+template <int R, int P>
+EXPERT_INLINE void put_tile(const GemmArgs& a, const Tile<R, P>& tile, int64_t panel, int64_t row, int64_t k) {
   const bool add = a.accumulate || k > 0;
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < P * kPanelVectors; ++v) put(a, add, row + r, panel * kPanelRows + v * kLanes, tile.sum[r][v]);
   }
 }
 
-// All input blocks of P panels for R rows: each weight is read once, in order.
+EXPERT_INLINE int64_t block_inputs(const GemmArgs& a, int64_t k) {
+  return a.inputs - k < kInputBlock ? a.inputs - k : kInputBlock;
+}
+
+// One tile over one input block, straight from the panels.
+template <class Panel, int R, int P>
+EXPERT_INLINE void direct_tile(const GemmArgs& a, int64_t panel, int64_t row, int64_t k) {
+  const unsigned char* line[P];
+  for (int p = 0; p < P; ++p) line[p] = block_of(Panel::kStorage, a, panel + p, k);
+  Tile<R, P> tile;
+  clear(tile);
+  Panel::template multiply<R, P>(tile, line, a.x + row * a.x_stride + k, a.x_stride, block_inputs(a, k));
+  put_tile(a, tile, panel, row, k);
+}
+
 template <class Panel, int R, int P>
 void few_rows_panels(const GemmArgs& a, int64_t panel) {
-  for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
-    tile_block<Panel, R, P>(a, panel, 0, k, a.inputs - k < kInputBlock ? a.inputs - k : kInputBlock);
-  }
+  for (int64_t k = 0; k < a.inputs; k += kInputBlock) direct_tile<Panel, R, P>(a, panel, 0, k);
 }
 
 template <class Panel, int R>
@@ -69,46 +72,79 @@ void few_rows(const GemmArgs& a) {
 }
 
 template <class Panel>
-void tile_rows(const GemmArgs& a, int64_t panel, int64_t row, int64_t count, int64_t k, int64_t inputs) {
-  switch (count) {
-#define EXPERT_TILE(R) \
-  case R:              \
-    return tile_block<Panel, R, 1>(a, panel, row, k, inputs);
-    EXPERT_TILE(1)
-    EXPERT_TILE(2)
-    EXPERT_TILE(3)
-#if defined(__AVX2__) || defined(__ARM_NEON)
-    EXPERT_TILE(4)
-    EXPERT_TILE(5)
-    EXPERT_TILE(6)
-#endif
-#if defined(__AVX512F__)
-    EXPERT_TILE(7)
-    EXPERT_TILE(8)
-    EXPERT_TILE(9)
-    EXPERT_TILE(10)
-    EXPERT_TILE(11)
-    EXPERT_TILE(12)
-#endif
-#undef EXPERT_TILE
-    default:
-      return;
+struct DirectTiles {
+  const GemmArgs& a;
+  int64_t panel;
+  int64_t k;
+
+  template <int R>
+  __attribute__((always_inline)) void run(int64_t row) const {
+    direct_tile<Panel, R, 1>(a, panel, row, k);
+  }
+};
+
+template <class Panel>
+void some_rows(const GemmArgs& a) {
+  for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
+    for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
+      over_tiles<Panel::kTileRows>(0, a.rows, DirectTiles<Panel>{a, panel, k});
+    }
   }
 }
 
-// Rows [first, last) in tiles of nearly equal height, so that no thin tile is left over.
+// x of one tile and input block as [input][row].
+struct Interleave {
+  const GemmArgs& a;
+  int64_t first;  // row of the cached block
+  int64_t k;
+
+  template <int R>
+  __attribute__((always_inline)) void run(int64_t row) const {
+    const int64_t inputs = block_inputs(a, k);
+    const float* x = a.x + row * a.x_stride + k;
+    float* to = a.scratch + (row - first) * inputs;
+    for (int64_t i = 0; i < inputs; ++i) {
+      for (int r = 0; r < R; ++r) to[i * R + r] = x[r * a.x_stride + i];
+    }
+  }
+};
+
+// Tiles over interleaved rows and an F32 panel block.
+struct CachedTiles {
+  const GemmArgs& a;
+  const float* weights;
+  int64_t first;
+  int64_t panel;
+  int64_t k;
+
+  template <int R>
+  __attribute__((always_inline)) void run(int64_t row) const {
+    const int64_t inputs = block_inputs(a, k);
+    const float* x = a.scratch + (row - first) * inputs;
+    Tile<R, 1> tile;
+    clear(tile);
+    for (int64_t i = 0; i < inputs; ++i) {
+      multiply_input<R, 1>(
+          tile, x + i * R,
+          1, [&](int v) __attribute__((always_inline)) { return load(weights + i * kPanelRows + v * kLanes); });
+    }
+    put_tile(a, tile, panel, row, k);
+  }
+};
+
 template <class Panel>
 void many_rows(const GemmArgs& a, int64_t first, int64_t last) {
-  const int64_t tiles = (last - first + kTileRows - 1) / kTileRows;
+  float* widened = a.scratch + kGemmRows * kInputBlock;
   for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
-    const int64_t inputs = a.inputs - k < kInputBlock ? a.inputs - k : kInputBlock;
+    over_tiles<kRegisterRows>(first, last, Interleave{a, first, k});
     for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
-      int64_t row = first;
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t end = first + (last - first) * (t + 1) / tiles;
-        tile_rows<Panel>(a, panel, row, end - row, k, inputs);
-        row = end;
+      const unsigned char* block = block_of(Panel::kStorage, a, panel, k);
+      const float* weights = reinterpret_cast<const float*>(block);
+      if constexpr (Panel::kStorage == Storage::bf16) {
+        widen(block, block_inputs(a, k), widened);
+        weights = widened;
       }
+      over_tiles<kRegisterRows>(first, last, CachedTiles{a, weights, first, panel, k});
     }
   }
 }
@@ -118,8 +154,9 @@ void gemm_of(const GemmArgs& a) {
   if (a.rows == 1) return few_rows<Panel, 1>(a);
   if (a.rows == 2) return few_rows<Panel, 2>(a);
   if (a.rows == 3) return few_rows<Panel, 3>(a);
-  for (int64_t row = 0; row < a.rows; row += kCachedRows) {
-    many_rows<Panel>(a, row, row + kCachedRows < a.rows ? row + kCachedRows : a.rows);
+  if (a.rows < kManyRows || a.scratch == nullptr) return some_rows<Panel>(a);
+  for (int64_t row = 0; row < a.rows; row += kGemmRows) {
+    many_rows<Panel>(a, row, row + kGemmRows < a.rows ? row + kGemmRows : a.rows);
   }
 }
 

@@ -6,6 +6,15 @@
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
+// Most rows of a one-panel tile whose sums, weights and activation fit the registers.
+#if defined(__AVX512F__)
+constexpr int kRegisterRows = 12;
+#elif defined(__AVX2__) || defined(__ARM_NEON)
+constexpr int kRegisterRows = 6;
+#else
+constexpr int kRegisterRows = 3;
+#endif
+
 template <int R, int P>
 struct Tile {
   Floats sum[R][P * kPanelVectors];
@@ -18,60 +27,103 @@ EXPERT_INLINE void clear(Tile<R, P>& tile) {
   }
 }
 
+// f.run<rows>(row) for 1 <= rows <= Most.
+template <int Most, class F>
+EXPERT_INLINE void run_rows(int64_t rows, int64_t row, const F& f) {
+  if constexpr (Most > 0) {
+    if (rows == Most) {
+      f.template run<Most>(row);
+    } else {
+      run_rows<Most - 1>(rows, row, f);
+    }
+  }
+}
+
+// Calls f.run<R>(row) for tiles of at most Most rows covering [first, last), of nearly equal height, so that no thin
+// tile, slow for its short chains, is left over.
+template <int Most, class F>
+EXPERT_INLINE void over_tiles(int64_t first, int64_t last, const F& f) {
+  const int64_t tiles = (last - first + Most - 1) / Most;
+  int64_t row = first;
+  for (int64_t t = 1; t <= tiles; ++t) {
+    const int64_t end = first + (last - first) * t / tiles;
+    run_rows<Most>(end - row, row, f);
+    row = end;
+  }
+}
+
+// sum[r] += x[r * x_stride] * W for one input, with w(v) the weights of vector v. Few rows take a weight at a time,
+// many rows an activation at a time: so accumulators and operands fit the registers.
+template <int R, int P, class Weights>
+EXPERT_INLINE void multiply_input(Tile<R, P>& tile, const float* x, int64_t x_stride, const Weights& w) {
+  constexpr int kVectors = P * kPanelVectors;
+  if constexpr (R > kVectors) {
+    Floats weight[kVectors];
+    for (int v = 0; v < kVectors; ++v) weight[v] = w(v);
+    for (int r = 0; r < R; ++r) {
+      const Floats value = splat(x[r * x_stride]);
+      for (int v = 0; v < kVectors; ++v) tile.sum[r][v] = fma(value, weight[v], tile.sum[r][v]);
+    }
+  } else {
+    for (int v = 0; v < kVectors; ++v) {
+      const Floats weight = w(v);
+      for (int r = 0; r < R; ++r) tile.sum[r][v] = fma(splat(x[r * x_stride]), weight, tile.sum[r][v]);
+    }
+  }
+}
+
+EXPERT_INLINE Words line_words(const unsigned char* line, int v) {
+  return load_words(line + v % kPanelVectors * static_cast<int>(sizeof(Words)));
+}
+
+// multiply: sum[r] += x[r, 0..inputs) * W over the lines that start at line[p].
 struct F32Panel {
   static constexpr Storage kStorage = Storage::f32;
+  static constexpr int kTileRows = kRegisterRows;
 
-  // sum += x[r, 0..inputs) * W over lines starting at line[p].
   template <int R, int P>
   EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
                               int64_t inputs) {
     for (int64_t k = 0; k < inputs; ++k) {
-      for (int v = 0; v < P * kPanelVectors; ++v) {
-        const unsigned char* p =
-            line[v / kPanelVectors] + k * 64 + v % kPanelVectors * static_cast<int>(sizeof(Floats));
-        const Floats w = reinterpret_cast<Floats>(load_words(p));
-        for (int r = 0; r < R; ++r) tile.sum[r][v] = fma(splat(x[r * x_stride + k]), w, tile.sum[r][v]);
-      }
+      multiply_input<R, P>(
+          tile, x + k, x_stride, [&](int v) __attribute__((always_inline)) {
+            return reinterpret_cast<Floats>(line_words(line[v / kPanelVectors] + k * 64, v));
+          });
     }
   }
 };
 
 struct Bf16Panel {
   static constexpr Storage kStorage = Storage::bf16;
+  static constexpr int kTileRows = kRegisterRows < 6 ? kRegisterRows : kRegisterRows - 1;  // the mask takes a register
 
   template <int R, int P>
   EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
                               int64_t inputs) {
-    const int64_t pairs = inputs / 2;
-    for (int64_t j = 0; j < pairs; ++j) {
-      low<R, P>(tile, line, x + 2 * j, x_stride, j);
-      high<R, P>(tile, line, x + 2 * j + 1, x_stride, j);
+    int64_t j = 0;
+    const auto low = [&](int v) __attribute__((always_inline)) {
+      return reinterpret_cast<Floats>(line_words(line[v / kPanelVectors] + j * 64, v) << 16);
+    };
+    const auto high = [&](int v) __attribute__((always_inline)) {
+      return reinterpret_cast<Floats>(line_words(line[v / kPanelVectors] + j * 64, v) & 0xFFFF0000U);
+    };
+    for (; j < inputs / 2; ++j) {
+      multiply_input<R, P>(tile, x + 2 * j, x_stride, low);
+      multiply_input<R, P>(tile, x + 2 * j + 1, x_stride, high);
     }
-    if (inputs % 2 != 0) low<R, P>(tile, line, x + inputs - 1, x_stride, pairs);
-  }
-
- private:
-  EXPERT_INLINE Words words(const unsigned char* line, int v) {
-    return load_words(line + v % kPanelVectors * static_cast<int>(sizeof(Words)));
-  }
-
-  template <int R, int P>
-  EXPERT_INLINE void low(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
-                         int64_t j) {
-    for (int v = 0; v < P * kPanelVectors; ++v) {
-      const Floats w = reinterpret_cast<Floats>(words(line[v / kPanelVectors] + j * 64, v) << 16);
-      for (int r = 0; r < R; ++r) tile.sum[r][v] = fma(splat(x[r * x_stride]), w, tile.sum[r][v]);
-    }
-  }
-
-  template <int R, int P>
-  EXPERT_INLINE void high(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
-                          int64_t j) {
-    for (int v = 0; v < P * kPanelVectors; ++v) {
-      const Floats w = reinterpret_cast<Floats>(words(line[v / kPanelVectors] + j * 64, v) & 0xFFFF0000U);
-      for (int r = 0; r < R; ++r) tile.sum[r][v] = fma(splat(x[r * x_stride]), w, tile.sum[r][v]);
-    }
+    if (inputs % 2 != 0) multiply_input<R, P>(tile, x + inputs - 1, x_stride, low);
   }
 };
+
+// The weights of one panel and input block as F32 lines; the values are exact.
+EXPERT_INLINE void widen(const unsigned char* line, int64_t inputs, float* to) {
+  for (int64_t j = 0; j < (inputs + 1) / 2; ++j) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      const Words pair = line_words(line + j * 64, v);
+      store(to + 2 * j * kPanelRows + v * kLanes, reinterpret_cast<Floats>(pair << 16));
+      store(to + (2 * j + 1) * kPanelRows + v * kLanes, reinterpret_cast<Floats>(pair & 0xFFFF0000U));
+    }
+  }
+}
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

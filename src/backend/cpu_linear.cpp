@@ -36,6 +36,15 @@ double cost_of(int64_t inputs, int64_t rows) {
 
 }  // namespace
 
+CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool)
+    : kernels_(kernels),
+      pool_(pool),
+      work_(allocate_host(static_cast<size_t>(pool.threads()) * kernels::kGemmScratch * sizeof(float))) {}
+
+float* CpuLinear::work_of(int worker) const {
+  return reinterpret_cast<float*>(work_.get()) + worker * kernels::kGemmScratch;
+}
+
 void CpuLinear::run(const Tensor& x, std::span<const LinearOutput> outputs) {
   if (x.rows == 0 || outputs.empty()) return;
   plan(x, outputs);
@@ -195,30 +204,30 @@ void CpuLinear::plan_corrections() {
 }
 
 void CpuLinear::do_products() {
-  pool_.run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int) {
+  pool_.run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker) {
     const Task& task = tasks_[static_cast<size_t>(i)];
     const Output& output = outputs_[task.output];
-    if (task.term < 0) return base_product(output, task);
+    if (task.term < 0) return base_product(output, task, work_of(worker));
     const Rows rows = output.segments[static_cast<size_t>(task.segment)].rows;
     const LowRank& term = terms_[static_cast<size_t>(task.term)];
-    multiply(*term.a, task, output.x + rows.first * inputs_, inputs_, rows.count, scratch_.data() + term.t, term.weight,
-             false);
+    multiply(*term.a, task, output.x + rows.first * inputs_, rows.count, scratch_.data() + term.t, term.weight, false,
+             work_of(worker));
   });
 }
 
 void CpuLinear::do_corrections() {
-  pool_.run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int) {
+  pool_.run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker) {
     const Task& task = tasks_[static_cast<size_t>(i)];
     const Output& output = outputs_[task.output];
-    for (const Segment& segment : output.segments) correct(output, segment, task);
+    for (const Segment& segment : output.segments) correct(output, segment, task, work_of(worker));
   });
 }
 
-void CpuLinear::base_product(const Output& output, const Task& task) {
+void CpuLinear::base_product(const Output& output, const Task& task, float* work) {
   const int64_t n = output.weight->rows();
   for (const Rows rows : output.with_base) {
-    multiply(*output.weight, task, output.x + rows.first * inputs_, inputs_, rows.count, output.y + rows.first * n,
-             1.0F, false);
+    multiply(*output.weight, task, output.x + rows.first * inputs_, rows.count, output.y + rows.first * n, 1.0F, false,
+             work);
   }
   const int64_t first = task.panel_begin * kernels::kPanelRows;
   const int64_t last = std::min(n, task.panel_end * kernels::kPanelRows);
@@ -231,25 +240,25 @@ void CpuLinear::base_product(const Output& output, const Task& task) {
 }
 
 // The formula of linear_delta.h from the base product on, for the task's columns.
-void CpuLinear::correct(const Output& output, const Segment& segment, const Task& task) {
+void CpuLinear::correct(const Output& output, const Segment& segment, const Task& task, float* work) {
   const LinearDelta& delta = *segment.delta;
   const Rows rows = segment.rows;
   float* y = output.y + rows.first * output.weight->rows();
   if (delta.output_scale && !delta.skip_base) scale_rows(output, task, rows, host_floats(delta.output_scale));
   for (const DenseTerm& term : delta.dense) {
-    multiply(packed(*term.d), task, output.x + rows.first * inputs_, inputs_, rows.count, y, term.weight, true);
+    multiply(packed(*term.d), task, output.x + rows.first * inputs_, rows.count, y, term.weight, true, work);
   }
   for (size_t t = segment.first_term; t < segment.last_term; ++t) {
     const LowRank& term = terms_[t];
-    multiply(*term.b, task, scratch_.data() + term.t, term.b->cols(), rows.count, y, 1.0F, true);
+    multiply(*term.b, task, scratch_.data() + term.t, rows.count, y, 1.0F, true, work);
   }
   if (output.bias != nullptr) add_to_rows(output, task, rows, output.bias);
   if (delta.bias) add_to_rows(output, task, rows, host_floats(delta.bias));
   if (delta.result_scale) scale_rows(output, task, rows, host_floats(delta.result_scale));
 }
 
-void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t x_stride, int64_t rows, float* y,
-                         float scale, bool accumulate) const {
+void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t rows, float* y, float scale,
+                         bool accumulate, float* work) const {
   kernels::GemmArgs args{};
   args.panels = w.panels();
   args.outputs = w.rows();
@@ -257,12 +266,13 @@ void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, i
   args.panel_begin = task.panel_begin;
   args.panel_end = task.panel_end;
   args.x = x;
-  args.x_stride = x_stride;
+  args.x_stride = w.cols();
   args.rows = rows;
   args.y = y;
   args.y_stride = w.rows();
   args.scale = scale;
   args.accumulate = accumulate;
+  args.scratch = work;
   kernels_.gemm(w.storage(), args);
 }
 

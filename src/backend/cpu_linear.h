@@ -1,7 +1,9 @@
 // Linear layers with their deltas on the CPU: base products and all A x first, then everything that builds on them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -15,7 +17,7 @@ namespace expert {
 // Keeps its plan and scratch between calls; one call at a time.
 class CpuLinear {
  public:
-  CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
+  CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool);
 
   // Backend::linear. At most three parallel regions: d * x (where there is a d), products of x, corrections.
   void run(const Tensor& x, std::span<const LinearOutput> outputs);
@@ -68,10 +70,12 @@ class CpuLinear {
   void scale_inputs();
   void do_products();
   void do_corrections();
-  void base_product(const Output& output, const Task& task);
-  void correct(const Output& output, const Segment& segment, const Task& task);
-  void multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t x_stride, int64_t rows, float* y,
-                float scale, bool accumulate) const;
+  // `work`: scratch of the worker that does the task.
+  void base_product(const Output& output, const Task& task, float* work);
+  void correct(const Output& output, const Segment& segment, const Task& task, float* work);
+  void multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t rows, float* y, float scale,
+                bool accumulate, float* work) const;
+  float* work_of(int worker) const;
   void add_to_rows(const Output& output, const Task& task, Rows rows, const float* values) const;
   void scale_rows(const Output& output, const Task& task, Rows rows, const float* values) const;
 
@@ -85,6 +89,7 @@ class CpuLinear {
   std::vector<Task> tasks_;
   std::vector<float> scratch_;
   size_t scratch_size_ = 0;
+  std::shared_ptr<std::byte> work_;  // kernels::kGemmScratch floats per worker
 };
 
 }  // namespace expert
