@@ -186,6 +186,7 @@ class Bench {
     load_ms_ = milliseconds_since(start);
     info_ = engine_->info();
     threads_ = info_.value("threads", 1);
+    base_bytes_ = engine_->stats().at("bytes_per_token").get<double>();
     const std::string directory = info_.at("path").get<std::string>();
     config_ = ModelConfig::parse(read_json_file(join_path(directory, "config.json")), nullptr, directory);
     for (int64_t tokens : options_.prompt_tokens) prompts_.push_back(prompt_of(*engine_, tokens));
@@ -212,7 +213,7 @@ class Bench {
     LoadedExperts loaded;
     for (const std::string& source : sources_) {
       loaded.push_back(load_new(source));
-      if (!options_.names.empty()) named_bytes_ += loaded.back()->size_bytes();
+      expert_bytes_.push_back(static_cast<double>(loaded.back()->size_bytes()));
     }
     for (int64_t count : options_.counts) {
       rows_.emplace_back().experts.assign(loaded.begin(), loaded.begin() + count);
@@ -266,15 +267,13 @@ class Bench {
             {"new", {{"p50", rounded(percentile(new_ms_, 0.5))}, {"p99", rounded(percentile(new_ms_, 0.99))}}}};
   }
 
-  // Of an expert made here the shapes are known; of a real one, the size it has in memory.
+  // Weights of the base and of the row's experts, and the keys and values of an answer half way through.
   double bytes_per_token(int64_t experts) const {
-    const double per_weight = info_.value("weights", "") == "f32" ? 4 : 2;
     const double per_kv = info_.value("kv", "") == "f32" ? 4 : 2;
     const double context = kDecodePrompt + 0.5 * static_cast<double>(options_.decode_tokens);
-    const double base = base_bytes_per_token(config_, per_weight, per_kv, context);
-    if (experts == 0) return base;
-    if (!options_.names.empty()) return base + static_cast<double>(named_bytes_);
-    return base + static_cast<double>(experts) * expert_bytes_per_token(config_, kRank, per_weight);
+    const double kv = 2.0 * config_.layers * config_.kv_heads * config_.head_dim * context * per_kv;
+    const auto row = expert_bytes_.begin();
+    return base_bytes_ + kv + std::accumulate(row, row + experts, 0.0);
   }
 
   Json report_of(const Row& row, double bandwidth) const {
@@ -305,7 +304,8 @@ class Bench {
   ScratchDirectory scratch_;
   std::vector<std::string> sources_;
   std::vector<double> new_ms_;
-  uint64_t named_bytes_ = 0;
+  double base_bytes_ = 0;
+  std::vector<double> expert_bytes_;
   std::vector<Row> rows_;
   double steps_ = 1;
   double steps_done_ = 0;

@@ -3,6 +3,8 @@
 #include <bit>
 #include <fstream>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -10,6 +12,23 @@
 namespace expert::capi {
 
 namespace {
+
+struct LinearShape {
+  std::string name;  // "self_attn.q_proj"
+  int64_t in = 0;
+  int64_t out = 0;
+};
+
+// The seven linear layers of one decoder layer.
+std::vector<LinearShape> linear_shapes(const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t queries = int64_t{config.heads} * config.head_dim;
+  const int64_t keys = int64_t{config.kv_heads} * config.head_dim;
+  const int64_t inner = config.intermediate_size;
+  return {{"self_attn.q_proj", hidden, queries}, {"self_attn.k_proj", hidden, keys}, {"self_attn.v_proj", hidden, keys},
+          {"self_attn.o_proj", queries, hidden}, {"mlp.gate_proj", hidden, inner},   {"mlp.up_proj", hidden, inner},
+          {"mlp.down_proj", inner, hidden}};
+}
 
 struct NamedShape {
   std::string name;
@@ -68,34 +87,6 @@ Json adapter_config(const ModelConfig& config, int64_t rank) {
 }
 
 }  // namespace
-
-std::vector<LinearShape> linear_shapes(const ModelConfig& config) {
-  const int64_t hidden = config.hidden_size;
-  const int64_t queries = int64_t{config.heads} * config.head_dim;
-  const int64_t keys = int64_t{config.kv_heads} * config.head_dim;
-  const int64_t inner = config.intermediate_size;
-  return {{"self_attn.q_proj", hidden, queries}, {"self_attn.k_proj", hidden, keys}, {"self_attn.v_proj", hidden, keys},
-          {"self_attn.o_proj", queries, hidden}, {"mlp.gate_proj", hidden, inner},   {"mlp.up_proj", hidden, inner},
-          {"mlp.down_proj", inner, hidden}};
-}
-
-double base_bytes_per_token(const ModelConfig& config, double bytes_per_weight, double bytes_per_kv, double context) {
-  double weights = static_cast<double>(config.vocab_size) * config.hidden_size;
-  for (const LinearShape& linear : linear_shapes(config)) {
-    weights += static_cast<double>(config.layers) * static_cast<double>(linear.in) * static_cast<double>(linear.out);
-  }
-  const double kv = 2.0 * config.layers * config.kv_heads * config.head_dim * context;
-  return weights * bytes_per_weight + kv * bytes_per_kv;
-}
-
-double expert_bytes_per_token(const ModelConfig& config, int64_t rank, double bytes_per_weight) {
-  double weights = 0;
-  for (const LinearShape& linear : linear_shapes(config)) {
-    weights +=
-        static_cast<double>(config.layers) * static_cast<double>(rank) * static_cast<double>(linear.in + linear.out);
-  }
-  return weights * bytes_per_weight;
-}
 
 ScratchDirectory::ScratchDirectory() {
   std::random_device random;

@@ -46,11 +46,6 @@ SamplingOptions sampling_of(const expert_request& request) {
 
 std::string string_or(const char* given, const char* fallback) { return given != nullptr ? given : fallback; }
 
-std::string default_device() {
-  const char* device = std::getenv("EXPERT_DEVICE");
-  return device != nullptr && *device != '\0' ? device : "auto";
-}
-
 }  // namespace
 
 std::string_view text_of(const char* text, size_t length) {
@@ -71,7 +66,7 @@ EngineOptions engine_options_of(const expert_engine_options* given) {
   require_flags(options.flags, EXPERT_ENGINE_NO_WEIGHT_CACHE, "options");
   EngineOptions out;
   out.base_model = string_or(options.base_model, "");
-  out.device = options.device != nullptr ? options.device : default_device();
+  out.device = string_or(options.device, "auto");
   out.weights = string_or(options.weights, "auto");
   out.kv = string_or(options.kv, "auto");
   out.rope_scaling = json_of(options.rope_scaling, "options.rope_scaling");

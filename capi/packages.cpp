@@ -1,9 +1,13 @@
 // Installed experts and registered base models: the store, in JSON.
+#include <algorithm>
 #include <filesystem>
 
 #include "convert.h"
+#include "core/log.h"
+#include "engine/base_model.h"
 #include "packages/store.h"
 
+namespace fs = std::filesystem;
 using namespace expert;
 using namespace expert::capi;
 
@@ -32,7 +36,7 @@ Json to_json(const Package& package) {
           {"base_model", bases.empty() ? Json(package.adapter_base_name()) : bases.front()},
           {"kinds", package.kinds()},
           {"size_bytes", package.size_bytes()},
-          {"path", std::filesystem::absolute(package.path()).string()},
+          {"path", fs::absolute(package.path()).string()},
           {"verified", false},
           {"publisher", ""}};
 }
@@ -42,6 +46,25 @@ Json to_json(const InstalledModel& model, const std::optional<InstalledModel>& c
           {"path", model.path},
           {"size_bytes", model.size_bytes},
           {"default", chosen && chosen->name == model.name}};
+}
+
+// The experts that come with the library, by path. One that cannot be read is left out, as the engine does.
+std::vector<Package> bundled_packages() {
+  std::vector<Package> packages;
+  for (const fs::path& folder : model_folders()) {
+    std::error_code error;
+    if (!fs::exists(folder / "base" / "config.json", error)) continue;
+    for (const auto& entry : fs::directory_iterator(folder / "experts", error)) {
+      try {
+        packages.push_back(Package::open(entry.path().string()));
+      } catch (const Error& failure) {
+        log(LogLevel::warning, fmt::format("bundled expert left out: {}", failure.what()));
+      }
+    }
+    break;  // the first folder with a base is the one the engine uses
+  }
+  std::sort(packages.begin(), packages.end(), [](const Package& a, const Package& b) { return a.path() < b.path(); });
+  return packages;
 }
 
 // The manifest first, then what the list says; the list wins where both have a field.
@@ -54,8 +77,16 @@ Json info_of(const Package& package, const Json& fields) {
   return info;
 }
 
+// Nothing, also for what cannot be the name of an installed expert.
+std::optional<InstalledExpert> find_installed(const Store& store, const std::string& name) try {
+  return store.find(name);
+} catch (const Error& error) {
+  if (error.code() != ErrorCode::invalid_request) throw;
+  return std::nullopt;
+}
+
 Json info_of(const Store& store, const std::string& name_or_path) {
-  if (std::filesystem::exists(name_or_path)) {
+  if (fs::exists(name_or_path)) {
     const Package package = Package::open(name_or_path);
     return info_of(package, to_json(package));
   }
@@ -87,11 +118,15 @@ expert_status expert_package_uninstall(const char* home, const char* name) {
   return guard([&] { store_of(home).uninstall(&require(name, "name")); });
 }
 
-expert_status expert_package_list(const char* home, char** out_json) {
+expert_status expert_package_list(const char* home, uint32_t flags, char** out_json) {
   return guard([&] {
     clear(out_json);
+    require_flags(flags, EXPERT_LIST_BUNDLED, "expert_package_list");
     Json list = Json::array();
     for (const InstalledExpert& expert : store_of(home).list()) list.push_back(to_json(expert));
+    if ((flags & EXPERT_LIST_BUNDLED) != 0) {
+      for (const Package& package : bundled_packages()) list.push_back(to_json(package));
+    }
     *out_json = give_text(dump(list));
   });
 }

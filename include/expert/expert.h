@@ -136,7 +136,7 @@ typedef int (*expert_progress_callback)(void* user_data, double fraction);
 typedef struct expert_engine_options {
   size_t struct_size;
   const char* base_model;   /* a directory or a registered name; NULL: the configured default, else the bundled model */
-  const char* device;       /* "auto" | "cpu" | "reference" | "cuda[:N]"; NULL: $EXPERT_DEVICE, else auto */
+  const char* device;       /* "auto" | "cpu" | "reference" | "cuda[:N]"; NULL or auto: $EXPERT_DEVICE, else cpu */
   const char* weights;      /* "auto" | "f32" | "bf16"; NULL: auto = bf16 for BF16 files, else f32 */
   const char* kv;           /* "auto" | "f32" | "bf16"; NULL: auto = bf16 over bf16 weights, else f32 */
   const char* rope_scaling; /* JSON as in config.json; NULL: the configuration's own */
@@ -372,9 +372,11 @@ EXPERT_API expert_status expert_route(const expert_engine* engine, const expert_
 EXPERT_API expert_status expert_package_install(const char* home, const char* source, uint32_t flags, char** out_json);
 /* `name`: "sql", "expert-sql" (every version) or "sql@0.3.0". */
 EXPERT_API expert_status expert_package_uninstall(const char* home, const char* name);
+#define EXPERT_LIST_BUNDLED UINT32_C(1) /* also the experts that come with the library; they need no installing */
 /* [{name, version, base_model, kinds, size_bytes, path, verified, publisher}] */
-EXPERT_API expert_status expert_package_list(const char* home, char** out_json);
-/* `name_or_path`: an installed expert, a .expert file or a directory. The manifest and the fields of the list. */
+EXPERT_API expert_status expert_package_list(const char* home, uint32_t flags, char** out_json);
+/* `name_or_path`: an installed or bundled expert, a .expert file or a directory. The manifest and the fields of the
+ * list. */
 EXPERT_API expert_status expert_package_info(const char* home, const char* name_or_path, char** out_json);
 
 /* Registers a Hugging Face directory; `name` NULL: its last segment. The first one becomes the default.

@@ -1,0 +1,163 @@
+"""From keyword arguments to the request of the C interface. A wrong type is a TypeError, a wrong value an
+InvalidRequestError; what depends on the model is checked by the engine."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, List, Optional, Tuple
+
+from . import _core
+from .errors import InvalidRequestError
+
+_INT32 = 2**31 - 1
+_UNSET_SEED = 2**64 - 1  # how expert.h spells "random"
+
+
+def text_bytes(name: str, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"{name} is not valid Unicode: {error}") from None
+
+
+def path_bytes(name: str, value: Any) -> bytes:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a str or a path, not {type(value).__name__}")
+    encoded = os.fsencode(value)
+    if b"\0" in encoded:
+        raise InvalidRequestError(f"{name} contains a NUL character")
+    return encoded
+
+
+def json_bytes(name: str, value: Any, kind: type) -> bytes:
+    if not isinstance(value, kind) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a {kind.__name__.lower()}, not {type(value).__name__}")
+    value = dict(value) if kind is Mapping else list(value)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{name} is not JSON: {error}") from None
+
+
+def integer(name: str, value: Any, least: int = -_INT32, most: int = _INT32) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    value = value.__index__()
+    if not least <= value <= most:
+        raise InvalidRequestError(f"{name} is {value}, outside [{least}, {most}]")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    value = float(value)
+    if not math.isfinite(value):
+        raise InvalidRequestError(f"{name} is not a finite number")
+    return value
+
+
+def token_ids(value: Any) -> List[int]:
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        raise TypeError(f"ids must be a sequence of ints, not {type(value).__name__}")
+    return [integer("a token id", token) for token in value]
+
+
+def _use(entry: Any, weight: float = 1.0) -> Tuple[Optional[_core.Expert], Optional[bytes], float]:
+    handle = getattr(entry, "_core", None)
+    if isinstance(handle, _core.Expert):
+        return handle, None, weight
+    if isinstance(entry, (str, os.PathLike)):
+        return None, path_bytes("an expert", entry), weight
+    if isinstance(entry, Sequence) and len(entry) == 2:
+        return _use(entry[0], number("the weight of an expert", entry[1]))
+    raise TypeError(f"an expert is an Expert, a name, a path, or (one of them, weight), not {type(entry).__name__}")
+
+
+def uses(experts: Any) -> list:
+    if isinstance(experts, (str, bytes, Mapping)) or not isinstance(experts, Sequence):
+        raise TypeError('experts must be "auto" or a list')
+    return [_use(entry) for entry in experts]
+
+
+_TEXTS = ("prompt", "schema", "body", "caller", "cache_salt")
+_JSON = {"messages": Sequence, "tools": Sequence, "template_variables": Mapping}
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "deadline_ms",
+)
+_INTEGERS = ("top_k", "max_tokens", "logprobs", "priority")
+_FLAGS = ("raw", "ignore_eos")
+
+
+def _set_experts(request: _core.Request, experts: Any) -> None:
+    if experts is None or (isinstance(experts, str) and experts == "auto"):
+        return
+    if isinstance(experts, str):
+        raise InvalidRequestError(f"experts is {experts!r}", 'use "auto", or a list: ["sql"]')
+    request.experts = uses(experts)
+
+
+def _set_stop(request: _core.Request, stop: Any) -> None:
+    stop = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stop, Sequence) or isinstance(stop, bytes):
+        raise TypeError(f"stop must be a str or a list of str, not {type(stop).__name__}")
+    encoded = [text_bytes("stop", text) for text in stop]
+    if any(b"\0" in text for text in encoded):
+        raise InvalidRequestError("a stop string contains a NUL character")
+    request.stop = encoded
+
+
+def _set_logit_bias(request: _core.Request, bias: Any) -> None:
+    if not isinstance(bias, Mapping):
+        raise TypeError(f"logit_bias must be a dict of token id to number, not {type(bias).__name__}")
+    request.logit_bias_tokens = [integer("a token id of logit_bias", token) for token in bias]
+    request.logit_bias_values = [number("a value of logit_bias", value) for value in bias.values()]
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+    return value
+
+
+def build(prompt: Optional[str] = None, **given: Any) -> _core.Request:
+    """The request of these keywords; None is as good as absent."""
+    request = _core.Request()
+    given["prompt"] = prompt
+    for name, value in given.items():
+        if value is None and name != "experts":
+            continue
+        if name in _TEXTS:
+            setattr(request, name, text_bytes(name, value))
+        elif name in _JSON:
+            setattr(request, name, json_bytes(name, value, _JSON[name]))
+        elif name in _NUMBERS:
+            setattr(request, name, number(name, value))
+        elif name in _INTEGERS:
+            setattr(request, name, integer(name, value))
+        elif name in _FLAGS:
+            setattr(request, name, _boolean(name, value))
+        elif name == "special_in_text":
+            request.plain_text = not _boolean(name, value)
+        elif name == "seed":
+            request.seed = integer(name, value, 0, _UNSET_SEED - 1)
+        elif name == "experts":
+            _set_experts(request, value)
+        elif name == "stop":
+            _set_stop(request, value)
+        elif name == "logit_bias":
+            _set_logit_bias(request, value)
+        else:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+    return request

@@ -1,0 +1,371 @@
+"""Engines, experts, streams and handles."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import threading
+import time
+from os import PathLike
+from typing import Any, AsyncIterator, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
+
+from . import _core, _request
+from .errors import CancelledError, InvalidRequestError, OutOfMemoryError
+from .results import Chunk, Plan, Result
+
+Path = Union[str, "PathLike[str]"]
+_POLL_MS = 100  # how long Ctrl-C may go unnoticed
+
+
+def _finished(document: str) -> Result:
+    result = Result.from_json(document)
+    if result.finish_reason == "cancelled":
+        raise CancelledError("the request was cancelled", partial=result)
+    return result
+
+
+class Handle:
+    """One running request. Dropping it cancels the request."""
+
+    def __init__(self, stream: _core.Stream) -> None:
+        self._stream = stream
+
+    def result(self, timeout: Optional[float] = None) -> Result:
+        """The answer. Raises TimeoutError after `timeout` seconds, and CancelledError (with `.partial`) when the
+        request was cancelled."""
+        deadline = None if timeout is None else time.monotonic() + max(0.0, _request.number("timeout", timeout))
+        while True:
+            left = _POLL_MS if deadline is None else min(_POLL_MS, max(0.0, deadline - time.monotonic()) * 1000)
+            try:
+                return _finished(self._stream.wait(int(left)))
+            except TimeoutError:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError(f"the request did not finish within {timeout} s") from None
+
+    def done(self) -> bool:
+        return self._stream.done()
+
+    def cancel(self) -> None:
+        """The request ends soon, with what it has. Again or too late is harmless."""
+        self._stream.cancel()
+
+
+class Stream(Iterator[Chunk]):
+    """The chunks of one answer. The last one has `.result`; so has the stream afterwards. A cancelled stream ends with
+    `finish_reason` "cancelled"."""
+
+    def __init__(self, stream: _core.Stream) -> None:
+        self._stream = stream
+        self.result: Optional[Result] = None
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Chunk:
+        try:
+            while True:
+                try:
+                    given = self._stream.next(_POLL_MS)
+                    break
+                except TimeoutError:
+                    continue
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        if given is None:
+            raise StopIteration
+        text, tokens, document = given
+        self.result = None if document is None else Result.from_json(document)
+        return Chunk(text, tokens, self.result)
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.cancel()
+
+
+class Expert:
+    """A loaded expert. It means the bytes that were loaded, also when the file changes."""
+
+    def __init__(self, engine: Engine, core: _core.Expert) -> None:
+        self._engine = engine
+        self._core = core
+
+    @classmethod
+    def load(cls, source: Path, base_model: Optional[Path] = None, **options: Any) -> Expert:
+        """Loads an expert into an engine that calls with equal arguments share."""
+        return _shared_engine(base_model, **options).load_expert(source)
+
+    @property
+    def name(self) -> str:
+        return self._core.name
+
+    @property
+    def version(self) -> str:
+        return self._core.version
+
+    @property
+    def kinds(self) -> List[str]:
+        return json.loads(self._core.kinds)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._core.size_bytes
+
+    @property
+    def manifest(self) -> Optional[Dict[str, Any]]:
+        return json.loads(self._core.manifest)
+
+    @property
+    def warnings(self) -> List[str]:
+        return json.loads(self._core.warnings)
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def generate(self, prompt: str, **options: Any) -> str:
+        """The output of Engine.infer() with this expert alone."""
+        return self._engine.infer(prompt, experts=[self], **options).output
+
+    def unload(self) -> None:
+        """Requests that run keep it, later uses raise. Again is harmless."""
+        self._engine._core.unload(self._core)
+
+    def __enter__(self) -> Expert:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.unload()
+
+    def __repr__(self) -> str:
+        return f"<expert.Expert {self.name} {self.version}>"
+
+
+class Engine:
+    """One resident base model and its loaded experts. Usable from many threads and from asyncio.
+
+    base_model: a directory or a registered name; None: the configured default, else the bundled model.
+    device: "auto", "cpu", "reference". weights: "auto", "f32", "bf16". kv: "auto", "f32", "bf16".
+    context_size: tokens, None: the model's own. threads: None: every processor. memory_limit: bytes.
+    home: where experts are installed, None: $EXPERT_HOME, else ~/.expert.
+    """
+
+    def __init__(
+        self,
+        base_model: Optional[Path] = None,
+        device: str = "auto",
+        weights: str = "auto",
+        kv: str = "auto",
+        context_size: Optional[int] = None,
+        threads: Optional[int] = None,
+        memory_limit: Optional[int] = None,
+        home: Optional[Path] = None,
+        *,
+        rope_scaling: Optional[Mapping[str, Any]] = None,
+        max_queue: int = 256,
+        max_batch: int = 16,
+        use_weight_cache: bool = True,
+    ) -> None:
+        integer = _request.integer
+        self._core = _core.Engine(
+            base_model=None if base_model is None else _request.path_bytes("base_model", base_model),
+            device=_request.text_bytes("device", device),
+            weights=_request.text_bytes("weights", weights),
+            kv=_request.text_bytes("kv", kv),
+            rope_scaling=None if rope_scaling is None else _request.json_bytes("rope_scaling", rope_scaling, Mapping),
+            home=None if home is None else _request.path_bytes("home", home),
+            context_size=0 if context_size is None else integer("context_size", context_size, 1, 2**62),
+            memory_limit=0 if memory_limit is None else integer("memory_limit", memory_limit, 1, 2**62),
+            threads=0 if threads is None else integer("threads", threads, 1),
+            max_queue=integer("max_queue", max_queue),
+            max_batch=integer("max_batch", max_batch),
+            use_weight_cache=bool(use_weight_cache),
+        )
+
+    # -- experts ------------------------------------------------------------------------------------------------------
+
+    def load_expert(self, source: Path) -> Expert:
+        """A .expert file, a directory, or the name of an installed or bundled expert."""
+        return Expert(self, self._core.load(_request.path_bytes("source", source)))
+
+    @property
+    def experts(self) -> List[Dict[str, Any]]:
+        """Name, version, kinds, size_bytes and warnings of each loaded expert."""
+        return json.loads(self._core.experts())
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def infer(self, prompt: Optional[str] = None, **options: Any) -> Result:
+        """Answers one prompt, or `messages=[{"role": …, "content": …}, …]`.
+
+        experts: "auto" (the default: the router chooses), or a list of Expert, name, path or (one of them, weight); []
+        is the base alone. schema, body: text beside the prompt. Generation: max_tokens, temperature, top_p, top_k,
+        min_p, repetition_penalty, presence_penalty, frequency_penalty, seed, stop, logit_bias, logprobs, ignore_eos.
+        Prompt: raw, special_in_text, tools, template_variables. Queue: priority, deadline_ms, caller, cache_salt.
+        """
+        handle = self.submit(prompt, **options)
+        try:
+            return handle.result()
+        except KeyboardInterrupt:
+            handle.cancel()
+            raise
+
+    def stream(self, prompt: Optional[str] = None, **options: Any) -> Stream:
+        """Like infer(), piece by piece."""
+        return Stream(self._core.submit(_request.build(prompt, **options)))
+
+    def submit(self, prompt: Optional[str] = None, **options: Any) -> Handle:
+        """Like infer(), without waiting."""
+        return Handle(self._core.submit(_request.build(prompt, **options)))
+
+    async def ainfer(self, prompt: Optional[str] = None, **options: Any) -> Result:
+        """infer() for asyncio; cancelling the task cancels the request."""
+        handle = self.submit(prompt, **options)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(None, handle.result)
+        except asyncio.CancelledError:
+            handle.cancel()
+            raise
+
+    async def astream(self, prompt: Optional[str] = None, **options: Any) -> AsyncIterator[Chunk]:
+        """stream() for asyncio."""
+        stream = self.stream(prompt, **options)
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                chunk = await loop.run_in_executor(None, functools.partial(next, stream, None))
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            stream.cancel()
+
+    def infer_batch(self, requests: Iterable[Mapping[str, Any]], *, return_exceptions: bool = False) -> List[Any]:
+        """Many requests at once, each a dict of infer()'s keywords; results in their order. After all have ended the
+        first error is raised, or with return_exceptions errors stand in their places."""
+        outcomes: List[Any] = []
+        for request in requests:
+            if not isinstance(request, Mapping):
+                raise TypeError(f"a request of a batch is a dict, not {type(request).__name__}")
+            outcomes.append(self._submit_or_error(dict(request), outcomes))
+        outcomes = [_result_or_error(outcome) if isinstance(outcome, Handle) else outcome for outcome in outcomes]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if failed and not return_exceptions:
+            raise failed[0]
+        return outcomes
+
+    def _submit_or_error(self, request: Dict[str, Any], outcomes: List[Any]) -> Any:
+        """A handle. When the queue is full, earlier requests of the batch are waited for first."""
+        while True:
+            try:
+                return self.submit(**request)
+            except OutOfMemoryError as error:
+                running = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, Handle)]
+                if not running:
+                    return error
+                outcomes[running[0]] = _result_or_error(outcomes[running[0]])
+            except Exception as error:
+                return error
+
+    def route(self, prompt: Optional[str] = None, **options: Any) -> Plan:
+        """What the router would do with this request."""
+        return Plan.from_json(self._core.route(_request.build(prompt, **options)))
+
+    # -- text and evaluation ------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, *, add_special: bool = False, special_in_text: bool = True) -> List[int]:
+        """Token ids. add_special: also what the tokenizer's post-processor adds (BOS). special_in_text=False encodes
+        the strings of special tokens as plain text."""
+        return self._core.tokenize(_request.text_bytes("text", text), bool(special_in_text), bool(add_special))
+
+    def detokenize(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        return self._core.detokenize(_request.token_ids(ids), bool(skip_special))
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Optional[Sequence[Mapping[str, Any]]] = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt that the model's own template makes of these messages."""
+        return self._core.apply_chat_template(
+            _request.json_bytes("messages", messages, Sequence),
+            None if tools is None else _request.json_bytes("tools", tools, Sequence),
+            _request.json_bytes("variables", variables, Mapping) if variables else None,
+            bool(add_generation_prompt),
+        )
+
+    def logits(self, ids: Sequence[int], *, experts: Sequence[Any] = ()) -> Any:
+        """numpy.float32 [len(ids), vocab_size]: the logits after each token, of the base or with experts."""
+        import numpy
+
+        tokens = _request.token_ids(ids)
+        if not tokens:
+            raise InvalidRequestError("ids is empty")
+        out = numpy.empty((len(tokens), self.vocab_size), dtype=numpy.float32)
+        self._core.logits(tokens, _request.uses(experts), out)
+        return out
+
+    def embed(self, text: str, *, pooling: str = "last", normalize: bool = True, experts: Sequence[Any] = ()) -> Any:
+        """numpy.float32 [hidden_size]: the pooled final states; pooling is "last" or "mean"."""
+        import numpy
+
+        out = numpy.empty(self.hidden_size, dtype=numpy.float32)
+        pooled = _request.text_bytes("pooling", pooling)
+        self._core.embed(_request.text_bytes("text", text), pooled, bool(normalize), _request.uses(experts), out)
+        return out
+
+    @property
+    def vocab_size(self) -> int:
+        return self._core.vocab_size()
+
+    @property
+    def hidden_size(self) -> int:
+        return self._core.hidden_size()
+
+    def info(self) -> Dict[str, Any]:
+        """Model, architecture, weights, kv, isa, threads, context_size, warnings."""
+        return json.loads(self._core.info())
+
+    def stats(self) -> Dict[str, Any]:
+        """Counters, memory, KV blocks."""
+        return json.loads(self._core.stats())
+
+    def close(self, drain: bool = False) -> None:
+        """Ends running requests with CancelledError, or with drain=True waits for them. Later calls raise; twice is
+        harmless."""
+        self._core.close(bool(drain))
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _result_or_error(handle: Handle) -> Any:
+    try:
+        return handle.result()
+    except Exception as error:
+        return error
+
+
+_shared: Dict[Any, Engine] = {}
+_shared_lock = threading.Lock()
+
+
+def _shared_engine(base_model: Optional[Path], **options: Any) -> Engine:
+    key = (base_model, tuple(sorted(options.items())))
+    with _shared_lock:
+        if key not in _shared:
+            _shared[key] = Engine(base_model, **options)
+        return _shared[key]

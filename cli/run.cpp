@@ -1,0 +1,52 @@
+#include "run.h"
+
+#include <memory>
+
+#include "command.h"
+#include "interrupt.h"
+#include "terminal.h"
+
+namespace cli {
+
+namespace {
+
+struct Run {
+  ModelOptions model;
+  RequestOptions request;
+  StreamChoice choice;
+};
+
+void print_answer(const expert_result* result, const Common& common) {
+  if (common.json) return print(pretty(Json::parse(expert_result_json(result))));
+  size_t length = 0;
+  const char* output = expert_result_output(result, &length);
+  print(std::string(output, length) + "\n");
+}
+
+}  // namespace
+
+void run_once(const ModelOptions& model, const RequestOptions& options, const StreamChoice& choice,
+              const Common& common) {
+  const bool stream = choice.decide(common);
+  log_to_stderr(common.debug);
+  PreparedRequest request(options);
+  request.set_prompt(read_prompt(options.prompt));
+  const InterruptScope scope;
+  const Engine engine = open_engine(model);
+  const Answer answer = generate(engine.get(), request.get(), stream);
+  if (!stream) print_answer(answer.result.get(), common);
+  if (common.debug) explain(answer.result.get());
+  if (answer.interrupted) throw ExitWith{kInterrupted};
+}
+
+void add_run(CLI::App& app, Common& common) {
+  CLI::App& command = add_command(app, common, "run", "Answer one prompt");
+  auto run = std::make_shared<Run>();
+  command.add_option("prompt", run->request.prompt, "the question; - or nothing: standard input")->type_name("PROMPT");
+  run->request.add_to(command);
+  run->choice.add_to(command);
+  run->model.add_to(command);
+  command.callback([run, &common] { run_once(run->model, run->request, run->choice, common); });
+}
+
+}  // namespace cli
