@@ -201,6 +201,8 @@ class Decompressor {
     const la_ssize_t got = archive_read_data(reader_.get(), block_.data(), block_.size());
     if (got < 0) fail_damaged(source_, reader_.get());
     const ByteView block(block_.data(), static_cast<size_t>(got));
+    const auto last = std::find_if(block.rbegin(), block.rend(), [](std::byte byte) { return byte != std::byte{0}; });
+    if (last != block.rend()) content_end_ = total_ + static_cast<uint64_t>(block.rend() - last);
     total_ += block.size();
     crc_.update(block);
     if (total_ > budget_.max_tar_bytes()) fail(ErrorCode::load, "{}: unpacks to more than {} bytes", source_, total_);
@@ -208,13 +210,12 @@ class Decompressor {
     return block;
   }
 
-  // After the end marker of the tar: only padding may follow, and the stream must be whole.
-  void finish() {
-    for (ByteView block = next(); !block.empty(); block = next()) {
-      if (std::any_of(block.begin(), block.end(), [](std::byte byte) { return byte != std::byte{0}; })) {
-        fail(ErrorCode::load, "{}: data after the end of the archive", source_);
-      }
+  // Reads what follows the end marker of the tar, which begins at `end`: only padding may, and the stream must be
+  // whole.
+  void finish(uint64_t end) {
+    while (!next().empty()) {
     }
+    if (content_end_ > end) fail(ErrorCode::load, "{}: data after the end of the archive", source_);
     if (container_ != Container::tar_gzip) return;
     if (packed_.size() < 18) fail(ErrorCode::load, "{}: too short for a gzip file", source_);
     const ByteView trailer = packed_.last(8);
@@ -249,6 +250,7 @@ class Decompressor {
   ArchiveReader reader_;
   Bytes block_;
   uint64_t total_ = 0;
+  uint64_t content_end_ = 0;  // behind the last byte that is not zero
   Crc32 crc_;
   std::exception_ptr failure_;
 };
@@ -356,7 +358,7 @@ std::vector<ArchiveEntry> read_tar(ByteView bytes, Container container, Budget& 
     }
     std::vector<ArchiveEntry> entries = read_entries(reader.get(), budget, source);
     decompressor.rethrow();
-    decompressor.finish();
+    decompressor.finish(static_cast<uint64_t>(archive_read_header_position(reader.get())));
     return entries;
   } catch (const Error&) {
     decompressor.rethrow();  // the first cause says more than "stopped"

@@ -37,23 +37,28 @@ struct DirectoryListing {
   std::vector<std::string> skipped;  // the rest, never opened
 };
 
-// Only the folders the package layouts know are entered.
-void list_folder(const std::string& root, const std::string& prefix, int depth, DirectoryListing& listing) {
+enum class Reading { what_belongs, everything };
+
+// Of a folder that was not installed by us, only the subfolders that the package layouts know are entered.
+void list_folder(const std::string& root, const std::string& prefix, int depth, Reading reading,
+                 DirectoryListing& listing) {
   for (const std::string& item : list_directory(join_path(root, prefix))) {
     const std::string name = prefix + item;
     if (directory_exists(join_path(root, name))) {
       const bool known = prefix.empty() ? name == "tests" || name == "weights" : prefix.starts_with("weights/");
-      if (known && depth > 0) list_folder(root, name + "/", depth - 1, listing);
+      if (depth > 0 && (known || reading == Reading::everything))
+        list_folder(root, name + "/", depth - 1, reading, listing);
     } else {
-      (belongs_to_expert(name) ? listing.wanted : listing.skipped).push_back(name);
+      const bool wanted = reading == Reading::everything || belongs_to_expert(name);
+      (wanted ? listing.wanted : listing.skipped).push_back(name);
     }
   }
 }
 
-std::vector<ArchiveEntry> read_directory(const std::string& path, const ArchiveLimits& limits,
+std::vector<ArchiveEntry> read_directory(const std::string& path, const ArchiveLimits& limits, Reading reading,
                                          std::vector<std::string>& skipped) {
   DirectoryListing listing;
-  list_folder(path, "", 3, listing);
+  list_folder(path, "", reading == Reading::everything ? 64 : 3, reading, listing);
   std::sort(listing.wanted.begin(), listing.wanted.end());
   skipped = std::move(listing.skipped);
   std::vector<ArchiveEntry> entries;
@@ -102,7 +107,7 @@ Package Package::open(const std::string& path, const ArchiveLimits& limits) {
   std::vector<ArchiveEntry> entries;
   std::string default_name;
   if (directory_exists(path)) {
-    entries = read_directory(path, limits, package.skipped_);
+    entries = read_directory(path, limits, Reading::what_belongs, package.skipped_);
     default_name = name_of_directory(path);
   } else if (is_pickle(path)) {
     fail_pickle(path, last_segment(path));
@@ -113,21 +118,30 @@ Package Package::open(const std::string& path, const ArchiveLimits& limits) {
     entries = read_archive(path, limits);
     default_name = name_of_file(path);
   }
-  for (ArchiveEntry& entry : entries) {
-    package.contents_[entry.name] = std::make_shared<const Bytes>(std::move(entry.bytes));
-  }
-  package.read_contents(std::move(default_name));
+  package.take(std::move(entries), std::move(default_name));
+  return package;
+}
+
+Package Package::open_installed(const std::string& folder, std::string name, std::string version) {
+  Package package;
+  package.path_ = folder;
+  package.version_ = std::move(version);
+  package.take(read_directory(folder, {}, Reading::everything, package.skipped_), std::move(name));
   return package;
 }
 
 Package Package::from_entries(std::vector<ArchiveEntry> entries, std::string source, std::string default_name) {
   Package package;
   package.path_ = std::move(source);
-  for (ArchiveEntry& entry : entries) {
-    package.contents_[entry.name] = std::make_shared<const Bytes>(std::move(entry.bytes));
-  }
-  package.read_contents(std::move(default_name));
+  package.take(std::move(entries), std::move(default_name));
   return package;
+}
+
+void Package::take(std::vector<ArchiveEntry> entries, std::string default_name) {
+  for (ArchiveEntry& entry : entries) {
+    contents_[entry.name] = std::make_shared<const Bytes>(std::move(entry.bytes));
+  }
+  read_contents(std::move(default_name));
 }
 
 void Package::read_contents(std::string default_name) {

@@ -41,6 +41,8 @@ class Package {
   // ErrorCode::load for what cannot be read, ::manifest for a bad manifest, ::unsupported for layouts and formats known
   // by name but not read.
   static Package open(const std::string& path, const ArchiveLimits& limits = {});
+  // A folder of the store: every file in it belongs to the expert; name and version stand in for a manifest.
+  static Package open_installed(const std::string& folder, std::string name, std::string version);
   // The same over files that are already in memory. `source` names them in errors, `default_name` and version 0.0.0
   // stand in for a manifest.
   static Package from_entries(std::vector<ArchiveEntry> entries, std::string source, std::string default_name);
@@ -48,8 +50,6 @@ class Package {
   const std::string& path() const { return path_; }        // as given to open()
   const std::string& name() const { return name_; }        // canonical with a manifest, the last path segment without
   const std::string& version() const { return version_; }  // "0.0.0" without a manifest
-  // For installed packages: the store knows name and version also where there is no manifest.
-  void rename(std::string name, std::string version) { name_ = std::move(name), version_ = std::move(version); }
   bool has_manifest() const { return manifest_.has_value(); }
   const Manifest& manifest() const;  // throws ErrorCode::internal without one
   const std::optional<Manifest>& optional_manifest() const { return manifest_; }
@@ -81,6 +81,7 @@ class Package {
 
  private:
   Package() = default;
+  void take(std::vector<ArchiveEntry> entries, std::string default_name);
   void read_contents(std::string default_name);
   void refuse_what_is_not_read() const;
   void locate_adapter();

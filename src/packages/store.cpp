@@ -228,20 +228,19 @@ InstalledExpert Store::install(const std::string& source, const InstallOptions& 
 
 bool Store::is_intact(const InstalledExpert& expert) const {
   try {
-    return Package::open(expert.path).files_hash() == expert.files_hash;
+    return Package::open_installed(expert.path, expert.name, expert.version).files_hash() == expert.files_hash;
   } catch (const Error&) {
     return false;
   }
 }
 
 Package Store::open(const InstalledExpert& expert) const {
-  Package package = Package::open(expert.path);
+  Package package = Package::open_installed(expert.path, expert.name, expert.version);
   if (!expert.content_hash.empty() && package.content_hash() != expert.content_hash) {
     throw Error(ErrorCode::signature,
                 fmt::format("{}@{}: the installed files are not what was installed", expert.name, expert.version),
                 "install it again");
   }
-  package.rename(expert.name, expert.version);
   return package;
 }
 
@@ -365,8 +364,7 @@ void Store::rebuild() {
 std::optional<InstalledExpert> Store::read_installed(const std::string& name, const std::string& version,
                                                      const std::string& folder) const {
   try {
-    Package package = Package::open(folder);
-    if (!package.has_manifest()) package.rename(name, version);
+    const Package package = Package::open_installed(folder, name, version);
     if (package.name() != name || package.version() != version || !Version::valid(version)) return std::nullopt;
     InstalledExpert expert = record_of(package, name, folder);
     expert.source = "rebuild";
