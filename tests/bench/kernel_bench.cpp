@@ -66,16 +66,36 @@ void pin_to(int index) {
   }
 }
 
-// Sum of 64-bit words in independent chains of vectors.
+// Sum of 64-bit words, a cache line from each of kStreams places in turn: one core gets more out of memory that way
+// than from one place.
+template <size_t kStreams>
 uint64_t sum_words(const uint64_t* words, size_t count) {
   typedef uint64_t Vector __attribute__((vector_size(16)));
-  Vector lane[8] = {};
-  for (size_t i = 0; i + 16 <= count; i += 16) {
-    for (size_t j = 0; j < 8; ++j) lane[j] += *reinterpret_cast<const Vector*>(words + i + 2 * j);
+  const size_t length = count / kStreams / 8 * 8;
+  Vector lane[kStreams][4] = {};
+  for (size_t i = 0; i < length; i += 8) {
+#pragma GCC unroll 8
+    for (size_t s = 0; s < kStreams; ++s) {
+#pragma GCC unroll 4
+      for (size_t j = 0; j < 4; ++j) lane[s][j] += *reinterpret_cast<const Vector*>(words + s * length + i + 2 * j);
+    }
   }
   Vector sum = {};
-  for (const Vector& value : lane) sum += value;
+  for (const auto& stream : lane) sum += stream[0] + stream[1] + stream[2] + stream[3];
   return sum[0] + sum[1];
+}
+
+uint64_t sum_streams(const uint64_t* words, size_t count, size_t streams) {
+  switch (streams) {
+    case 1:
+      return sum_words<1>(words, count);
+    case 2:
+      return sum_words<2>(words, count);
+    case 4:
+      return sum_words<4>(words, count);
+    default:
+      return sum_words<8>(words, count);
+  }
 }
 
 // Page-aligned words on huge pages where the system grants them.
@@ -87,17 +107,6 @@ std::span<uint64_t> map_words(size_t count) {
   const std::span words(static_cast<uint64_t*>(memory), count);
   std::fill(words.begin(), words.end(), 1);
   return words;
-}
-
-// The same over `streams` places at once: one core gets more out of memory with a few streams than with one.
-uint64_t sum_streams(const uint64_t* words, size_t count, size_t streams) {
-  constexpr size_t kPiece = 512;
-  const size_t length = count / streams / kPiece * kPiece;
-  uint64_t sum = 0;
-  for (size_t i = 0; i < length; i += kPiece) {
-    for (size_t s = 0; s < streams; ++s) sum += sum_words(words + s * length + i, kPiece);
-  }
-  return sum;
 }
 
 // GB/s of reading `bytes` of memory with pinned threads, each its own part. Threads are fresh, so the caller stays

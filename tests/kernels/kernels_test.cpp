@@ -1,0 +1,347 @@
+// Every kernel of every instruction set this machine has, against plain FP64 loops with a tolerance computed from the
+// data, and against itself bit by bit.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/panels.h"
+#include "kernels/reference/reference.h"
+
+using namespace expert::kernels;
+
+namespace {
+
+constexpr float kEps = std::numeric_limits<float>::epsilon();
+
+std::vector<const CpuKernels*> all_kernels() {
+  std::vector<const CpuKernels*> all;
+  for (const CpuKernels* const* k = available_kernels(); *k != nullptr; ++k) all.push_back(*k);
+  return all;
+}
+
+std::vector<float> random_floats(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+struct Packed {
+  std::vector<unsigned char> panels;
+  std::vector<float> values;  // what the panels hold, row-major
+};
+
+Packed pack(const std::vector<float>& w, int64_t outputs, int64_t inputs, Storage storage) {
+  Packed packed{
+      std::vector<unsigned char>(static_cast<size_t>(panel_count(outputs) * panel_bytes(storage, inputs)), 0xFF), w};
+  pack_panels(Source::f32, w.data(), outputs, inputs, storage, packed.panels.data());
+  if (storage == Storage::bf16) {
+    for (float& value : packed.values) value = float_from_bf16(bf16_from_float(value));
+  }
+  return packed;
+}
+
+bool same_bits(const float* a, const float* b, size_t count) { return std::memcmp(a, b, count * sizeof(float)) == 0; }
+
+std::vector<float> scratch() { return std::vector<float>(static_cast<size_t>(kGemmScratch)); }
+
+GemmArgs gemm_args(const Packed& w, int64_t outputs, int64_t inputs, const std::vector<float>& x, int64_t rows,
+                   std::vector<float>& y, float* work) {
+  GemmArgs args{};
+  args.panels = w.panels.data();
+  args.outputs = outputs;
+  args.inputs = inputs;
+  args.panel_end = panel_count(outputs);
+  args.x = x.data();
+  args.x_stride = inputs;
+  args.rows = rows;
+  args.y = y.data();
+  args.y_stride = outputs;
+  args.scale = 1.0F;
+  args.scratch = work;
+  return args;
+}
+
+}  // namespace
+
+TEST_CASE("BF16 rounds to nearest even, keeps infinities and NaN") {
+  CHECK(bf16_from_float(1.0F) == 0x3F80);
+  CHECK(bf16_from_float(float_from_bits(0x3F808000)) == 0x3F80);  // tie, even below
+  CHECK(bf16_from_float(float_from_bits(0x3F818000)) == 0x3F82);  // tie, even above
+  CHECK(bf16_from_float(float_from_bits(0x3F808001)) == 0x3F81);
+  CHECK(bf16_from_float(-0.0F) == 0x8000);
+  CHECK(bf16_from_float(INFINITY) == 0x7F80);
+  CHECK(bf16_from_float(std::numeric_limits<float>::max()) == 0x7F80);
+  CHECK(std::isnan(float_from_bf16(bf16_from_float(float_from_bits(0x7F800001)))));  // its payload lies in the cut half
+  CHECK(std::isnan(float_from_bf16(bf16_from_float(float_from_bits(0xFFFFFFFF)))));
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const float value = float_from_bf16(static_cast<uint16_t>(bits));
+    if (!std::isnan(value)) REQUIRE(bf16_from_float(value) == bits);
+  }
+}
+
+TEST_CASE("all F16 values convert exactly") {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const int exponent = static_cast<int>((bits >> 10) & 31U);
+    const auto mantissa = static_cast<double>(bits & 1023U);
+    const double sign = (bits & 0x8000U) != 0 ? -1.0 : 1.0;
+    const float value = float_from_f16(static_cast<uint16_t>(bits));
+    if (exponent == 31) {
+      REQUIRE((mantissa == 0 ? std::isinf(value) : std::isnan(value)));
+      REQUIRE(std::signbit(value) == (sign < 0));
+      continue;
+    }
+    const double expected = exponent == 0 ? mantissa * 0x1p-24 : (1 + mantissa / 1024) * std::exp2(exponent - 15);
+    REQUIRE(static_cast<double>(value) == sign * expected);
+    REQUIRE(std::signbit(value) == (sign < 0));
+  }
+}
+
+TEST_CASE("packing and reading back rows gives the values, the padding is zero") {
+  for (const auto& [rows, inputs] :
+       {std::pair<int64_t, int64_t>{1, 1}, {16, 2}, {17, 3}, {33, 255}, {5, 256}, {20, 257}, {16, 700}}) {
+    const std::vector<float> w = random_floats(rows * inputs, 3);
+    std::vector<uint16_t> half(w.size());  // F16 source: random bits without infinities and NaN
+    std::vector<uint16_t> bf16(w.size());
+    std::mt19937 random(9);
+    for (size_t i = 0; i < w.size(); ++i) {
+      half[i] = static_cast<uint16_t>(random() & 0xBBFFU);
+      bf16[i] = bf16_from_float(w[i]);
+    }
+    for (const Storage storage : {Storage::f32, Storage::bf16}) {
+      std::vector<unsigned char> panels(static_cast<size_t>(panel_count(rows) * panel_bytes(storage, inputs)), 0xFF);
+      std::vector<float> row(static_cast<size_t>(inputs));
+      const auto check = [&](Source type, const void* source, const auto& value) {
+        std::fill(panels.begin(), panels.end(), static_cast<unsigned char>(0xFF));
+        pack_panels(type, source, rows, inputs, storage, panels.data());
+        for (int64_t r = 0; r < panel_count(rows) * kPanelRows; ++r) {
+          all_kernels()[0]->unpack_row(storage, panels.data(), inputs, r, row.data());
+          for (int64_t k = 0; k < inputs; ++k) {
+            float expected = r < rows ? value(static_cast<size_t>(r * inputs + k)) : 0.0F;
+            if (storage == Storage::bf16) expected = float_from_bf16(bf16_from_float(expected));
+            REQUIRE(row[static_cast<size_t>(k)] == expected);
+          }
+        }
+      };
+      check(Source::f32, w.data(), [&](size_t i) { return w[i]; });
+      check(Source::f16, half.data(), [&](size_t i) { return float_from_f16(half[i]); });
+      check(Source::bf16, bf16.data(), [&](size_t i) { return float_from_bf16(bf16[i]); });
+    }
+  }
+}
+
+TEST_CASE("exp is within 2 ulp, and right at its ends") {
+  for (const CpuKernels* k : all_kernels()) {
+    std::vector<float> x;
+    for (float v = -87.0F; v < 88.7F; v += 0.00731F) x.push_back(v);
+    for (float v = 1e-30F; v < 1.0F; v *= 1.7F) x.insert(x.end(), {v, -v});
+    std::vector<float> y(x.size());
+    k->exp(x.data(), static_cast<int64_t>(x.size()), y.data());
+    double worst = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double truth = std::exp(static_cast<double>(x[i]));
+      const float near = static_cast<float>(truth);
+      const double ulp = static_cast<double>(std::nextafter(near, INFINITY)) - static_cast<double>(near);
+      worst = std::max(worst, std::abs(static_cast<double>(y[i]) - truth) / ulp);
+    }
+    INFO(k->isa, ": ", worst, " ulp");
+    CHECK(worst < 2.0);
+    const float special[] = {0.0F, -0.0F, -INFINITY, INFINITY, 89.5F, -104.5F, NAN, -100.0F};
+    float out[8];
+    k->exp(special, 8, out);
+    CHECK(out[0] == 1.0F);
+    CHECK(out[1] == 1.0F);
+    CHECK(out[2] == 0.0F);
+    CHECK(out[3] == INFINITY);
+    CHECK(out[4] == INFINITY);
+    CHECK(out[5] == 0.0F);
+    CHECK(std::isnan(out[6]));
+    CHECK(out[7] == doctest::Approx(std::exp(-100.0)).epsilon(0.05));  // subnormal
+  }
+}
+
+TEST_CASE("gemm stays within the bound its data give, for every kernel path") {
+  uint32_t seed = 0;
+  for (const Storage storage : {Storage::f32, Storage::bf16}) {
+    for (const int64_t inputs : {1, 2, 3, 16, 511, 512, 513, 1030}) {
+      for (const int64_t outputs : {1, 15, 16, 64, 83}) {
+        const Packed w = pack(random_floats(outputs * inputs, ++seed), outputs, inputs, storage);
+        for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 19, 20, 21, 97, 100}) {
+          if (rows > 21 && inputs > 600) continue;
+          const std::vector<float> x = random_floats(rows * inputs, ++seed);
+          for (const CpuKernels* k : all_kernels()) {
+            std::vector<float> work = scratch();
+            std::vector<float> y(static_cast<size_t>(rows * outputs), NAN);
+            k->gemm(storage, gemm_args(w, outputs, inputs, x, rows, y, work.data()));
+            for (int64_t r = 0; r < rows; ++r) {
+              for (int64_t n = 0; n < outputs; ++n) {
+                double sum = 0;
+                double magnitude = 0;
+                for (int64_t i = 0; i < inputs; ++i) {
+                  const double product = static_cast<double>(x[static_cast<size_t>(r * inputs + i)]) *
+                                         static_cast<double>(w.values[static_cast<size_t>(n * inputs + i)]);
+                  sum += product;
+                  magnitude += std::abs(product);
+                }
+                // The classical bound is inputs * eps * sum |x w|; errors of random sign stay far below it.
+                const double bound =
+                    magnitude * static_cast<double>(kEps) * (2 + std::sqrt(static_cast<double>(inputs)));
+                const double error = std::abs(static_cast<double>(y[static_cast<size_t>(r * outputs + n)]) - sum);
+                if (!(error <= bound)) {
+                  FAIL(std::string(k->isa), " ", rows, " x ", inputs, " -> ", outputs, " at ", r, ", ", n, ": error ",
+                       error, " > ", bound);
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("gemm gives a row the same bits alone, in a crowd, with scratch or without") {
+  for (const Storage storage : {Storage::f32, Storage::bf16}) {
+    const int64_t inputs = 777;
+    const int64_t outputs = 83;
+    const int64_t rows = 131;
+    const Packed w = pack(random_floats(outputs * inputs, 1), outputs, inputs, storage);
+    const std::vector<float> x = random_floats(rows * inputs, 2);
+    for (const CpuKernels* k : all_kernels()) {
+      std::vector<float> work = scratch();
+      std::vector<float> all(static_cast<size_t>(rows * outputs));
+      k->gemm(storage, gemm_args(w, outputs, inputs, x, rows, all, work.data()));
+      for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 19, 20, 25, 64, 131}) {
+        for (float* with : {work.data(), static_cast<float*>(nullptr)}) {
+          const int64_t first = (rows - count) / 2;
+          std::vector<float> some(static_cast<size_t>(count * outputs));
+          GemmArgs args = gemm_args(w, outputs, inputs, x, count, some, with);
+          args.x += first * inputs;
+          k->gemm(storage, args);
+          INFO(k->isa, " rows ", count);
+          CHECK(same_bits(some.data(), all.data() + first * outputs, some.size()));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("gemm writes its panels only, scales, and adds where told") {
+  const int64_t inputs = 40;
+  const int64_t outputs = 60;
+  for (const Storage storage : {Storage::f32, Storage::bf16}) {
+    const Packed w = pack(random_floats(outputs * inputs, 1), outputs, inputs, storage);
+    for (const int64_t rows : {1, 2, 3, 9, 24}) {
+      const std::vector<float> x = random_floats(rows * inputs, 2);
+      for (const CpuKernels* k : all_kernels()) {
+        std::vector<float> work = scratch();
+        std::vector<float> plain(static_cast<size_t>(rows * outputs));
+        k->gemm(storage, gemm_args(w, outputs, inputs, x, rows, plain, work.data()));
+        std::vector<float> y(plain.size(), 7.0F);
+        GemmArgs args = gemm_args(w, outputs, inputs, x, rows, y, work.data());
+        args.panel_begin = 1;
+        args.panel_end = 3;
+        args.scale = -2.0F;
+        args.accumulate = true;
+        k->gemm(storage, args);
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t n = 0; n < outputs; ++n) {
+            const auto i = static_cast<size_t>(r * outputs + n);
+            REQUIRE(y[i] == (n >= 16 && n < 48 ? 7.0F + -2.0F * plain[i] : 7.0F));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("an input beyond the last does not matter, also where BF16 pairs it") {
+  for (const CpuKernels* k : all_kernels()) {
+    const int64_t inputs = 5;
+    const Packed w = pack(random_floats(16 * inputs, 1), 16, inputs, Storage::bf16);
+    for (const int64_t rows : {1, 4, 30}) {
+      std::vector<float> x = random_floats(rows * (inputs + 1), 2);
+      for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * (inputs + 1) + inputs)] = NAN;
+      std::vector<float> work = scratch();
+      std::vector<float> y(static_cast<size_t>(rows * 16));
+      GemmArgs args = gemm_args(w, 16, inputs, x, rows, y, work.data());
+      args.x_stride = inputs + 1;
+      k->gemm(Storage::bf16, args);
+      for (const float value : y) CHECK(std::isfinite(value));
+    }
+  }
+}
+
+TEST_CASE("norm, rotation and swiglu equal the reference") {
+  for (const CpuKernels* k : all_kernels()) {
+    for (const int64_t cols : {1, 3, 16, 31, 64, 80, 1000, 1024}) {
+      const std::vector<float> x = random_floats(3 * cols, 4);
+      const std::vector<float> weight = random_floats(cols, 5);
+      std::vector<float> out(x.size());
+      std::vector<float> truth(x.size());
+      k->rms_norm(x.data(), weight.data(), 1e-6F, 3, cols, out.data());
+      reference::rms_norm(x.data(), weight.data(), 1e-6F, 3, cols, truth.data());
+      for (size_t i = 0; i < x.size(); ++i) CHECK(std::abs(out[i] - truth[i]) <= 8 * kEps * std::abs(truth[i]));
+      std::vector<float> alone(static_cast<size_t>(cols));
+      k->rms_norm(x.data() + 2 * cols, weight.data(), 1e-6F, 1, cols, alone.data());
+      CHECK(same_bits(alone.data(), out.data() + 2 * cols, alone.size()));
+
+      const std::vector<float> up = random_floats(3 * cols, 6);
+      std::vector<float> gate = random_floats(3 * cols, 7);
+      gate[0] = -200.0F;
+      k->swiglu(gate.data(), up.data(), 3 * cols, out.data());
+      reference::swiglu(gate.data(), up.data(), 3 * cols, truth.data());
+      for (size_t i = 0; i < x.size(); ++i)
+        CHECK(std::abs(out[i] - truth[i]) <= 8 * kEps * std::abs(truth[i]) + 1e-30F);
+      k->swiglu(gate.data() + 1, up.data() + 1, 3 * cols - 1, truth.data());  // the same elements elsewhere
+      CHECK(same_bits(truth.data(), out.data() + 1, out.size() - 1));
+
+      if (cols % 2 != 0) continue;
+      for (const int64_t half : {cols / 2, cols / 4}) {
+        std::vector<float> angles = random_floats(half, 8);
+        std::vector<float> cos(angles.size() + 1);
+        std::vector<float> sin(angles.size() + 1);
+        for (size_t i = 0; i < angles.size(); ++i) {
+          cos[i] = std::cos(angles[i]);
+          sin[i] = std::sin(angles[i]);
+        }
+        std::vector<float> turned = x;
+        truth = x;
+        NormRopeArgs args{};
+        args.x = turned.data();
+        args.heads = 3;
+        args.head_dim = cols;
+        args.norm = weight.data();
+        args.eps = 1e-6F;
+        args.cos = cos.data();
+        args.sin = sin.data();
+        args.half = half;
+        k->norm_rope(args);
+        reference::rms_norm(truth.data(), weight.data(), 1e-6F, 3, cols, truth.data());
+        float most = 0;
+        for (const float value : truth) most = std::max(most, std::abs(value));
+        for (int64_t h = 0; h < 3; ++h) reference::rotate(truth.data() + h * cols, cos.data(), sin.data(), half);
+        for (size_t i = 0; i < x.size(); ++i) CHECK(std::abs(turned[i] - truth[i]) <= 16 * kEps * most);
+      }
+    }
+  }
+}
+
+TEST_CASE("tables are found by name, the best first") {
+  const std::vector<const CpuKernels*> all = all_kernels();
+  REQUIRE(!all.empty());
+  CHECK(best_kernels() == all[0]);
+  for (const CpuKernels* k : all) CHECK(find_kernels(k->isa) == k);
+  CHECK(find_kernels("sse9") == nullptr);
+  CHECK(find_kernels("") == nullptr);
+}
