@@ -25,8 +25,9 @@ struct EngineOptions {
   Json rope_scaling;            // null: the configuration's own
   int threads = 0;
   uint64_t memory_limit = 0;    // bytes for weights + experts + KV; 0: no limit of our own
-  int32_t max_queue = 256;
-  int32_t max_batch = 16;
+  int32_t max_queue = 256;      // requests that wait or run; one more is refused
+  int32_t max_batch = 16;       // requests that run at once
+  int32_t stream_queue = 1024;  // chunks a stream holds for a reader who falls behind; one more ends the request
   std::filesystem::path home;   // empty: $EXPERT_HOME, else ~/.expert
   bool use_weight_cache = true;
   std::function<void(double fraction)> progress;  // loading, 0…1, on the calling thread

@@ -48,7 +48,7 @@ void StepLoop::submit(std::unique_ptr<Sequence> sequence) {
   {
     const std::lock_guard lock(mutex_);
     if (closing_) fail(ErrorCode::closed, "the engine was closed");
-    if (unfinished_ >= int64_t{options_.max_batch} + options_.max_queue) {
+    if (unfinished_ >= options_.max_queue) {
       throw Error(ErrorCode::out_of_memory,
                   fmt::format("queue full: {} requests are running or waiting", unfinished_),
                   "wait for requests to end, or raise max_queue");

@@ -21,7 +21,7 @@ struct StepLoopOptions {
   int32_t kv_blocks = 0;
   DType kv_dtype = DType::f32;
   int32_t max_batch = 16;
-  int32_t max_queue = 256;  // unfinished sequences beyond max_batch
+  int32_t max_queue = 256;  // sequences that wait or run
 };
 
 struct StepStats {

@@ -1,0 +1,393 @@
+#include "engine/engine.h"
+
+#if defined(__linux__)
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <stop_token>
+#include <thread>
+
+#include "core/log.h"
+#include "engine/assembly.h"
+#include "engine/base_model.h"
+#include "engine/evaluation_task.h"
+#include "engine/fork_guard.h"
+#include "engine/memory_budget.h"
+#include "engine/preparation.h"
+#include "engine/step_loop.h"
+#include "io/file.h"
+#include "io/json.h"
+
+namespace expert {
+namespace {
+
+namespace fs = std::filesystem;
+
+WeightChoice weight_choice(const std::string& name) {
+  if (name.empty() || name == "auto") return WeightChoice::automatic;
+  if (name == "f32") return WeightChoice::f32;
+  if (name == "bf16") return WeightChoice::bf16;
+  const bool planned = name == "int8" || name == "int4";
+  throw Error(planned ? ErrorCode::unsupported : ErrorCode::invalid_request,
+              fmt::format("weights \"{}\" {}", name, planned ? "are not supported yet" : "are unknown"),
+              "use auto, f32 or bf16");
+}
+
+DType kv_dtype(const std::string& name, WeightFormat weights) {
+  if (name.empty() || name == "auto") return weights == WeightFormat::bf16 ? DType::bf16 : DType::f32;
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  const bool planned = name == "int8";
+  throw Error(planned ? ErrorCode::unsupported : ErrorCode::invalid_request,
+              fmt::format("a KV cache in \"{}\" is {}", name, planned ? "not supported yet" : "unknown"),
+              "use auto, f32 or bf16");
+}
+
+void check_options(const EngineOptions& options) {
+  const auto check = [](int64_t value, int64_t least, const char* name) {
+    if (value < least) fail(ErrorCode::invalid_request, "{} is {}, must be {} or more", name, value, least);
+  };
+  check(options.context_size, 0, "context_size");
+  check(options.threads, 0, "threads");
+  check(options.max_queue, 1, "max_queue");
+  check(options.max_batch, 1, "max_batch");
+  check(options.stream_queue, 1, "stream_queue");
+  static_cast<void>(weight_choice(options.weights));
+  static_cast<void>(kv_dtype(options.kv, WeightFormat::f32));
+}
+
+// Without a home directory there is nothing installed, which is no reason not to run.
+std::optional<Store> open_store(const fs::path& home) {
+  if (!home.empty()) return Store(home.string());
+  try {
+    return Store(default_home());
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+uint64_t kv_block_bytes(const Model& model, DType dtype) {
+  const KvShape shape = model.kv_shape(1, dtype);
+  return uint64_t{2} * static_cast<uint64_t>(shape.layers) * static_cast<uint64_t>(shape.kv_heads) *
+         static_cast<uint64_t>(shape.head_dim) * kKvBlockTokens * size_of(dtype);
+}
+
+// One full context, or a quarter of the free memory, or what memory_limit leaves: whichever is least.
+int32_t kv_blocks(const Model& model, DType dtype, uint64_t memory_limit) {
+  const auto full = static_cast<uint64_t>(KvAllocator::blocks_for(model.context_size()));
+  uint64_t budget = free_memory() / 4;
+  if (memory_limit != 0) {
+    const uint64_t weights = model.weight_bytes();
+    budget = std::min(budget, memory_limit > weights ? memory_limit - weights : 0);
+  }
+  const uint64_t blocks = std::min(full, budget / kv_block_bytes(model, dtype));
+  if (blocks == 0) {
+    throw Error(ErrorCode::out_of_memory,
+                fmt::format("no memory is left for a KV cache: weights take {} bytes, a block of {} positions {} bytes",
+                            model.weight_bytes(), kKvBlockTokens, kv_block_bytes(model, dtype)),
+                "raise memory_limit, or use a smaller model");
+  }
+  return static_cast<int32_t>(blocks);
+}
+
+// On a thread of its own, behind everything else: it only saves time at the next start.
+void write_cache(const Model& model, const std::stop_token& stop) noexcept {
+#if defined(__linux__)
+  static_cast<void>(setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), 19));
+#endif
+  try {
+    model.write_weight_cache(stop);
+  } catch (const std::exception& error) {
+    log(LogLevel::warning, fmt::format("the weight cache was not written: {}", error.what()));
+  }
+}
+
+class EngineImpl final : public Engine {
+ public:
+  explicit EngineImpl(EngineParts parts);
+  ~EngineImpl() override;
+
+  std::shared_ptr<const LoadedExpert> load_expert(const std::string& source) override {
+    return open_core().registry->load(source);
+  }
+  void unload(const std::shared_ptr<const LoadedExpert>& handle) override { open_core().registry->unload(handle); }
+  std::vector<std::shared_ptr<const LoadedExpert>> experts() const override { return open_core().registry->loaded(); }
+
+  std::shared_ptr<Generation> submit(Request request) override;
+  Json route(const Request& request) const override { return open_core().preparation->route(request); }
+
+  std::vector<int32_t> tokenize(std::string_view text, bool special_in_text, bool add_special) const override {
+    return open_core().parts.tokenizer->encode(text, {special_in_text, add_special});
+  }
+  std::string detokenize(std::span<const int32_t> ids, bool skip_special) const override {
+    return open_core().parts.tokenizer->decode(ids, skip_special);
+  }
+  std::string apply_chat_template(const Json& messages, const Json& tools, bool add_generation_prompt,
+                                  const Json& variables) const override;
+  int32_t vocab_size() const noexcept override { return core_->parts.model->config().vocab_size; }
+  int32_t hidden_size() const noexcept override { return core_->parts.model->config().hidden_size; }
+  std::vector<float> logits(std::span<const int32_t> ids, std::span<const ExpertUse> experts) override;
+  std::vector<float> embed(std::string_view text, const std::string& pooling, bool normalize,
+                           std::span<const ExpertUse> experts) override;
+
+  Json info() const override;
+  Json stats() const override;
+  void close(bool drain) override;
+
+ private:
+  // Everything that has threads or locks; a child process after fork() leaves it alone.
+  struct Core {
+    EngineParts parts;
+    std::shared_ptr<ExpertRegistry> registry;
+    std::unique_ptr<Preparation> preparation;
+    std::shared_ptr<Counters> counters = std::make_shared<Counters>();
+    std::unique_ptr<StepLoop> loop;
+    std::jthread cache_writer;
+    std::atomic<bool> closed{false};
+  };
+
+  Core& open_core() const;
+  std::vector<float> evaluate(std::vector<int32_t> ids, std::span<const ExpertUse> experts, Sequence::Output output,
+                              Sequence::Rows rows, int32_t width);
+
+  ForkGuard fork_guard_;
+  std::unique_ptr<Core> core_;
+};
+
+EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
+  Core& core = *core_;
+  core.parts = std::move(parts);
+  const EngineParts& own = core.parts;
+  const uint64_t kv_bytes = static_cast<uint64_t>(own.loop.kv_blocks) * kv_block_bytes(*own.model, own.loop.kv_dtype);
+
+  RegistryOptions registry;
+  registry.backend = own.backend;
+  registry.model = own.model;
+  registry.model_directory = own.base.directory;
+  registry.base_names = own.base.names;
+  registry.bundled_experts = own.base.experts;
+  registry.store = own.store;
+  if (own.memory_limit != 0) {
+    const uint64_t taken = own.model->weight_bytes() + kv_bytes;
+    registry.memory_limit = std::max<uint64_t>(own.memory_limit - std::min(own.memory_limit, taken), 1);
+  }
+  core.registry = std::make_shared<ExpertRegistry>(std::move(registry));
+
+  Preparation::Parts preparation;
+  preparation.model = own.model;
+  preparation.tokenizer = own.tokenizer;
+  preparation.chat_template = own.chat_template;
+  preparation.registry = core.registry;
+  preparation.generation_config = own.generation_config;
+  preparation.kv_positions = int64_t{own.loop.kv_blocks} * kKvBlockTokens;
+  core.preparation = std::make_unique<Preparation>(std::move(preparation));
+
+  core.loop = std::make_unique<StepLoop>(own.backend, own.model, own.loop);
+  if (own.write_weight_cache) {
+    core.cache_writer = std::jthread([model = own.model](const std::stop_token& stop) { write_cache(*model, stop); });
+  }
+}
+
+EngineImpl::~EngineImpl() {
+  if (fork_guard_.inherited()) {
+    static_cast<void>(core_.release());
+    return;
+  }
+  close(false);
+}
+
+EngineImpl::Core& EngineImpl::open_core() const {
+  fork_guard_.check();
+  if (core_->closed.load()) fail(ErrorCode::closed, "the engine was closed");
+  return *core_;
+}
+
+std::shared_ptr<Generation> EngineImpl::submit(Request request) {
+  const Clock::time_point submitted = Clock::now();
+  Core& core = open_core();
+  PreparedRequest prepared = core.preparation->prepare(request);
+  auto stream = std::make_shared<Stream>(static_cast<size_t>(core.parts.stream_queue));
+  core.loop->submit(std::make_unique<GenerationTask>(std::move(prepared), core.parts.tokenizer, stream, core.counters,
+                                                     submitted));
+  ++core.counters->requests;
+  return make_generation(std::move(stream));
+}
+
+std::string EngineImpl::apply_chat_template(const Json& messages, const Json& tools, bool add_generation_prompt,
+                                            const Json& variables) const {
+  const auto& chat_template = open_core().parts.chat_template;
+  if (chat_template == nullptr) fail(ErrorCode::invalid_request, "the model has no chat template");
+  ChatTemplate::Options options;
+  options.tools = tools;
+  options.add_generation_prompt = add_generation_prompt;
+  options.variables = variables;
+  return chat_template->render(messages, options);
+}
+
+std::vector<float> EngineImpl::evaluate(std::vector<int32_t> ids, std::span<const ExpertUse> experts,
+                                        Sequence::Output output, Sequence::Rows rows, int32_t width) {
+  Core& core = open_core();
+  core.preparation->check_tokens(ids);
+  const Composition composition = core.preparation->compose_uses(experts);
+  auto task = std::make_unique<EvaluationTask>(std::move(ids), composition.adapters, composition.pins(), output, rows,
+                                               width);
+  auto result = task->result();
+  core.loop->submit(std::move(task));
+  return result.get();
+}
+
+std::vector<float> EngineImpl::logits(std::span<const int32_t> ids, std::span<const ExpertUse> experts) {
+  return evaluate({ids.begin(), ids.end()}, experts, Sequence::Output::logits, Sequence::Rows::all,
+                  open_core().parts.model->config().vocab_size);
+}
+
+std::vector<float> EngineImpl::embed(std::string_view text, const std::string& pooling, bool normalize,
+                                     std::span<const ExpertUse> experts) {
+  if (pooling != "last" && pooling != "mean") {
+    fail(ErrorCode::invalid_request, "pooling is \"{}\", must be \"last\" or \"mean\"", pooling);
+  }
+  Core& core = open_core();
+  std::vector<int32_t> ids = core.parts.tokenizer->encode(text, {/*special_in_text=*/true, /*add_post_processor=*/true});
+  if (ids.empty()) fail(ErrorCode::invalid_request, "the text is empty");
+  const auto width = static_cast<size_t>(core.parts.model->config().hidden_size);
+  const auto rows = pooling == "mean" ? Sequence::Rows::all : Sequence::Rows::last;
+  const std::vector<float> states =
+      evaluate(std::move(ids), experts, Sequence::Output::hidden, rows, static_cast<int32_t>(width));
+
+  std::vector<double> sum(width, 0.0);
+  for (size_t i = 0; i < states.size(); ++i) sum[i % width] += static_cast<double>(states[i]);
+  double scale = static_cast<double>(width) / static_cast<double>(states.size());
+  if (normalize) {
+    double squares = 0;
+    for (const double value : sum) squares += value * value;
+    scale = squares > 0 ? 1.0 / std::sqrt(squares) : 0.0;
+  }
+  std::vector<float> pooled(width);
+  for (size_t i = 0; i < width; ++i) pooled[i] = static_cast<float>(sum[i] * scale);
+  return pooled;
+}
+
+Json EngineImpl::info() const {
+  const Core& core = open_core();
+  const EngineParts& parts = core.parts;
+  const ModelConfig& config = parts.model->config();
+  const BackendInfo& backend = parts.backend->info();
+  Json warnings = config.warnings;
+  const int64_t positions = core.loop->kv_positions();
+  if (positions < parts.model->context_size()) {
+    warnings.push_back(fmt::format("the KV cache holds {} of the context's {} positions", positions,
+                                   parts.model->context_size()));
+  }
+  return {{"model", parts.base.names.empty() ? "" : parts.base.names.front()},
+          {"path", parts.base.directory.string()},
+          {"architecture", config.architecture},
+          {"vocab_size", config.vocab_size},
+          {"hidden_size", config.hidden_size},
+          {"layers", config.layers},
+          {"fingerprint", nullptr},
+          {"weights", name_of(parts.model->weight_format())},
+          {"weight_cache", parts.model->loaded_from_cache()},
+          {"kv", parts.loop.kv_dtype == DType::bf16 ? "bf16" : "f32"},
+          {"device", backend.device},
+          {"isa", backend.isa},
+          {"threads", backend.threads},
+          {"context_size", parts.model->context_size()},
+          {"chat_template", parts.chat_template != nullptr},
+          {"warnings", std::move(warnings)}};
+}
+
+Json EngineImpl::stats() const {
+  const Core& core = open_core();
+  const StepStats steps = core.loop->stats();
+  const Counters& counters = *core.counters;
+  Json finished;
+  for (const FinishReason reason : {FinishReason::stop, FinishReason::length, FinishReason::timeout,
+                                    FinishReason::cancelled, FinishReason::error}) {
+    finished[name_of(reason)] = counters.finished[static_cast<size_t>(reason)].load();
+  }
+  const uint64_t weights = core.parts.model->weight_bytes();
+  const uint64_t experts = core.registry->bytes();
+  return {{"requests",
+           {{"submitted", counters.requests.load()},
+            {"running", steps.running},
+            {"waiting", steps.waiting},
+            {"finished", std::move(finished)}}},
+          {"tokens", {{"prompt", counters.prompt_tokens.load()}, {"completion", counters.completion_tokens.load()}}},
+          {"steps", {{"count", steps.steps}, {"failed", steps.failed_steps}, {"rows", steps.rows}}},
+          {"kv",
+           {{"blocks_total", steps.kv_blocks_total},
+            {"blocks_used", steps.kv_blocks_used},
+            {"block_tokens", kKvBlockTokens},
+            {"bytes", steps.kv_bytes}}},
+          {"memory",
+           {{"weights_bytes", weights},
+            {"experts_bytes", experts},
+            {"kv_bytes", steps.kv_bytes},
+            {"total_bytes", weights + experts + steps.kv_bytes},
+            {"limit_bytes", core.parts.memory_limit}}},
+          {"experts", {{"loaded", core.registry->loaded().size()}, {"in_memory", core.registry->in_memory()}}},
+          {"bytes_per_token", core.parts.model->bytes_per_token()},
+          {"load_ms", core.parts.load_ms}};
+}
+
+void EngineImpl::close(bool drain) {
+  fork_guard_.check();
+  core_->closed.store(true);
+  core_->cache_writer.request_stop();
+  core_->loop->close(drain);
+}
+
+}  // namespace
+
+std::shared_ptr<Engine> assemble_engine(EngineParts parts) { return std::make_shared<EngineImpl>(std::move(parts)); }
+
+std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
+  const Clock::time_point started = Clock::now();
+  check_options(options);
+  EngineParts parts;
+  parts.store = open_store(options.home);
+  parts.base = locate_base(options.base_model, parts.store ? &*parts.store : nullptr);
+
+  BackendOptions backend;
+  backend.device = options.device;
+  const char* device = std::getenv("EXPERT_DEVICE");
+  if (backend.device.empty() || backend.device == "auto") backend.device = device != nullptr ? device : "auto";
+  backend.threads = options.threads;
+  parts.backend = make_backend(backend);
+
+  ModelOptions model;
+  model.weights = weight_choice(options.weights);
+  model.rope_scaling = options.rope_scaling;
+  model.context_size = options.context_size;
+  model.progress = options.progress;
+  if (options.use_weight_cache && parts.store) model.cache_dir = parts.store->cache_directory();
+  parts.model = Model::load(parts.base.directory, *parts.backend, model);
+  parts.tokenizer = Tokenizer::load(parts.base.directory);
+  parts.chat_template = ChatTemplate::load(parts.base.directory);
+  const std::string generation_config = (parts.base.directory / "generation_config.json").string();
+  if (file_exists(generation_config)) {
+    parts.generation_config = generation_config_options(read_json_file(generation_config));
+  }
+
+  parts.memory_limit = options.memory_limit;
+  if (options.memory_limit != 0 && parts.model->weight_bytes() > options.memory_limit) {
+    fail(ErrorCode::out_of_memory, "the weights take {} bytes, memory_limit is {}", parts.model->weight_bytes(),
+         options.memory_limit);
+  }
+  parts.loop.kv_dtype = kv_dtype(options.kv, parts.model->weight_format());
+  parts.loop.kv_blocks = kv_blocks(*parts.model, parts.loop.kv_dtype, options.memory_limit);
+  parts.loop.max_batch = options.max_batch;
+  parts.loop.max_queue = options.max_queue;
+  parts.stream_queue = options.stream_queue;
+  parts.write_weight_cache = options.use_weight_cache;
+  parts.load_ms = std::chrono::duration<double, std::milli>(Clock::now() - started).count();
+  return assemble_engine(std::move(parts));
+}
+
+}  // namespace expert

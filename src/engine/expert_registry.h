@@ -1,0 +1,100 @@
+// The experts of one engine: loaded by their user, or on demand for a request and then kept while there is room.
+// Thread-safe; loading runs on the caller's thread, beside the engine's.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "adapters/adapter.h"
+#include "engine/engine.h"
+#include "models/model.h"
+#include "packages/package.h"
+#include "packages/store.h"
+#include "router/router.h"
+
+namespace expert {
+
+// One expert in memory. Immutable; requests hold it while they run.
+struct ExpertData {
+  std::shared_ptr<Backend> backend;  // outlives the adapter's memory
+  std::shared_ptr<const Adapter> adapter;
+  std::string name;
+  std::string version;
+  std::vector<std::string> kinds;
+  std::optional<Manifest> manifest;
+  Json manifest_json;           // null without one
+  std::string prompt_template;  // of the manifest's entry for this base; may be empty
+  std::vector<std::string> warnings;
+  std::string key;  // content hash and name
+};
+using ExpertPtr = std::shared_ptr<const ExpertData>;
+
+struct RegistryOptions {
+  std::shared_ptr<Backend> backend;
+  std::shared_ptr<const Model> model;
+  std::filesystem::path model_directory;
+  std::vector<std::string> base_names;
+  std::filesystem::path bundled_experts;  // empty: none
+  std::optional<Store> store;
+  uint64_t memory_limit = 0;  // for experts; 0: none
+};
+
+class ExpertRegistry {
+ public:
+  explicit ExpertRegistry(RegistryOptions options);
+
+  // `source` as in Engine::load_expert.
+  std::shared_ptr<const LoadedExpert> load(const std::string& source);
+  void unload(const std::shared_ptr<const LoadedExpert>& handle);
+  std::vector<std::shared_ptr<const LoadedExpert>> loaded() const;
+
+  // What a request names: a handle, a name (loaded: the latest first; installed; bundled) or a path. Throws
+  // invalid_request (unknown), closed (unloaded), and what loading throws.
+  ExpertPtr resolve(const ExpertUse& use);
+
+  // Whatever the router may choose from: loaded, installed and bundled experts that fit the base and say what they are
+  // for. One per name, the one resolve() would give.
+  std::vector<RouteCandidate> candidates() const;
+
+  uint64_t bytes() const;  // of all experts in memory
+  size_t in_memory() const;
+
+ private:
+  class Handle;
+  struct Bundled {
+    std::filesystem::path path;
+    Manifest manifest;
+  };
+
+  ExpertPtr find_loaded(const std::string& name) const;
+  ExpertPtr by_name(const std::string& name);
+  ExpertPtr from_source(const std::string& source);
+  ExpertPtr from_path(const std::string& path);
+  ExpertPtr from_package(Package package);
+  ExpertPtr known(const std::string& key) const;
+  void keep(const ExpertPtr& expert);
+  void make_room(uint64_t needed);
+  BaseMatch match_base(const Package& package) const;
+  void check_tokenizer(const Package& package, std::vector<std::string>& warnings) const;
+  const std::vector<Bundled>& bundled() const;
+  bool fits(const Manifest& manifest) const;
+
+  RegistryOptions options_;
+  std::mutex load_mutex_;  // one load at a time: equal bytes are packed once
+  mutable std::mutex mutex_;
+  std::vector<std::shared_ptr<Handle>> loaded_;                        // in order of loading
+  std::list<ExpertPtr> kept_;                                          // loaded on demand, used last first
+  std::map<std::string, std::weak_ptr<const ExpertData>> by_key_;      // everything in memory
+  std::map<std::string, std::string> key_of_path_;                     // file identity -> key
+  mutable std::once_flag bundled_once_;
+  mutable std::vector<Bundled> bundled_;
+};
+
+}  // namespace expert
