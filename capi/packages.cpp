@@ -85,18 +85,27 @@ std::optional<InstalledExpert> find_installed(const Store& store, const std::str
   return std::nullopt;
 }
 
+std::optional<Json> info_by_name(const Store& store, const std::string& name) {
+  if (const std::optional<InstalledExpert> installed = find_installed(store, name)) {
+    return info_of(store.open(*installed), to_json(*installed));
+  }
+  for (const Package& package : bundled_packages()) {
+    const bool called = package.name() == name || package.name() == "expert-" + name;
+    if (called) return info_of(package, to_json(package));
+  }
+  return std::nullopt;
+}
+
+// A name means the expert of that name, also where a file of that name lies about.
 Json info_of(const Store& store, const std::string& name_or_path) {
-  if (fs::exists(name_or_path)) {
+  const bool path = name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".expert");
+  if (const std::optional<Json> info = path ? std::nullopt : info_by_name(store, name_or_path)) return *info;
+  if (path || fs::exists(name_or_path)) {
     const Package package = Package::open(name_or_path);
     return info_of(package, to_json(package));
   }
-  const std::optional<InstalledExpert> installed = store.find(name_or_path);
-  if (!installed) {
-    throw Error(ErrorCode::invalid_request,
-                fmt::format("\"{}\" is neither an installed expert nor a file", name_or_path),
-                "expert-cli list shows the installed experts");
-  }
-  return info_of(Package::open(installed->path), to_json(*installed));
+  throw Error(ErrorCode::invalid_request, fmt::format("\"{}\" is neither a known expert nor a file", name_or_path),
+              "`expert-cli list --bundled` shows the known ones");
 }
 
 void clear(char** out_json) { require(out_json, "out_json") = nullptr; }

@@ -22,8 +22,8 @@ enum Exit : int {
 
 class Failure : public std::runtime_error {
  public:
-  Failure(int exit, std::string code, const std::string& message, std::string hint = {})
-      : std::runtime_error(message), exit(exit), code(std::move(code)), hint(std::move(hint)) {}
+  Failure(int exit_code, std::string name, const std::string& message, std::string advice = {})
+      : std::runtime_error(message), exit(exit_code), code(std::move(name)), hint(std::move(advice)) {}
   int exit;
   std::string code;  // "load": what programs branch on
   std::string hint;

@@ -1,0 +1,28 @@
+"""bench: the shape of its report and numbers that hang together (no number is judged here)."""
+
+
+def test_the_report(cli):
+    report = cli.json("bench", "--experts", "0,2", "--prompt-tokens", "16,64", "--decode-tokens", "8", "--repeat", "1",
+                      "--threads", "1", timeout=300)  # fmt: skip
+    assert report.keys() >= {"model", "weights", "isa", "threads", "bandwidth_gb_s", "rows", "swap_ms", "load_ms",
+                             "peak_memory_bytes"}  # fmt: skip
+    assert [row["experts"] for row in report["rows"]] == [0, 2]
+    for row in report["rows"]:
+        assert row["prefill_tokens_per_second"].keys() == {"16", "64"}
+        assert all(rate > 0 for rate in row["prefill_tokens_per_second"].values())
+        share = row["decode_tokens_per_second"] * row["bytes_per_token"] / (report["bandwidth_gb_s"] * 1e9)
+        assert abs(share - row["share_of_bandwidth"]) < 0.002
+    base, two = report["rows"]
+    assert two["bytes_per_token"] > base["bytes_per_token"] > 5_000_000
+    for kind in ("seen", "new"):
+        assert 0 <= report["swap_ms"][kind]["p50"] <= report["swap_ms"][kind]["p99"]
+    assert report["threads"] == 1 and report["peak_memory_bytes"] > 1_000_000
+
+
+def test_named_experts_and_bad_options(cli):
+    report = cli.json("bench", "--experts", "sql,jsonfmt", "--prompt-tokens", "16", "--decode-tokens", "4", "--repeat",
+                      "1", timeout=300)  # fmt: skip
+    assert [row["experts"] for row in report["rows"]] == [0, 2]
+    assert cli("bench", "--repeat", "0").returncode == 2
+    assert cli("bench", "--experts", "no-such-expert").returncode == 2
+    assert cli("bench", "--weights", "int8").returncode == 2

@@ -1,0 +1,373 @@
+"""The Python module: names, types, errors, streams, cancelling, threads, asyncio, fork."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy
+import pytest
+
+import expert
+
+QUESTION = {"prompt": "Find all users older than 25", "schema": "users(id,name,age)", "temperature": 0}
+LONG = {"experts": [], "max_tokens": 900, "ignore_eos": True, "temperature": 0}
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_infer(engine):
+    result = engine.infer("Find all users older than 25", schema="users(id,name,age)", experts=["sql"], max_tokens=64,
+                          temperature=0, seed=1, stop=[";"])  # fmt: skip
+    assert isinstance(result.text, str) and result.output == result.text.strip()
+    assert engine.detokenize(result.tokens).startswith(result.text)
+    assert result.experts_used == [("expert-sql", result.experts_used[0].version, 1.0)]
+    assert result.finish_reason in ("stop", "length")
+    assert result.usage.total_tokens == result.usage.prompt_tokens + result.usage.completion_tokens
+    assert result.latency_ms >= result.timings.first_token_ms > 0
+    assert result.plan["parameters"]["temperature"] == 0
+
+
+def test_experts_in_every_spelling(engine, sql_directory):
+    with engine.load_expert(sql_directory) as sql:
+        used = [
+            engine.infer(**{**QUESTION, "experts": experts, "max_tokens": 4}).experts_used
+            for experts in ([sql], [(sql, 1.0)], ["sql"], [("expert-sql", 1)], [sql_directory], [[sql, 1]])
+        ]
+        assert all(use == used[0] for use in used)
+        both = engine.infer(**{**QUESTION, "experts": [sql, ("jsonfmt", 0.5)], "max_tokens": 4}).experts_used
+        assert sorted((e.name, e.weight) for e in both) == [("expert-jsonfmt", 0.5), ("expert-sql", 1.0)]
+    assert engine.infer("x", experts=[], max_tokens=2).experts_used == []
+    assert [e.name for e in engine.infer(**QUESTION, max_tokens=4).experts_used] == ["expert-sql"]
+    assert engine.infer(**QUESTION, experts="auto", max_tokens=4).experts_used[0].name == "expert-sql"
+
+
+def test_messages_replace_the_prompt(engine):
+    options = {"experts": [], "temperature": 0, "max_tokens": 6}
+    one = engine.infer("Hello there", **options)
+    assert engine.infer(messages=[{"role": "user", "content": "Hello there"}], **options).tokens == one.tokens
+    rendered = engine.apply_chat_template([{"role": "user", "content": "Hello there"}])
+    assert engine.infer(rendered, raw=True, **options).usage.prompt_tokens == one.usage.prompt_tokens
+
+
+def test_logprobs(engine):
+    result = engine.infer("Hello", experts=[], max_tokens=3, temperature=0, logprobs=2)
+    assert len(result.logprobs) >= len(result.tokens)
+    for token, position in zip(result.tokens, result.logprobs):
+        assert position.token == token and len(position.top) == 2
+        assert position.top[0].logprob == pytest.approx(position.logprob)
+        assert position.logprob <= 0
+
+
+def test_logit_bias_and_seed(engine):
+    forced = engine.infer("Hello", experts=[], max_tokens=3, temperature=0, logit_bias={65: 1000}, ignore_eos=True)
+    assert forced.tokens == [65, 65, 65]
+    options = {"experts": [], "temperature": 1.5, "max_tokens": 12}
+    first = engine.infer("Tell a story", seed=3, **options).tokens
+    assert engine.infer("Tell a story", seed=3, **options).tokens == first
+    assert any(engine.infer("Tell a story", seed=seed, **options).tokens != first for seed in range(4, 9))
+
+
+# -- streams and handles ----------------------------------------------------------------------------------------------
+
+
+def test_stream_ends_with_the_result(engine):
+    stream = engine.stream("Hello", **{**LONG, "max_tokens": 20})
+    chunks = list(stream)
+    assert all(chunk.result is None for chunk in chunks[:-1])
+    assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text == stream.result.text
+    assert sum(len(chunk.tokens) for chunk in chunks) == 20
+
+
+def test_a_cancelled_stream_says_so(engine):
+    stream = engine.stream("Hello", **LONG)
+    next(stream)
+    stream.cancel()
+    assert list(stream)[-1].result.finish_reason == "cancelled"
+
+
+def test_handles(engine):
+    handle = engine.submit("Hello", **LONG)
+    with pytest.raises(TimeoutError):
+        handle.result(timeout=0.01)
+    assert not handle.done()
+    handle.cancel()
+    handle.cancel()
+    with pytest.raises(expert.CancelledError) as caught:
+        handle.result()
+    assert caught.value.partial.finish_reason == "cancelled"
+    assert handle.done()
+    done = engine.submit("Hello", experts=[], max_tokens=2)
+    assert done.result().tokens == done.result(timeout=5).tokens
+
+
+def test_infer_batch_keeps_order_and_errors(engine):
+    requests = [{"prompt": text, "experts": [], "max_tokens": 3, "temperature": 0} for text in ("one", "two", "three")]
+    alone = [engine.infer(**request).tokens for request in requests]
+    assert [result.tokens for result in engine.infer_batch(requests)] == alone
+    broken = [requests[0], {"prompt": ""}, requests[2]]
+    with pytest.raises(expert.InvalidRequestError):
+        engine.infer_batch(broken)
+    outcomes = engine.infer_batch(broken, return_exceptions=True)
+    assert isinstance(outcomes[1], expert.InvalidRequestError)
+    assert [outcomes[0].tokens, outcomes[2].tokens] == [alone[0], alone[2]]
+
+
+def test_a_batch_larger_than_the_queue(home, engine):
+    base = engine.info()["path"]
+    with expert.Engine(base, threads=1, home=home, max_queue=2) as small:
+        requests = [{"prompt": f"number {i}", "experts": [], "max_tokens": 2} for i in range(7)]
+        assert len(small.infer_batch(requests)) == 7
+
+
+def test_threads_get_what_one_gets(engine):
+    expected = engine.infer(**QUESTION, experts=["sql"], max_tokens=8).tokens
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(engine.infer(**QUESTION, experts=["sql"], max_tokens=8).tokens))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 6
+
+
+def test_the_interpreter_goes_on_while_the_engine_works(engine):
+    counted = 0
+    handle = engine.submit("Hello", **{**LONG, "max_tokens": 300})
+    waiter = threading.Thread(target=handle.result)
+    waiter.start()
+    while waiter.is_alive():
+        counted += 1
+        time.sleep(0.001)
+    assert counted > 3
+
+
+def test_asyncio(engine):
+    async def work():
+        results = await asyncio.gather(*(engine.ainfer(f"n {i}", experts=[], max_tokens=3) for i in range(4)))
+        text = "".join([chunk.text async for chunk in engine.astream("Hello", **{**LONG, "max_tokens": 5})])
+        task = asyncio.ensure_future(engine.ainfer("Hello", **LONG))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return results, text
+
+    results, text = asyncio.run(work())
+    assert len(results) == 4 and text
+
+
+def test_keyboard_interrupt_cancels(engine, tmp_path):
+    program = (
+        "import expert, sys\n"
+        f"engine = expert.Engine({engine.info()['path']!r}, threads=1)\n"
+        "print('ready', flush=True)\n"
+        "try:\n"
+        "    engine.infer('Hello', experts=[], max_tokens=900, ignore_eos=True)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', engine.infer('Hello', experts=[], max_tokens=1).usage.completion_tokens)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "EXPERT_HOME": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert output.startswith("interrupted"), output
+    assert process.returncode == 0
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_tree_of_errors():
+    assert issubclass(expert.LoadError, expert.ExpertError)
+    for kind in (expert.ManifestError, expert.SignatureError, expert.IncompatibleError, expert.UnsupportedError):
+        assert issubclass(kind, expert.LoadError)
+    for kind in (expert.InvalidRequestError, expert.OutOfMemoryError, expert.GrammarError, expert.CancelledError):
+        assert issubclass(kind, expert.InferenceError)
+    assert issubclass(expert.InvalidRequestError, ValueError)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": "warm"},
+        {"temperature": True},
+        {"max_tokens": 1.5},
+        {"max_tokens": "8"},
+        {"stop": 5},
+        {"stop": [5]},
+        {"experts": 5},
+        {"experts": {"sql": 1}},
+        {"experts": [5]},
+        {"experts": [("sql", "much")]},
+        {"schema": 5},
+        {"messages": "hello"},
+        {"logit_bias": [1]},
+        {"raw": 1},
+        {"no_such_keyword": 1},
+    ],
+)
+def test_wrong_types_are_type_errors(engine, options):
+    with pytest.raises(TypeError):
+        engine.infer("x", **options)
+
+
+def test_a_prompt_that_is_no_text(engine):
+    for prompt in (5, b"bytes", ["x"]):
+        with pytest.raises(TypeError):
+            engine.infer(prompt)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"temperature": 1e300},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"min_p": 1},
+        {"top_k": -1},
+        {"max_tokens": 0},
+        {"max_tokens": 2**40},
+        {"repetition_penalty": 0},
+        {"seed": -1},
+        {"seed": 2**64},
+        {"logit_bias": {10**8: 1}},
+        {"experts": ["no-such-expert"]},
+        {"experts": "sql"},
+        {"experts": [("sql", float("inf"))]},
+        {"stop": ["a\0b"]},
+        {"messages": [{"role": "user", "content": "x"}]},
+    ],
+)
+def test_bad_values_are_invalid_requests(engine, options):
+    with pytest.raises(expert.InvalidRequestError):
+        engine.infer("x", **options)
+
+
+def test_empty_and_broken_prompts(engine):
+    for prompt in ("", None, "\ud800"):
+        with pytest.raises(expert.InvalidRequestError):
+            engine.infer(prompt)
+    with pytest.raises(expert.InvalidRequestError) as caught:
+        engine.infer("word " * 20000)
+    assert isinstance(caught.value, ValueError) and "context" in str(caught.value)
+
+
+def test_load_errors(engine, tmp_path):
+    with pytest.raises(expert.LoadError):
+        engine.load_expert(tmp_path / "nothing.expert")
+    with pytest.raises(expert.LoadError) as caught:
+        expert.Engine(tmp_path / "nothing")
+    assert caught.value.hint and str(tmp_path) in caught.value.message
+    with pytest.raises(expert.UnsupportedError):
+        expert.Engine(engine.info()["path"], weights="int8")
+    with pytest.raises(TypeError):
+        expert.Engine(5)
+    with pytest.raises(TypeError):
+        engine.load_expert(5)
+
+
+# -- experts and engines ----------------------------------------------------------------------------------------------
+
+
+def test_an_expert_and_its_end(new_engine, sql_directory):
+    with new_engine.load_expert(sql_directory) as sql:
+        assert (sql.name, sql.kinds) == ("expert-sql", ["lora"])
+        assert sql.manifest["name"] == "expert-sql" and sql.version == sql.manifest["version"]
+        assert sql.size_bytes > 100_000 and isinstance(sql.warnings, list)
+        assert [loaded["name"] for loaded in new_engine.experts] == ["expert-sql"]
+        assert sql.generate("Find all users", schema="users(id)", temperature=0, max_tokens=8)
+    sql.unload()
+    with pytest.raises(expert.ClosedError):
+        new_engine.infer("x", experts=[sql])
+
+
+def test_three_lines():
+    loaded = expert.Expert.load("sql")
+    assert loaded.generate("Find all users older than 25", schema="users(id,name,age)")
+    assert expert.Expert.load("json").engine is loaded.engine
+
+
+def test_route(engine):
+    plan = engine.route("Find all users older than 25", schema="users(id,name,age)")
+    name, weight, score, reason = plan.experts[0]
+    assert (name, weight) == ("expert-sql", 1.0) and 0 < score <= 1 and reason
+    assert isinstance(plan.parameters, dict) and plan.explanation and 0 <= plan.confidence <= 1
+
+
+def test_tokens_round_trip(engine):
+    for text in ("SELECT name FROM users;", "ünïcödé 你好 🙂", "a\0b", ""):
+        assert engine.detokenize(engine.tokenize(text)) == text
+    with pytest.raises(TypeError):
+        engine.tokenize(5)
+    with pytest.raises(TypeError):
+        engine.detokenize("abc")
+
+
+def test_logits_and_embed_are_numpy(engine):
+    ids = engine.tokenize("Find all users")
+    base = engine.logits(ids)
+    assert base.shape == (len(ids), engine.vocab_size) and base.dtype == numpy.float32
+    assert numpy.array_equal(base, engine.logits(ids, experts=[("sql", 0)]))
+    assert not numpy.array_equal(base, engine.logits(ids, experts=["sql"]))
+    state = engine.embed("hello")
+    assert state.shape == (engine.hidden_size,) and numpy.linalg.norm(state) == pytest.approx(1, abs=1e-4)
+    with pytest.raises(expert.InvalidRequestError):
+        engine.logits([])
+    with pytest.raises(expert.InvalidRequestError):
+        engine.logits([10**6])
+
+
+def test_close(new_engine):
+    handle = new_engine.submit("Hello", **LONG)
+    new_engine.close()
+    with pytest.raises(expert.CancelledError):
+        handle.result()
+    new_engine.close()
+    for call in (lambda: new_engine.infer("x"), lambda: new_engine.tokenize("x"), new_engine.stats):
+        with pytest.raises(expert.ClosedError):
+            call()
+
+
+def test_close_with_drain_waits(new_engine):
+    handle = new_engine.submit("Hello", **{**LONG, "max_tokens": 30})
+    new_engine.close(drain=True)
+    assert len(handle.result().tokens) == 30
+
+
+def test_stats_and_info_are_dicts(engine):
+    assert isinstance(engine.stats(), dict)
+    assert engine.info()["threads"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_after_fork_calls_fail_and_nothing_hangs(new_engine):
+    child = os.fork()
+    if child == 0:
+        try:
+            new_engine.infer("x")
+        except expert.ClosedError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_exit_with_a_running_request_does_not_hang(engine, tmp_path):
+    program = (
+        "import expert\n"
+        f"engine = expert.Engine({engine.info()['path']!r}, threads=1)\n"
+        "handle = engine.submit('Hello', experts=[], max_tokens=900, ignore_eos=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "EXPERT_HOME": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, env=environment).returncode == 0
