@@ -8,10 +8,9 @@ import sys
 import threading
 import time
 
+import expert
 import numpy
 import pytest
-
-import expert
 
 QUESTION = {"prompt": "Find all users older than 25", "schema": "users(id,name,age)", "temperature": 0}
 LONG = {"experts": [], "max_tokens": 900, "ignore_eos": True, "temperature": 0}

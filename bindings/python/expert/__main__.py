@@ -10,7 +10,9 @@ def main() -> None:
     inside = Path(__file__).resolve().parent / "bin" / "expert-cli"
     program = str(inside) if inside.exists() else shutil.which("expert-cli")
     if program is None:
-        print("error: expert-cli was not found\n  hint: install the package, or put expert-cli on PATH", file=sys.stderr)
+        print(
+            "error: expert-cli was not found\n  hint: install the package, or put expert-cli on PATH", file=sys.stderr
+        )
         sys.exit(3)
     os.execv(program, [program, *sys.argv[1:]])
 

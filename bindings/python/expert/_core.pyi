@@ -1,8 +1,6 @@
-from typing import List, Optional, Tuple
-
 version: str
 
-Use = Tuple[Optional[Expert], Optional[bytes], float]
+Use = tuple[Expert | None, bytes | None, float]
 
 class Expert:
     @property
@@ -19,18 +17,18 @@ class Expert:
     def size_bytes(self) -> int: ...
 
 class Request:
-    prompt: Optional[bytes]
-    messages: Optional[bytes]
-    tools: Optional[bytes]
-    template_variables: Optional[bytes]
-    schema: Optional[bytes]
-    body: Optional[bytes]
-    caller: Optional[bytes]
-    cache_salt: Optional[bytes]
-    experts: Optional[List[Use]]
-    stop: List[bytes]
-    logit_bias_tokens: List[int]
-    logit_bias_values: List[float]
+    prompt: bytes | None
+    messages: bytes | None
+    tools: bytes | None
+    template_variables: bytes | None
+    schema: bytes | None
+    body: bytes | None
+    caller: bytes | None
+    cache_salt: bytes | None
+    experts: list[Use] | None
+    stop: list[bytes]
+    logit_bias_tokens: list[int]
+    logit_bias_values: list[float]
     raw: bool
     plain_text: bool
     ignore_eos: bool
@@ -48,7 +46,7 @@ class Request:
     deadline_ms: float
 
 class Stream:
-    def next(self, timeout_ms: int) -> Optional[Tuple[str, List[int], Optional[str]]]: ...
+    def next(self, timeout_ms: int) -> tuple[str, list[int], str | None] | None: ...
     def wait(self, timeout_ms: int) -> str: ...
     def done(self) -> bool: ...
     def cancel(self) -> None: ...
@@ -56,12 +54,12 @@ class Stream:
 class Engine:
     def __init__(
         self,
-        base_model: Optional[bytes],
-        device: Optional[bytes],
-        weights: Optional[bytes],
-        kv: Optional[bytes],
-        rope_scaling: Optional[bytes],
-        home: Optional[bytes],
+        base_model: bytes | None,
+        device: bytes | None,
+        weights: bytes | None,
+        kv: bytes | None,
+        rope_scaling: bytes | None,
+        home: bytes | None,
         context_size: int,
         memory_limit: int,
         threads: int,
@@ -74,13 +72,13 @@ class Engine:
     def unload(self, expert: Expert) -> None: ...
     def submit(self, request: Request) -> Stream: ...
     def route(self, request: Request) -> str: ...
-    def tokenize(self, text: bytes, special_in_text: bool, add_special: bool) -> List[int]: ...
-    def detokenize(self, ids: List[int], skip_special: bool) -> str: ...
+    def tokenize(self, text: bytes, special_in_text: bool, add_special: bool) -> list[int]: ...
+    def detokenize(self, ids: list[int], skip_special: bool) -> str: ...
     def apply_chat_template(
-        self, messages: bytes, tools: Optional[bytes], variables: Optional[bytes], add_generation_prompt: bool
+        self, messages: bytes, tools: bytes | None, variables: bytes | None, add_generation_prompt: bool
     ) -> str: ...
-    def logits(self, ids: List[int], experts: List[Use], out: object) -> None: ...
-    def embed(self, text: bytes, pooling: bytes, normalize: bool, experts: List[Use], out: object) -> None: ...
+    def logits(self, ids: list[int], experts: list[Use], out: object) -> None: ...
+    def embed(self, text: bytes, pooling: bytes, normalize: bool, experts: list[Use], out: object) -> None: ...
     def vocab_size(self) -> int: ...
     def hidden_size(self) -> int: ...
     def info(self) -> str: ...

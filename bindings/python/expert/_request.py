@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, List, Optional, Tuple
+from typing import Any
 
 from . import _core
 from .errors import InvalidRequestError
@@ -62,13 +62,13 @@ def number(name: str, value: Any) -> float:
     return value
 
 
-def token_ids(value: Any) -> List[int]:
+def token_ids(value: Any) -> list[int]:
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(f"ids must be a sequence of ints, not {type(value).__name__}")
     return [integer("a token id", token) for token in value]
 
 
-def _use(entry: Any, weight: float = 1.0) -> Tuple[Optional[_core.Expert], Optional[bytes], float]:
+def _use(entry: Any, weight: float = 1.0) -> tuple[_core.Expert | None, bytes | None, float]:
     handle = getattr(entry, "_core", None)
     if isinstance(handle, _core.Expert):
         return handle, None, weight
@@ -131,7 +131,7 @@ def _boolean(name: str, value: Any) -> bool:
     return value
 
 
-def build(prompt: Optional[str] = None, **given: Any) -> _core.Request:
+def build(prompt: str | None = None, **given: Any) -> _core.Request:
     """The request of these keywords; None is as good as absent."""
     request = _core.Request()
     given["prompt"] = prompt

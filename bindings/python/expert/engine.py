@@ -7,8 +7,9 @@ import functools
 import json
 import threading
 import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, AsyncIterator, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import Any, Union
 
 from . import _core, _request
 from .errors import CancelledError, InvalidRequestError, OutOfMemoryError
@@ -31,7 +32,7 @@ class Handle:
     def __init__(self, stream: _core.Stream) -> None:
         self._stream = stream
 
-    def result(self, timeout: Optional[float] = None) -> Result:
+    def result(self, timeout: float | None = None) -> Result:
         """The answer. Raises TimeoutError after `timeout` seconds, and CancelledError (with `.partial`) when the
         request was cancelled."""
         deadline = None if timeout is None else time.monotonic() + max(0.0, _request.number("timeout", timeout))
@@ -57,7 +58,7 @@ class Stream(Iterator[Chunk]):
 
     def __init__(self, stream: _core.Stream) -> None:
         self._stream = stream
-        self.result: Optional[Result] = None
+        self.result: Result | None = None
 
     def __iter__(self) -> Stream:
         return self
@@ -97,7 +98,7 @@ class Expert:
         self._core = core
 
     @classmethod
-    def load(cls, source: Path, base_model: Optional[Path] = None, **options: Any) -> Expert:
+    def load(cls, source: Path, base_model: Path | None = None, **options: Any) -> Expert:
         """Loads an expert into an engine that calls with equal arguments share."""
         return _shared_engine(base_model, **options).load_expert(source)
 
@@ -110,7 +111,7 @@ class Expert:
         return self._core.version
 
     @property
-    def kinds(self) -> List[str]:
+    def kinds(self) -> list[str]:
         return json.loads(self._core.kinds)
 
     @property
@@ -118,11 +119,11 @@ class Expert:
         return self._core.size_bytes
 
     @property
-    def manifest(self) -> Optional[Dict[str, Any]]:
+    def manifest(self) -> dict[str, Any] | None:
         return json.loads(self._core.manifest)
 
     @property
-    def warnings(self) -> List[str]:
+    def warnings(self) -> list[str]:
         return json.loads(self._core.warnings)
 
     @property
@@ -158,16 +159,16 @@ class Engine:
 
     def __init__(
         self,
-        base_model: Optional[Path] = None,
+        base_model: Path | None = None,
         device: str = "auto",
         weights: str = "auto",
         kv: str = "auto",
-        context_size: Optional[int] = None,
-        threads: Optional[int] = None,
-        memory_limit: Optional[int] = None,
-        home: Optional[Path] = None,
+        context_size: int | None = None,
+        threads: int | None = None,
+        memory_limit: int | None = None,
+        home: Path | None = None,
         *,
-        rope_scaling: Optional[Mapping[str, Any]] = None,
+        rope_scaling: Mapping[str, Any] | None = None,
         max_queue: int = 256,
         max_batch: int = 16,
         use_weight_cache: bool = True,
@@ -195,13 +196,13 @@ class Engine:
         return Expert(self, self._core.load(_request.path_bytes("source", source)))
 
     @property
-    def experts(self) -> List[Dict[str, Any]]:
+    def experts(self) -> list[dict[str, Any]]:
         """Name, version, kinds, size_bytes and warnings of each loaded expert."""
         return json.loads(self._core.experts())
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def infer(self, prompt: Optional[str] = None, **options: Any) -> Result:
+    def infer(self, prompt: str | None = None, **options: Any) -> Result:
         """Answers one prompt, or `messages=[{"role": …, "content": …}, …]`.
 
         experts: "auto" (the default: the router chooses), or a list of Expert, name, path or (one of them, weight); []
@@ -216,15 +217,15 @@ class Engine:
             handle.cancel()
             raise
 
-    def stream(self, prompt: Optional[str] = None, **options: Any) -> Stream:
+    def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """Like infer(), piece by piece."""
         return Stream(self._core.submit(_request.build(prompt, **options)))
 
-    def submit(self, prompt: Optional[str] = None, **options: Any) -> Handle:
+    def submit(self, prompt: str | None = None, **options: Any) -> Handle:
         """Like infer(), without waiting."""
         return Handle(self._core.submit(_request.build(prompt, **options)))
 
-    async def ainfer(self, prompt: Optional[str] = None, **options: Any) -> Result:
+    async def ainfer(self, prompt: str | None = None, **options: Any) -> Result:
         """infer() for asyncio; cancelling the task cancels the request."""
         handle = self.submit(prompt, **options)
         loop = asyncio.get_running_loop()
@@ -234,7 +235,7 @@ class Engine:
             handle.cancel()
             raise
 
-    async def astream(self, prompt: Optional[str] = None, **options: Any) -> AsyncIterator[Chunk]:
+    async def astream(self, prompt: str | None = None, **options: Any) -> AsyncIterator[Chunk]:
         """stream() for asyncio."""
         stream = self.stream(prompt, **options)
         loop = asyncio.get_running_loop()
@@ -247,10 +248,10 @@ class Engine:
         finally:
             stream.cancel()
 
-    def infer_batch(self, requests: Iterable[Mapping[str, Any]], *, return_exceptions: bool = False) -> List[Any]:
+    def infer_batch(self, requests: Iterable[Mapping[str, Any]], *, return_exceptions: bool = False) -> list[Any]:
         """Many requests at once, each a dict of infer()'s keywords; results in their order. After all have ended the
         first error is raised, or with return_exceptions errors stand in their places."""
-        outcomes: List[Any] = []
+        outcomes: list[Any] = []
         for request in requests:
             if not isinstance(request, Mapping):
                 raise TypeError(f"a request of a batch is a dict, not {type(request).__name__}")
@@ -261,7 +262,7 @@ class Engine:
             raise failed[0]
         return outcomes
 
-    def _submit_or_error(self, request: Dict[str, Any], outcomes: List[Any]) -> Any:
+    def _submit_or_error(self, request: dict[str, Any], outcomes: list[Any]) -> Any:
         """A handle. When the queue is full, earlier requests of the batch are waited for first."""
         while True:
             try:
@@ -274,13 +275,13 @@ class Engine:
             except Exception as error:
                 return error
 
-    def route(self, prompt: Optional[str] = None, **options: Any) -> Plan:
+    def route(self, prompt: str | None = None, **options: Any) -> Plan:
         """What the router would do with this request."""
         return Plan.from_json(self._core.route(_request.build(prompt, **options)))
 
     # -- text and evaluation ------------------------------------------------------------------------------------------
 
-    def tokenize(self, text: str, *, add_special: bool = False, special_in_text: bool = True) -> List[int]:
+    def tokenize(self, text: str, *, add_special: bool = False, special_in_text: bool = True) -> list[int]:
         """Token ids. add_special: also what the tokenizer's post-processor adds (BOS). special_in_text=False encodes
         the strings of special tokens as plain text."""
         return self._core.tokenize(_request.text_bytes("text", text), bool(special_in_text), bool(add_special))
@@ -292,7 +293,7 @@ class Engine:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
-        tools: Optional[Sequence[Mapping[str, Any]]] = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
@@ -332,11 +333,11 @@ class Engine:
     def hidden_size(self) -> int:
         return self._core.hidden_size()
 
-    def info(self) -> Dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         """Model, architecture, weights, kv, isa, threads, context_size, warnings."""
         return json.loads(self._core.info())
 
-    def stats(self) -> Dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         """Counters, memory, KV blocks."""
         return json.loads(self._core.stats())
 
@@ -359,11 +360,11 @@ def _result_or_error(handle: Handle) -> Any:
         return error
 
 
-_shared: Dict[Any, Engine] = {}
+_shared: dict[Any, Engine] = {}
 _shared_lock = threading.Lock()
 
 
-def _shared_engine(base_model: Optional[Path], **options: Any) -> Engine:
+def _shared_engine(base_model: Path | None, **options: Any) -> Engine:
     key = (base_model, tuple(sorted(options.items())))
     with _shared_lock:
         if key not in _shared:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .results import Result
@@ -60,7 +60,7 @@ class ClosedError(InferenceError):
 class CancelledError(InferenceError):
     """The request was cancelled; `partial` holds the answer until then."""
 
-    def __init__(self, message: str, hint: str = "", partial: Optional[Result] = None) -> None:
+    def __init__(self, message: str, hint: str = "", partial: Result | None = None) -> None:
         super().__init__(message, hint)
         self.partial = partial
 

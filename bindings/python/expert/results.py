@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 
 class ExpertUsed(NamedTuple):
@@ -31,7 +31,7 @@ class TokenLogprobs:
 
     token: int
     logprob: float
-    top: List[TokenLogprob]
+    top: list[TokenLogprob]
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Timings:
 class Result:
     text: str
     output: str  # text without a leading think block and outer blank space
-    tokens: List[int]  # those of a cut stop string included, without the end token
-    experts_used: List[ExpertUsed]
+    tokens: list[int]  # those of a cut stop string included, without the end token
+    experts_used: list[ExpertUsed]
     finish_reason: str  # "stop", "length", "timeout", "cancelled"
     usage: Usage
     timings: Timings
-    plan: Dict[str, Any]
-    logprobs: List[TokenLogprobs] = field(default_factory=list)
+    plan: dict[str, Any]
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
 
     @property
     def latency_ms(self) -> float:
@@ -88,7 +88,7 @@ class Result:
         )
 
 
-def _position(raw: Dict[str, Any]) -> TokenLogprobs:
+def _position(raw: dict[str, Any]) -> TokenLogprobs:
     return TokenLogprobs(raw["token"], raw["logprob"], [TokenLogprob(**token) for token in raw["top"]])
 
 
@@ -97,16 +97,16 @@ class Chunk:
     """A piece of a stream. The last one carries the whole result."""
 
     text: str
-    tokens: List[int]
-    result: Optional[Result] = None
+    tokens: list[int]
+    result: Result | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
     """What the router decided."""
 
-    experts: List[RoutedExpert]
-    parameters: Dict[str, Any]
+    experts: list[RoutedExpert]
+    parameters: dict[str, Any]
     explanation: str
     confidence: float
 
