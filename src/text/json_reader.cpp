@@ -129,7 +129,7 @@ bool JsonReader::parse_error(size_t position, const std::string&, const json::ex
   fail(ErrorCode::load, "not valid JSON at byte {}: {}", position, error.what());
 }
 
-json parse_json(std::string_view text) {
+json read_json(std::string_view text) {
   JsonReader reader;
   return reader.read(text);
 }

@@ -55,6 +55,6 @@ class JsonReader : public nlohmann::json_sax<nlohmann::json> {
 };
 
 // One document, nothing taken.
-nlohmann::json parse_json(std::string_view text);
+nlohmann::json read_json(std::string_view text);
 
 }  // namespace expert

@@ -120,7 +120,7 @@ TokenizerConfig read_tokenizer_config(const TokenizerFiles& files, const std::st
   json settings = json::object();
   if (files.tokenizer_config_json) {
     in_file(name, "tokenizer_config.json", [&] {
-      settings = parse_json(*files.tokenizer_config_json);
+      settings = read_json(*files.tokenizer_config_json);
       read_settings(settings, config);
     });
   }
@@ -128,7 +128,7 @@ TokenizerConfig read_tokenizer_config(const TokenizerFiles& files, const std::st
   // Only directories older than added_tokens_decoder have their tokens in these two files.
   if (!declares && files.special_tokens_map_json) {
     in_file(name, "special_tokens_map.json", [&] {
-      json map = parse_json(*files.special_tokens_map_json);
+      json map = read_json(*files.special_tokens_map_json);
       for (auto& [key, value] : map.items()) {
         if (value.is_object() && value.contains("content")) value["special"] = true;
         settings[key] = std::move(value);
@@ -141,10 +141,10 @@ TokenizerConfig read_tokenizer_config(const TokenizerFiles& files, const std::st
     if (declares) read_declared(settings["added_tokens_decoder"], config);
   });
   if (!declares && files.added_tokens_json)
-    in_file(name, "added_tokens.json", [&] { read_added_tokens(parse_json(*files.added_tokens_json), config); });
+    in_file(name, "added_tokens.json", [&] { read_added_tokens(read_json(*files.added_tokens_json), config); });
   if (config.tokenizer_class.empty() && files.config_json) {
     in_file(name, "config.json", [&] {
-      const json model = parse_json(*files.config_json);
+      const json model = read_json(*files.config_json);
       config.tokenizer_class = class_for_model_type(fields::find_text(model, "model_type").value_or(""));
     });
   }

@@ -219,7 +219,7 @@ MergeList read_merges(std::string_view text) {
 // Transformers' defaults of a class for special tokens that the files do not mention.
 void add_class_defaults(TokenizerConfig& config, const TokenizerFiles& files) {
   const bool qwen = config.tokenizer_class == "Qwen2Tokenizer";
-  json settings = files.tokenizer_config_json ? parse_json(*files.tokenizer_config_json) : json::object();
+  json settings = files.tokenizer_config_json ? read_json(*files.tokenizer_config_json) : json::object();
   for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
     const bool has_default = qwen ? std::string_view(name) != "bos_token" : std::string_view(name) != "pad_token";
     if (!has_default || settings.contains(name) || config.find_named(name) != nullptr) continue;

@@ -78,7 +78,13 @@ def train(pre_tokenizer, normalizer=None, initial=(), special=(), size=1500):
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.train_from_iterator(
         corpus(),
-        trainers.BpeTrainer(vocab_size=size, special_tokens=list(special), initial_alphabet=list(initial), show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=list(special),
+            initial_alphabet=list(initial),
+            limit_alphabet=300,  # the other characters fall back to bytes or are unknown
+            show_progress=False,
+        ),
     )
     return tokenizer
 
