@@ -94,8 +94,10 @@ void add_bench(CLI::App& app, Common& common) {
   command.add_option("--device", bench->device)->type_name("NAME");
   command.add_option("--weights", bench->weights)->type_name("FORMAT");
   command.add_option("--kv", bench->kv)->type_name("FORMAT");
-  command.add_option("--experts", bench->experts, "numbers of random experts, or names of real ones")->delimiter(',');
-  command.add_option("--prompt-tokens", bench->prompt_tokens)->delimiter(',');
+  command.add_option("--experts", bench->experts, "numbers of random experts, or names of real ones")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command.add_option("--prompt-tokens", bench->prompt_tokens)->delimiter(',')->allow_extra_args(false);
   command.add_option("--decode-tokens", bench->decode_tokens);
   command.add_option("--repeat", bench->repeat);
   command.add_option("--threads", bench->threads, "default: every processor this process may use");

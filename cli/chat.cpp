@@ -127,7 +127,7 @@ class Conversation {
     if (!stream_) print(text + "\n");
     if (common_.debug) explain(answer.result.get());
     messages_.push_back({{"role", "assistant"}, {"content", text}});
-    if (answer.interrupted) clear_interrupt();
+    if (interrupted()) clear_interrupt();
     return kOk;
   } catch (const Failure& failure) {
     if (failure.code == "write") throw;

@@ -126,6 +126,7 @@ void RequestOptions::add_experts_to(CLI::App& app) {
   CLI::Option* named =
       app.add_option("--experts", experts, "names or files with optional weight: sql,json:0.5; \"\" is the base alone")
           ->type_name("LIST")
+          ->allow_extra_args(false)
           ->group(group);
   app.add_flag("--auto", auto_experts, "let the router choose (default)")->excludes(named)->group(group);
   app.add_option("--schema", schema, "what the question is about, e.g. users(id,name,age)")
@@ -148,8 +149,7 @@ void RequestOptions::add_to(CLI::App& app) {
   app.add_option("--seed", seed, "default: random")->group(group);
   app.add_option("--stop", stop, "the answer ends before this text; may be given again")
       ->type_name("TEXT")
-      ->take_all()
-      ->expected(1)
+      ->allow_extra_args(false)
       ->group(group);
   app.add_option("--logprobs", logprobs, "with --json: this many best tokens per position")->group(group);
   app.add_flag("--ignore-eos", ignore_eos)->group(group);

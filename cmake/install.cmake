@@ -19,6 +19,7 @@ if(NOT SKBUILD)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/expert DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
   install(EXPORT expert-targets NAMESPACE expert:: FILE expert-config.cmake DESTINATION ${expert_config_dir})
   write_basic_package_version_file(${PROJECT_BINARY_DIR}/expert-config-version.cmake COMPATIBILITY SameMinorVersion)
+  file(RELATIVE_PATH from_pc_to_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)  # so that the folder may be moved
   configure_file(${PROJECT_SOURCE_DIR}/cmake/expert.pc.in ${PROJECT_BINARY_DIR}/expert.pc @ONLY)
   install(FILES ${PROJECT_BINARY_DIR}/expert-config-version.cmake DESTINATION ${expert_config_dir})
   install(FILES ${PROJECT_BINARY_DIR}/expert.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
