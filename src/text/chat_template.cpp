@@ -208,7 +208,7 @@ std::string ChatTemplate::render(const Json& messages, const Options& options) c
   if (source == nullptr)
     fail(ErrorCode::invalid_request, "{}: has no template for a request without tools", impl_->name);
 
-  jinja::Runtime runtime(jinja::Limits(), options.now.value_or(std::chrono::system_clock::now()));
+  jinja::Runtime runtime(options.limits, options.now.value_or(std::chrono::system_clock::now()));
   const auto set = [&](const std::string& name, const Json& value) {
     runtime.set_variable(name, to_value(runtime.heap(), value));
   };

@@ -14,6 +14,8 @@
 #include <string>
 #include <string_view>
 
+#include "text/template_limits.h"
+
 namespace expert {
 
 using Json = nlohmann::ordered_json;
@@ -25,6 +27,7 @@ class ChatTemplate {  // immutable; const methods may run on any number of threa
     bool add_generation_prompt = true;
     Json variables;  // null, or an object, e.g. {"enable_thinking": false}; it goes before the special tokens
     std::optional<std::chrono::system_clock::time_point> now;  // what strftime_now shows; the host's clock when absent
+    TemplateLimits limits;
   };
 
   // Fails with ErrorCode::load on a syntax error or a construct that is not supported; the message names it and its

@@ -186,7 +186,7 @@ bool repeatable(const Value& value) { return value.is_string() || value.is_seque
 
 // Slice bounds as Python's slice.indices() gives them.
 struct Bounds {
-  int64_t start, step, count;
+  int64_t start, stop, step, count;
 };
 
 int64_t bound(const Value& value, int64_t missing) {
@@ -211,7 +211,7 @@ Bounds bounds(int64_t length, const Value& start_value, const Value& stop_value,
   int64_t count = 0;
   if (step > 0 && start < stop) count = (stop - start - 1) / step + 1;
   if (step < 0 && stop < start) count = (start - stop - 1) / (-step) + 1;
-  return {start, step, count};
+  return {start, stop, step, count};
 }
 
 Value slice_string(Runtime& runtime, const Value& value, const Bounds& cut) {
@@ -233,7 +233,7 @@ Value slice_range(Runtime& runtime, const Range& range, const Bounds& cut) {
   auto& part = runtime.heap().make<Range>();
   part.start = checked_add(range.start, checked_multiply(cut.start, range.step));
   part.step = checked_multiply(range.step, cut.step);
-  part.stop = checked_add(part.start, checked_multiply(part.step, cut.count));
+  part.stop = checked_add(range.start, checked_multiply(cut.stop, range.step));
   return Value::of(Type::range, &part);
 }
 

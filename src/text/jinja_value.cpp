@@ -196,7 +196,8 @@ void repr_range(const Range& range, std::string& out) {
 }
 
 void check_length(const std::string& out) {
-  if (out.size() > Limits().string_bytes) raise("a value's text exceeds {} bytes", Limits().string_bytes);
+  const size_t most = Heap::running() != nullptr ? Heap::running()->limits().string_bytes : Limits().string_bytes;
+  if (out.size() > most) raise("a value's text exceeds {} bytes", most);
 }
 
 void repr_into(const Value& value, std::string& out, int& depth) {

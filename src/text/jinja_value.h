@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "text/template_limits.h"
 
 namespace expert::jinja {
 
@@ -183,14 +184,7 @@ struct Joiner : Object {
   bool used = false;
 };
 
-// What one rendering may use. Bytes are counted as allocated and never given back before the rendering ends.
-struct Limits {
-  uint64_t steps = 20'000'000;
-  uint64_t bytes = uint64_t{512} << 20;
-  size_t output_bytes = size_t{64} << 20;
-  size_t string_bytes = size_t{64} << 20;
-  size_t depth = 1200;  // nested evaluations
-};
+using Limits = TemplateLimits;
 
 class Heap {
  public:

@@ -589,7 +589,92 @@ class Grammar:
     def name(self):
         return self.random.choice(self.names)
 
+    # Expressions of a wanted type, which mostly render; one in fifty is of any type.
+    STRINGS = ["'a'", "'b c'", '"it\'s"', "''", "'äÖ😀'", "' pad '", "'a,b,c'", "'x\\ny'", "'<&>'", "'Hello World'", "messages[0].role", "messages[-1]['role']", "text", "'ß'"]
+    NUMBERS = ["1", "0", "2", "-3", "7", "1.5", "0.1", "2.0", "100", "messages|length", "true", "10 ** 3"]
+    LISTS = ["[]", "[1, 2, 3]", "[3, 1.5, 2]", "range(4)", "[0, 1, 1]"]
+    WORDS = ["['b', 'A', 'c']", "'a,b'.split(',')", "messages|map(attribute='role')|list", "['x']", "('p', 'q')", "['a', 'B', 'a']"]
+    DICTS = ["{}", "{'a': 1, 'b': [2]}", "{'b': 'x', 'A': none}", "dict(a=1, k='v')", "messages[0]", "{'a': {'b': 'c'}}", "{1: 2, 'z': 1.5}"]
+    RECORDS = ["messages", "[{'a': 1}, {'a': 2, 'b': 'q'}]", "[{'a': 'x', 'role': 'user'}]", "messages[1:]", "messages[::-1]"]
+
+    def typed(self, kind, depth):
+        if self.random.random() < 0.01:
+            return self.wild(depth)
+        return "(%s)" % getattr(self, "typed_" + kind)(depth)
+
+    def typed_string(self, depth):
+        if depth <= 0:
+            return self.random.choice(self.STRINGS)
+        t = lambda kind: self.typed(kind, depth - 1)  # noqa: E731
+        return self.pick(
+            lambda: t("string") + " + " + t("string"), lambda: t("any") + " ~ " + t("any"), lambda: t("string") + "|" + self.pick("upper", "lower", "title", "capitalize", "trim", "reverse", "indent(2)", "replace('a', 'zz')", "truncate(6)", "center(9)", "trim('a ')", "indent('> ', true)", "string", "default('q')", "wordcount|string", "urlencode"),
+            lambda: t("string") + "." + self.pick("upper()", "lower()", "strip()", "lstrip('a')", "rstrip()", "title()", "capitalize()", "swapcase()", "replace('b', 'Q')", "removeprefix('a')", "removesuffix('c')", "zfill(6)", "ljust(5, '.')", "rjust(5)", "center(6)", "casefold()", "format(1, 2)", "split(',')[0]", "partition('b')[2]", "expandtabs(4)"),
+            lambda: t("string") + "[%s:%s%s]" % (self.pick("", "0", "1", "-2", "9"), self.pick("", "2", "-1", "5"), self.pick("", "", ":", ":2", ":-1")), lambda: t("words") + "|join(%s)" % self.pick("", "', '", "'-'"), lambda: t("list") + "|join('|')", lambda: t("any") + "|tojson" + self.pick("", "(indent=2)", "(sort_keys=true)", "(ensure_ascii=true)", "(separators=(',', ':'))", "(indent=1, sort_keys=true)"),
+            lambda: "'%s-%d' % (" + t("string") + ", 3)", lambda: "'{:>8}|{}'.format(" + t("string") + ", " + t("any") + ")", lambda: t("string") + " if " + t("bool") + " else " + t("string"), lambda: t("string") + " * 2", lambda: t("any") + "|string", lambda: t("records") + "|map(attribute='role')|map('default', 'none')|join(',')", lambda: "m1(" + t("any") + ")", lambda: "m2(" + t("any") + ", b=" + t("any") + ")",
+        )()
+
+    def typed_number(self, depth):
+        if depth <= 0:
+            return self.random.choice(self.NUMBERS)
+        t = lambda kind: self.typed(kind, depth - 1)  # noqa: E731
+        return self.pick(
+            lambda: t("number") + self.pick(" + ", " - ", " * ") + t("number"), lambda: t("number") + self.pick(" // ", " % ", " / ") + self.pick("3", "-2", "2.5", "7"), lambda: "-" + t("number"), lambda: t("number") + "|" + self.pick("abs", "int", "float", "round", "round(1)", "round(2, 'floor')", "round(0, 'ceil')", "round(-1)"), lambda: t("string") + "|" + self.pick("length", "int", "float", "wordcount", "int(3, 16)", "count"),
+            lambda: t("list") + "|" + self.pick("sum", "length", "list|length"), lambda: t("string") + "." + self.pick("find('a')", "count('a')", "rfind('b', 1)", "find('c', -2)"), lambda: t("dict") + "|length", lambda: t("list") + "|list|" + self.pick("first", "last", "min", "max") + "|default(0)", lambda: t("number") + " ** 2 if " + t("bool") + " else 5",
+        )()
+
+    def typed_bool(self, depth):
+        if depth <= 0:
+            return self.pick("true", "false", "tools", "missing", "bos_token is defined", "tools is none", "add_generation_prompt")
+        t = lambda kind: self.typed(kind, depth - 1)  # noqa: E731
+        return self.pick(
+            lambda: t("any") + self.pick(" == ", " != ") + t("any"), lambda: t("number") + self.pick(" < ", " <= ", " > ", " >= ") + t("number"), lambda: t("string") + self.pick(" < ", " in ", " not in ", " >= ") + t("string"), lambda: t("any") + self.pick(" in ", " not in ") + t("list"), lambda: t("string") + " in " + t("dict"), lambda: "not " + t("any"), lambda: t("any") + self.pick(" and ", " or ") + t("any"),
+            lambda: t("any") + " is " + self.pick("", "not ") + self.pick("defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "mapping", "sequence", "iterable", "true", "false", "callable", "eq(1)", "sameas none", "in([1, 'a'])", "lower", "upper", "equalto 'a'"), lambda: t("number") + " is " + self.pick("gt(1)", "le 2", "lessthan(3)", "ne 1"), lambda: t("string") + "." + self.pick("startswith('a')", "endswith(('c', 'd'))", "isdigit()", "isalpha()", "isupper()", "islower()", "istitle()", "isspace()", "isalnum()"), lambda: t("words") + " < " + t("words") + "|list" if False else t("number") + " < " + t("number") + " < " + t("number"),
+        )()
+
+    def typed_list(self, depth):
+        if depth <= 0:
+            return self.random.choice(self.LISTS)
+        t = lambda kind: self.typed(kind, depth - 1)  # noqa: E731
+        return self.pick(
+            lambda: "[" + t("number") + ", " + t("number") + "]", lambda: t("list") + "|list + [" + t("number") + "]", lambda: t("list") + "|" + self.pick("sort", "sort(reverse=true)", "reverse", "unique", "list", "map('string')|map('length')", "select", "reject('gt', 2)", "select('lt', 2)", "map('abs')") + "|list", lambda: t("list") + "[%s:%s%s]" % (self.pick("", "0", "1", "-2", "9"), self.pick("", "2", "-1"), self.pick("", "", ":", ":2", ":-1")),
+            lambda: t("words") + "|map('length')|list", lambda: "range(%d, %d, %d)" % (self.random.randint(-3, 5), self.random.randint(-3, 8), self.pick(1, 2, -1, 3)),
+        )()
+
+    def typed_words(self, depth):
+        if depth <= 0:
+            return self.random.choice(self.WORDS)
+        t = lambda kind: self.typed(kind, depth - 1)  # noqa: E731
+        return self.pick(
+            lambda: "[" + t("string") + ", " + t("string") + "]", lambda: t("words") + "|" + self.pick("sort", "sort(case_sensitive=true)", "reverse", "unique", "unique(case_sensitive=true)", "map('upper')", "map('trim')", "map('replace', 'a', 'b')", "reject('equalto', 'a')", "select('in', ['a', 'b'])", "select('string')", "batch(2)|map('first')") + "|list",
+            lambda: t("string") + "." + self.pick("split()", "split(',')", "split(' ', 1)", "rsplit('a', 1)", "splitlines()", "partition('b')|list", "rpartition(' ')|list", "rsplit()"), lambda: t("string") + "|list", lambda: t("dict") + ".keys()|map('string')|list", lambda: t("list") + "|map('string')|list",
+        )()
+
+    def typed_dict(self, depth):
+        if depth <= 0:
+            return self.random.choice(self.DICTS)
+        t = lambda kind: self.typed(kind, depth - 1)  # noqa: E731
+        return self.pick(lambda: "{'a': " + t("any") + ", " + t("string") + ": " + t("any") + "}", lambda: "dict(x=" + t("any") + ")", lambda: "dict(" + t("dict") + ".items())", lambda: t("dict") + ".copy()", lambda: t("records") + "|first|default({})")()
+
+    def typed_records(self, depth):
+        if depth <= 0:
+            return self.random.choice(self.RECORDS)
+        t = lambda kind: self.typed(kind, depth - 1)  # noqa: E731
+        return self.pick(lambda: t("records") + "|" + self.pick("selectattr('role')", "selectattr('a', 'defined')", "rejectattr('role', 'equalto', 'user')", "selectattr('role', 'in', ['user', 'tool'])", "reverse", "selectattr('content', 'string')", "sort(attribute='role')") + "|list", lambda: "[" + t("dict") + ", " + t("dict") + "]")()
+
+    def typed_any(self, depth):
+        kind = self.pick("string", "string", "number", "bool", "list", "words", "dict", "records")
+        if self.random.random() < 0.2:
+            t = lambda k: self.typed(k, depth - 1)  # noqa: E731
+            return self.pick(
+                lambda: "none", lambda: "missing", lambda: t("dict") + ".a", lambda: t("dict") + "['b']", lambda: t("dict") + ".get('a', %s)" % t("any"), lambda: t("dict") + "|items|list", lambda: t("dict").replace("1: 2, ", "") + "|dictsort", lambda: t("records") + "|groupby('role')", lambda: t("list") + "|list|batch(2)|list", lambda: t("list") + "|slice(2, 'f')|list",
+                lambda: t("any") + " if " + t("bool"), lambda: t("any") + "|default('d', true)", lambda: "(" + t("any") + ", " + t("any") + ")", lambda: t("words") + "|first", lambda: t("list") + "|list|last", lambda: t("string") + "[0]", lambda: "namespace(a=" + t("any") + ").a", lambda: "x", lambda: "a", lambda: t("string") + "|e", lambda: t("words") + "[-1]",
+            )() if depth > 0 else self.pick("none", "missing", "x", "a")
+        return self.typed(kind, depth)
+
     def expression(self, depth):
+        return self.typed("any", depth) if self.random.random() < 0.98 else self.wild(depth)
+
+    def wild(self, depth):
         if depth <= 0:
             return self.pick(self.literal, self.literal, self.name)()
         e = lambda: self.expression(depth - self.random.randint(1, 2))  # noqa: E731
@@ -648,7 +733,7 @@ class Grammar:
         return self.pick("a", "b", "c", "x", "text", "items")
 
     def text(self):
-        return self.pick("", " ", "\n", "  \n", "foo", " bar\n", "\n\n", "ä ", "{", "}", "%", "#", "\t", "x y\n  ", "\n    ")
+        return self.pick("", " ", "\n", "  \n", "foo", " bar\n", "\n\n", "ä ", "{ ", "} ", "% ", "# ", "\t", "x y\n  ", "\n    ")
 
     def open(self):
         return self.pick("{%", "{%", "{%-", "{%+") + " "
@@ -675,10 +760,10 @@ class Grammar:
             orelse = self.pick("", self.tag("else") + body(), self.tag("elif " + self.expression(1)) + body() + self.tag("else") + body())
             return before + self.tag("if " + self.expression(2)) + body() + orelse + self.tag("endif")
         if kind <= 14:
-            source = self.pick("messages", "[1, 2, 3]", "range(3)", "'abc'", "items", "{'a': 1, 'b': 2}.items()", "[(1, 2), (3, 4)]", self.expression(1))
-            target = self.pick("x", "a", "a, b", "x", "k, v" if "items()" in source or "(1, 2)" in source else "x")
+            source = self.pick("messages", "[1, 2, 3]", "range(3)", "'abc'", "items", "{'a': 1, 'b': 2}.items()", "[(1, 2), (3, 4)]", self.typed("list", 2), self.typed("words", 2), self.typed("dict", 2) + ".items()", self.typed("records", 1))
+            target = "k, v" if source.endswith("items()") or "(1, 2)" in source else self.pick("x", "a", "c")
             test = self.pick("", "", " if " + self.expression(1))
-            meta = self.pick("", "{{ loop.index }}", "{{ loop.last }}", "{{ loop.length }}", "{{ loop.nextitem }}", "{{ loop.cycle(1, 2) }}", "{{ loop.first }}{{ loop.revindex }}", "{{ loop.previtem }}", "{{ k }}={{ v }}")
+            meta = self.pick("", "{{ loop.index }}", "{{ loop.last }}", "{{ loop.length }}", "{{ loop.nextitem }}", "{{ loop.cycle(1, 2) }}", "{{ loop.first }}{{ loop.revindex }}", "{{ loop.previtem }}", "{{ loop.changed(x) }}", "{{ x }};")
             orelse = self.pick("", "", self.tag("else") + body())
             return before + self.tag("for %s in %s%s" % (target, source, test)) + meta + body(True) + orelse + self.tag("endfor")
         if kind <= 17:
@@ -686,7 +771,7 @@ class Grammar:
         if kind == 18:
             return before + self.tag("set %s%s" % (self.target(), self.pick("", " | upper", " | trim | replace('a', 'e')"))) + body() + self.tag("endset")
         if kind == 19:
-            return before + self.pick(self.tag("set ns.v = %s" % self.expression(1)) + "{{ ns.v }}", self.tag("set a, b = 1, %s" % self.expression(1)))
+            return before + self.pick(self.tag("if ns is defined") + self.tag("set ns.v = %s" % self.expression(1)) + "{{ ns.v }}" + self.tag("endif"), self.tag("set a, b = 1, %s" % self.expression(1)))
         if kind == 20:
             return before + self.tag("filter %s" % self.pick("upper", "trim", "indent(2)", "replace('a', 'b')|title")) + body() + self.tag("endfilter")
         if kind == 21:
@@ -699,8 +784,8 @@ class Grammar:
 
     def template(self):
         head = ""
-        if self.random.random() < 0.7:
+        if self.random.random() < 0.95:
             head = "{% set ns = namespace(v=0) %}{% macro m1(q) %}[{{ q }}]{% endmacro %}{% macro m2(a, b='B') %}{{ a }}{{ b }}{% endmacro %}{% macro m3(z) %}{{ z }}<{{ caller() }}>{% endmacro %}"
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.95:
             head += "{% set items = [1, 'two', none] %}{% set text = ' some Text, here ' %}"
         return head + self.block(self.random.randint(1, 3)) + self.block(2) + self.text()
