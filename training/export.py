@@ -20,7 +20,7 @@ MODELS = HERE.parent / "models"
 def config_json(c) -> dict:
     """`tokenizer.SIZE` rows are reserved; the unused last rows are never produced."""
     return {
-        "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+        "_name_or_path": "expert-tiny", "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
         "bos_token_id": None, "eos_token_id": c["end"], "pad_token_id": c["pad"], "head_dim": c["head_dim"],
         "hidden_act": "silu", "hidden_size": c["hidden_size"], "initializer_range": 0.02,
         "intermediate_size": c["intermediate_size"], "max_position_embeddings": c["max_position_embeddings"],
@@ -42,7 +42,19 @@ def export_base(checkpoint: Path, out: Path) -> None:
     (out / "config.json").write_text(json.dumps(config_json(c), indent=2) + "\n")
     generation = {"do_sample": False, "eos_token_id": [c["end"], c["pad"]], "pad_token_id": c["pad"]}
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    _info(out, state, Path(checkpoint).parent / "log.jsonl")
     print("base written:", {k: state[k] for k in ("step", "tokens", "elapsed")})
+
+
+def _info(out, state, log):
+    """What the card needs to know about the training."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    held = [line["held_out"] for line in lines if line.get("step", 0) <= state["step"] and "held_out" in line]
+    info = {"steps": state["step"], "tokens": state["tokens"], "minutes": round(state["elapsed"] / 60, 1), "seed": state.get("seed", 1)}
+    if "model" in state:
+        info["parameters"] = sum(v.numel() for v in state["model"].values())
+        info["held_out"] = held[-1] if held else {}
+    (out / "training.json").write_text(json.dumps(info, indent=1) + "\n")
 
 
 def export_expert(name: str, source: Path, out: Path) -> None:
@@ -50,6 +62,8 @@ def export_expert(name: str, source: Path, out: Path) -> None:
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copyfile(source / file, out / file)
         (out / file).chmod(0o644)
+    state = torch.load(source / "checkpoint.pt", weights_only=False)
+    _info(out, {k: state[k] for k in ("step", "tokens", "elapsed")} | {"seed": state.get("seed", 7)}, source / "log.jsonl")
     from manifests import write_manifest
     write_manifest(name, out)
 
