@@ -32,7 +32,7 @@ LORAS = {
         r=4,
         lora_alpha=8,
         target_modules=ALL,
-        rank_pattern={"layers.0.self_attn.q_proj": 2, "up_proj": 6, r"model\.layers\.[12]\.mlp\..*": 3},
+        rank_pattern={"layers.0.self_attn.q_proj": 2, "layers.0.mlp.up_proj": 6, r"model\.layers\.[12]\.mlp\..*": 3},
         alpha_pattern={"^model.layers.1.self_attn.v_proj": 32, "layers.0.*": 3},
         use_rslora=True,
     ),
