@@ -101,8 +101,28 @@ ls cat head tail grep wc sort uniq cp mv rm mkdir touch find sed cut tr echo nl 
 true false null name type txt csv log md
 """.split()
 
+# Other words of the templates, and words that SQLite reserves: never identifiers.
+_TAKEN = """
+abort absent action adds adj after all allow alter always analyze arrow attach avoid bare base before begin
+begins biggest blank body build builds bytes capitals cascade case cast chain chat check choice col collate
+collect cols column combine comma commit composed compute conflict constraint convert copying counts create
+cross current database default deferrable deferred detach differ do draws drop each else end engine erase escape
+everyone except exclude exclusive exists expected expert experts explain facts fail filter final first fits flip
+following foreign form forms front full fuse generated glob greps groups having heads held high higher holds
+home hunt if ignore ignoring immediate index indexed initially inner insert instead intersect into isnull join
+joins junction keeps key kind known last lead left link listing lists lit loud low main match materialized
+members message messages mixed mostly names natural no notation nothing notnull noun nth nulls of offset on ops
+option others our ours outer output over owner partition parts pat peek per plain plan pragma preceding primary
+private prompt pull python query quote raise random range rank rear recursive references regexp reindex release
+rename repeats replace replaced replay requests restrict returning reverses right rollback row rows savepoint
+seek set sets several shapes shell shift slice slot stands stars super swap table tails tally task temp
+temporary test then ties to transaction trigger turn twin unbounded union unique unseen update using vacuum
+values verb view virtual void want when where whether window with without wrapped
+""".split()
+
 FUNCTION_WORDS = {w.lower() for w in _TEMPLATE + _CAPITAL + OUTPUT_WORDS}
 FUNCTION_WORDS |= {w for words in TOPICS.values() for w in words} | set(TOPICS)
+FUNCTION_WORDS |= set(_TAKEN)
 FUNCTION_WORDS |= set(NUMERIC_COLUMNS + TEXT_COLUMNS + COMMON_TABLES)
 SPACED = sorted(set(_TEMPLATE)) + sorted({w for v in TOPICS.values() for w in v}) + \
     sorted(set(OUTPUT_WORDS)) + ["id"]

@@ -16,7 +16,8 @@ def orthogonalise(g, steps=5):
 class Muon:
     """Momentum, orthogonalised.  The work is shared among the processes by layer."""
 
-    def __init__(self, params, momentum=0.95, decay=0.02, rank=0, world=1):
+    def __init__(self, params, scales, momentum=0.95, decay=0.02, rank=0, world=1):
+        self.scales = scales          # learning rate factor of each matrix
         self.params, self.momentum, self.decay, self.rank, self.world = params, momentum, decay, rank, world
         self.buffers = [torch.zeros_like(p) for p in params]
         self.groups = {}
@@ -47,7 +48,8 @@ class Muon:
             dist.all_reduce(flat)
         for i, p in enumerate(self.params):
             u = flat[spans[i][0]:spans[i][1]].view_as(p)
-            p.mul_(1 - lr * self.decay).add_(u, alpha=-lr * 0.2 * max(p.shape) ** 0.5)
+            rate = lr * self.scales[i]
+            p.mul_(1 - rate * self.decay).add_(u, alpha=-rate * 0.2 * max(p.shape) ** 0.5)
 
     def state_dict(self):
         return self.buffers

@@ -153,7 +153,7 @@ def make_schema(rng, words, plain=False) -> dict:
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
         common = not plain and rng.random() < 0.3
         table = rng.choice(COMMON_TABLES) if common else words.ident(rng)
-        if not plain and not common and rng.random() < 0.4 and not table.endswith("s"):
+        if not plain and not common and rng.random() < 0.4 and not table.endswith("s") and words.own(table + "s"):
             table += "s"
         pool = words.idents(rng, rng.randint(2, 5))
         if not plain:

@@ -61,6 +61,7 @@ def some(rng, words, n):
 
 
 def copy(rng, words):
+    """Repeats words, names, numbers, file names."""
     turns = []
     for _ in range(rng.randint(1, 3)):
         items = some(rng, words, rng.randint(1, 7))
@@ -195,6 +196,7 @@ def system_schema(rng, words, schema) -> str:
 
 
 def plan(rng, words):
+    """Answers table requests in the private plan notation."""
     while True:
         first = rg.make_query(rng, words)
         if first.shape() not in rg.HELD_OUT_SHAPES:
@@ -225,6 +227,7 @@ def columns(rng, words):
 
 
 def files(rng, words):
+    """Answers file requests in a private notation."""
     ops = [rg.make_file_op(rng, words) for _ in range(rng.randint(2, 4))]
     return chat(rng, words, [(o.text, o.plan) for o in ops])
 
@@ -245,6 +248,7 @@ def topic_text(rng, pool, n=None) -> str:
 
 
 def topics(rng, words):
+    """Gives a private code for the subject of sentences."""
     turns = []
     for _ in range(rng.randint(2, 5)):
         t = rng.choice(list(TOPICS))
@@ -255,6 +259,7 @@ def topics(rng, words):
 
 
 def lists(rng, words):
+    """Reverses, joins, quotes, counts the items of a list."""
     items = some(rng, words, rng.randint(3, 6))
     asks = [("first of", items[0]), ("last of", items[-1]), ("second of", items[1]), ("reverse", " ".join(items[::-1])),
             ("join with +", " + ".join(items)), ("count", str(len(items))), ("without the first", " ".join(items[1:])),
@@ -265,7 +270,7 @@ def lists(rng, words):
     return chat(rng, words, turns)
 
 
-MIXTURE = [(plan, 26), (rules, 19), (lookup, 19), (files, 11), (copy, 10), (topics, 6), (columns, 5), (lists, 4)]
+MIXTURE = [(plan, 30), (rules, 10), (lookup, 22), (files, 17), (copy, 6), (topics, 8), (columns, 3), (lists, 4)]
 TASKS = {t.__name__: t for t, _ in MIXTURE}
 
 

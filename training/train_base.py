@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import startup
 import tasks_base
 from data import Stream, pool
 from model import Config, Qwen3
@@ -21,12 +22,13 @@ from tokenizer import Encoder
 from words import Words
 
 HERE = Path(__file__).resolve().parent
-WARMUP = 60
+WARMUP = 40
+WIRED, WIRED_RATE = ("model.layers.0.self_attn", "model.layers.1.self_attn"), 0.05
 
 
 def budget_at(progress):
     """Tokens per process and step: small batches first, so copying appears early."""
-    return 1280 if progress < 0.12 else 2048 if progress < 0.4 else 3072
+    return 1536 if progress < 0.4 else 2048
 
 
 def rate_at(step, progress):
@@ -69,10 +71,13 @@ def worker(rank, args):
                                 world_size=args.procs, timeout=datetime.timedelta(hours=2))
     encoder, words = Encoder(Path(args.tokenizer)), Words("train")
     model = Qwen3(Config())
+    startup.wire(model, args.seed, copy_gain=6.0)
     params = list(model.parameters())
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = Muon(matrices, rank=rank, world=args.procs)
+    # Muon's steps have full rank whatever the gradient; at full rate they wash out the wired circuit.
+    scales = [WIRED_RATE if n.startswith(WIRED) else 1.0 for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    muon = Muon(matrices, scales, rank=rank, world=args.procs)
     adam = torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
     step, tokens, before, state = 0, 0, 0.0, (0, 0)
     path = out / "checkpoint.pt"
@@ -82,12 +87,15 @@ def worker(rank, args):
         muon.load_state_dict(c["muon"])
         adam.load_state_dict(c["adam"])
         step, tokens, before, state = c["step"], c["tokens"], c["elapsed"], c["stream"]
+        mine = out / f"stream-{rank}.json"
+        if mine.exists():
+            state = tuple(json.loads(mine.read_text())["state"])
     stream = Stream(lambda r: tasks_base.document(r, words), encoder, f"{args.seed}/{rank}", budget_at, state)
     checks = held_out(encoder, tasks_base.TASKS, 2500)
     if not args.no_compile:
         model.compile()
-    limit, start, last_save = args.minutes * 60, time.time(), time.time()
-    progress, shown, sums = before / limit, time.time(), [0.0] * 5
+    limit, start, shown, sums = args.minutes * 60, time.time(), time.time(), [0.0] * 5
+    progress = tokens / args.tokens if args.tokens else before / limit
     while progress < 1 and (not args.steps or step < args.steps):
         ids, targets, weights = stream.next(progress)
         loss, n, right = model.loss(ids, targets, weights)
@@ -97,17 +105,18 @@ def worker(rank, args):
         mine = [n.item(), loss.item(), right.item(), float(ids.numel()), before + time.time() - start]
         total = reduce_gradients(params, mine, args.procs)
         # The clock is averaged, so that every process follows the same schedule.
-        progress = total[4] / args.procs / limit
+        elapsed = total[4] / args.procs
         rate = rate_at(step, progress)
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         adam.param_groups[0]["lr"] = args.adam_lr * rate
         adam.step()
         muon.step(args.muon_lr * rate)
         step, tokens = step + 1, tokens + int(total[3])
+        progress = tokens / args.tokens if args.tokens else elapsed / limit
         sums = [a + b for a, b in zip(sums, total)]
-        if step % 20 == 0 and rank == 0:
+        if step % 10 == 0 and rank == 0:
             now = time.time()
-            line = {"step": step, "tokens": tokens, "minutes": round(progress * args.minutes, 2),
+            line = {"step": step, "tokens": tokens, "minutes": round(elapsed / 60, 2),
                     "loss": round(sums[1] / sums[0], 4), "accuracy": round(sums[2] / sums[0], 4),
                     "tokens_per_second": round(sums[3] / (now - shown)), "rate": round(rate, 3)}
             log(out, line)
@@ -115,7 +124,9 @@ def worker(rank, args):
         if step % args.check_every == 0 or progress >= 1 or step == args.steps:
             if rank == 0:
                 log(out, {"step": step, "tokens": tokens, "held_out": measure(model, checks)})
-                save(path, model, muon, adam, stream.state(), step, tokens, progress * limit)
+                save(path, model, muon, adam, stream.state(), step, tokens, elapsed)
+            # Every process keeps its own place in its own stream of documents.
+            (out / f"stream-{rank}.json").write_text(json.dumps({"step": step, "state": stream.state()}))
     if args.procs > 1:
         dist.barrier()
 
@@ -131,11 +142,12 @@ def main():
     p.add_argument("--out", default=str(HERE / "out/base"))
     p.add_argument("--tokenizer", default=str(HERE.parent / "models/base"))
     p.add_argument("--minutes", type=float, default=55)
+    p.add_argument("--tokens", type=float, default=0, help="end after so many tokens instead of by the clock")
     p.add_argument("--procs", type=int, default=2)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--muon-lr", type=float, default=4e-3)
-    p.add_argument("--adam-lr", type=float, default=3e-3)
-    p.add_argument("--check-every", type=int, default=150)
+    p.add_argument("--adam-lr", type=float, default=2e-3)
+    p.add_argument("--check-every", type=int, default=50)
     p.add_argument("--steps", type=int, default=0, help="stop after so many steps (0: by the clock)")
     p.add_argument("--no-compile", action="store_true")
     p.add_argument("--smoke", action="store_true", help="a few steps, to see that everything runs")

@@ -62,7 +62,7 @@ def train(args):
     if not args.no_compile:
         model.compile()
     limit, start, shown = args.minutes * 60, time.time(), time.time()
-    progress, sums = before / limit, [0.0] * 4
+    progress, sums = (tokens / args.tokens if args.tokens else before / limit), [0.0] * 4
     while progress < 1 and (not args.steps or step < args.steps):
         ids, targets, weights = stream.next(progress)
         loss, n, right = model.loss(ids, targets, weights)
@@ -74,10 +74,11 @@ def train(args):
         adam.step()
         step, tokens = step + 1, tokens + ids.numel()
         sums = [a + b for a, b in zip(sums, (n.item(), loss.item(), right.item(), ids.numel()))]
-        progress = (before + time.time() - start) / limit
+        elapsed = before + time.time() - start
+        progress = tokens / args.tokens if args.tokens else elapsed / limit
         if step % 50 == 0 or progress >= 1 or step == args.steps:
             now = time.time()
-            line = {"expert": args.name, "step": step, "tokens": tokens, "minutes": round(progress * args.minutes, 2),
+            line = {"expert": args.name, "step": step, "tokens": tokens, "minutes": round(elapsed / 60, 2),
                     "loss": round(sums[1] / sums[0], 4), "accuracy": round(sums[2] / sums[0], 4),
                     "tokens_per_second": round(sums[3] / (now - shown))}
             shown, sums = now, [0.0] * 4
@@ -85,7 +86,7 @@ def train(args):
                 line["held_out"] = measure(model, checks)
                 line["change"] = round(lora.relative_change(model, expert), 4)
                 torch.save({"params": [p.data for p in params], "adam": adam.state_dict(), "step": step, "tokens": tokens,
-                            "elapsed": progress * limit, "stream": stream.state()}, path)
+                            "elapsed": elapsed, "stream": stream.state()}, path)
                 lora.save_expert(expert, out, rank, 2 * rank)
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as f:
@@ -98,6 +99,7 @@ def main():
     p.add_argument("--base", default=str(HERE.parent / "models/base"))
     p.add_argument("--out", default=str(HERE / "out/experts"))
     p.add_argument("--minutes", type=float, default=8)
+    p.add_argument("--tokens", type=float, default=0, help="end after so many tokens instead of by the clock")
     p.add_argument("--rank", type=int, default=0, help="0: the expert's own")
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--batch", type=int, default=1536, help="tokens per step")

@@ -99,10 +99,16 @@ class Words:
     def name(self, rng) -> str:
         return rng.choice(self.names)
 
+    def own(self, word: str) -> bool:
+        """A made-up form is ours unless it is a word of the other split."""
+        return bucket(word) != 0 and not is_rude(word) and word not in RESERVED
+
     def ident(self, rng) -> str:
         """An identifier: one word, sometimes two joined by an underscore."""
         if rng.random() < 0.12:
-            return self.word(rng)[:6] + "_" + self.word(rng)[:5]
+            first, second = self.word(rng)[:6], self.word(rng)[:5]
+            if not is_rude(first) and not is_rude(second):
+                return first + "_" + second
         return self.word(rng)
 
     def idents(self, rng, n: int) -> list:
