@@ -16,7 +16,11 @@ bool looks_like_path(const std::string& source) {
   return source.find('/') != std::string::npos || source.ends_with(".expert");
 }
 
-bool exists(const std::string& path) { return file_exists(path) || directory_exists(path); }
+// Anything at all: opening it says what is wrong with a FIFO or a device.
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
 
 // "sql", "expert-sql@0.3.0" or a PEFT directory's own name.
 bool is_called(const ExpertData& expert, std::string_view spec) {
