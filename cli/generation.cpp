@@ -45,7 +45,7 @@ Answer generate(expert_engine* engine, const expert_request* request, bool strea
   check(expert_submit(engine, request, &submitted));
   const Stream running(submitted);
   Answer answer;
-  char last = '\n';
+  char last = '\0';
   while (const Chunk chunk = next_chunk(running.get(), answer.interrupted)) {
     size_t length = 0;
     const char* text = expert_chunk_text(chunk.get(), &length);

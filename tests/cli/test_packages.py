@@ -94,7 +94,7 @@ def test_models(cli, sql_directory):
     added = cli.json("model", "add", base, "--name", "tiny")
     assert added["name"] == "tiny" and added["default"] is True
     assert cli.json("model", "list") == [added]
-    assert cli.json("run", "x", "--model", "tiny", "--experts", "", "--max-tokens", "2")["tokens"]
+    assert cli.json("run", "x", "--model", "tiny", "--experts", "", "--max-tokens", "2")["finish_reason"]
     assert cli("model", "remove", "tiny").returncode == 0
     assert cli("model", "remove", "tiny").returncode == 2
     run = cli("model", "add", "/nonexistent")
