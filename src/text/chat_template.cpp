@@ -110,16 +110,21 @@ Json read_json(const fs::path& path) {
   }
 }
 
-// bos_token: "<s>" or {"content": "<s>", ...}
+// token: "<s>" or {"content": "<s>", ...}
+void add_token(const std::string& name, const Json& token, Json& variables) {
+  if (token.is_string()) variables[name] = token;
+  if (token.is_object() && token.contains("content") && token["content"].is_string())
+    variables[name] = token["content"];
+}
+
 void add_special_tokens(const Json& config, Json& variables) {
-  static constexpr std::array<const char*, 7> kNames = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                                        "pad_token", "cls_token", "mask_token"};
-  for (const char* name : kNames) {
-    const auto found = config.find(name);
-    if (found == config.end() || variables.contains(name)) continue;
-    if (found->is_string()) variables[name] = *found;
-    if (found->is_object() && found->contains("content") && found->at("content").is_string())
-      variables[name] = found->at("content");
+  for (const char* name :
+       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+    if (config.contains(name)) add_token(name, config[name], variables);
+  }
+  for (const char* more : {"extra_special_tokens", "model_specific_special_tokens"}) {
+    if (!config.contains(more) || !config[more].is_object()) continue;
+    for (const auto& [name, token] : config[more].items()) add_token(name, token, variables);
   }
 }
 
@@ -147,6 +152,16 @@ struct ChatTemplate::Impl {
       throw Error(ErrorCode::load, fmt::format("{}: {}", name, error.what()), error.hint());
     }
     return compiled;
+  }
+
+  void compile_files(const fs::path& model_dir) {
+    const auto compile_file = [&](const fs::path& path, std::unique_ptr<Source>& place) {
+      if (!is_there(path)) return;
+      name = path.string();
+      place = compile(read_file(path, kTemplateLimit), name);
+    };
+    compile_file(model_dir / "additional_chat_templates" / "tool_use.jinja", tool_use);
+    compile_file(model_dir / "chat_template.jinja", standard);
   }
 
   void compile_config(const Json& chat_template) {
@@ -181,20 +196,19 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::parse(std::string_view source,
 std::shared_ptr<const ChatTemplate> ChatTemplate::load(const fs::path& model_dir) {
   auto impl = std::make_unique<Impl>();
   Json config = Json::object();
-  const fs::path config_path = model_dir / "tokenizer_config.json", template_path = model_dir / "chat_template.jinja";
+  const fs::path config_path = model_dir / "tokenizer_config.json";
   if (is_there(config_path)) config = read_json(config_path);
-  if (is_there(template_path)) {
-    impl->name = template_path.string();
-    impl->standard = Impl::compile(read_file(template_path, kTemplateLimit), impl->name);
-  } else if (config.contains("chat_template") && !config["chat_template"].is_null()) {
+  impl->compile_files(model_dir);
+  if (!impl->standard && !impl->tool_use) {
+    if (!config.contains("chat_template") || config["chat_template"].is_null()) return nullptr;
     impl->name = config_path.string();
     impl->compile_config(config["chat_template"]);
-  } else {
-    return nullptr;
   }
   add_special_tokens(config, impl->special_tokens);
+  // An older file, which counts where the configuration does not list its tokens itself.
   const fs::path map_path = model_dir / "special_tokens_map.json";
-  if (is_there(map_path)) add_special_tokens(read_json(map_path), impl->special_tokens);
+  if (!config.contains("added_tokens_decoder") && is_there(map_path))
+    add_special_tokens(read_json(map_path), impl->special_tokens);
   return std::shared_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
 }
 
@@ -203,6 +217,11 @@ std::string ChatTemplate::render(const Json& messages, const Options& options) c
   if (!options.tools.is_null() && !options.tools.is_array()) fail(ErrorCode::invalid_request, "tools must be a list");
   if (!options.variables.is_null() && !options.variables.is_object())
     fail(ErrorCode::invalid_request, "template variables must be an object");
+  for (const char* name : {"messages", "tools"}) {
+    if (options.variables.is_object() && options.variables.contains(name)) {
+      fail(ErrorCode::invalid_request, "'{}' is not a template variable but an argument of its own", name);
+    }
+  }
   const bool with_tools = !options.tools.is_null() && impl_->tool_use;
   const Impl::Source* source = with_tools ? impl_->tool_use.get() : impl_->standard.get();
   if (source == nullptr)

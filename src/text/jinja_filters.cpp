@@ -369,7 +369,12 @@ int64_t power_of_ten(int64_t exponent) {
 // round() of a float: the nearest decimal of that many digits to the exact binary value, ties to even.
 double rounded(double value, int64_t digits) {
   if (!std::isfinite(value) || digits > 320) return value;
-  if (digits >= 0) return std::stod(fmt::format("{:.{}f}", value, digits));
+  if (digits >= 0) {
+    const std::string text = fmt::format("{:.{}f}", value, digits);
+    double nearest = value;
+    std::from_chars(text.data(), text.data() + text.size(), nearest);
+    return nearest;
+  }
   if (digits < -310) return std::copysign(0.0, value);
   const double unit = std::pow(10.0, static_cast<double>(-digits));
   return std::nearbyint(value / unit) * unit;

@@ -179,6 +179,7 @@ TEST_CASE("messages are normalised as Transformers does") {
   CHECK(render("{{ messages[0]|tojson }}", Json::object(), messages) ==
         R"({"thinking": "why", "role": "assistant", "reasoning": "why", "reasoning_content": "why"})");
   CHECK(code_of([] { render("x", Json::object(), Json::array()); }) == ErrorCode::invalid_request);
+  CHECK(code_of([] { render("x", {{"messages", 1}}); }) == ErrorCode::invalid_request);
   CHECK(code_of([] { render("x", Json::object(), Json::array({"text"})); }) == ErrorCode::invalid_request);
   CHECK(code_of([] {
           render("x", Json::object(), Json::array({{{"n", 18446744073709551615u}}}));
@@ -208,12 +209,15 @@ TEST_CASE("loading from a model directory") {
       "tokenizer_config.json",
       R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>", "chat_template": "config{{ bos_token }}{{ eos_token }}{{ pad_token }}"})");
   directory.write("special_tokens_map.json", R"({"eos_token": "other", "pad_token": {"content": "<pad>"}})");
-  CHECK(ChatTemplate::load(directory.path)->render(kHello, {}) == "config<s></s><pad>");
+  CHECK(ChatTemplate::load(directory.path)->render(kHello, {}) == "config<s>other<pad>");
   ChatTemplate::Options options;
   options.variables = {{"bos_token", "mine"}};
-  CHECK(ChatTemplate::load(directory.path)->render(kHello, options) == "configmine</s><pad>");
-  directory.write("chat_template.jinja", "file{{ bos_token }}");
-  CHECK(ChatTemplate::load(directory.path)->render(kHello, {}) == "file<s>");
+  CHECK(ChatTemplate::load(directory.path)->render(kHello, options) == "configmineother<pad>");
+  directory.write("chat_template.jinja", "file{{ bos_token }}{{ eos_token }}{{ image_token }}");
+  directory.write(
+      "tokenizer_config.json",
+      R"({"added_tokens_decoder": {}, "bos_token": "<s>", "eos_token": null, "extra_special_tokens": {"image_token": "<img>"}})");
+  CHECK(ChatTemplate::load(directory.path)->render(kHello, {}) == "file<s><img>");
 }
 
 TEST_CASE("a list of named templates: tool_use serves requests with tools") {
@@ -226,6 +230,11 @@ TEST_CASE("a list of named templates: tool_use serves requests with tools") {
   ChatTemplate::Options options;
   options.tools = Json::array();
   CHECK(chat_template->render(kHello, options) == "t");
+  directory.write("chat_template.jinja", "file");
+  CHECK(ChatTemplate::load(directory.path)->render(kHello, options) == "file");
+  std::filesystem::create_directory(directory.path / "additional_chat_templates");
+  directory.write("additional_chat_templates/tool_use.jinja", "file for tools");
+  CHECK(ChatTemplate::load(directory.path)->render(kHello, options) == "file for tools");
 }
 
 TEST_CASE("broken files are load errors that name the file") {
