@@ -184,10 +184,38 @@ json part(const json& root, const char* name) {
   return value == nullptr ? json() : *value;
 }
 
+// How many times longer a part can make a text, roughly; a Sequence multiplies.
+double growth_of(const json& config) {
+  if (!config.is_object()) return 1;
+  const std::string type = fields::find_text(config, "type").value_or("");
+  if (type == "Prepend") return 1 + static_cast<double>(fields::need_text(config, "prepend").size());
+  if (type == "Metaspace") return 5;
+  if (type == "ByteLevel") return 2;
+  if (type == "NFC") return 3;
+  if (type == "Replace") {
+    const auto content = static_cast<double>(fields::need_text(config, "content").size());
+    return std::max(1.0, content / static_cast<double>(fields::literal_pattern(config).size()));
+  }
+  double growth = 1;
+  for (const char* list : {"normalizers", "pretokenizers", "decoders"})
+    if (const json* steps = fields::find(config, list))
+      for (const json& step : *steps) growth *= growth_of(step);
+  return growth;
+}
+
+// A few Replace steps in a row could turn a short text into gigabytes.
+void check_growth(const json& root) {
+  constexpr double kMost = 1024;
+  if (growth_of(part(root, "normalizer")) * growth_of(part(root, "pre_tokenizer")) > kMost ||
+      growth_of(part(root, "decoder")) > kMost)
+    fail(ErrorCode::unsupported, "its steps could make a text more than {} times longer", kMost);
+}
+
 // "truncation" and "padding" shape batches for training; Transformers switches both off for a plain call, and so do we.
 void read_tokenizer_json(const std::string& text, TokenizerParts& parts) {
   TokenizerJsonReader reader;
   const json root = reader.read(text);
+  check_growth(root);
   parts.model = make_model(reader, fields::need(root, "model"));
   parts.normalizer = make_normalizer(part(root, "normalizer"));
   parts.pre_tokenizer = make_pre_tokenizer(part(root, "pre_tokenizer"));

@@ -115,6 +115,18 @@ TEST_CASE("what is not built is refused by name") {
                with("/normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", "a"}}}, {"content", ""}}));
 }
 
+TEST_CASE("steps that would blow a text up are refused") {
+  const json twice = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aaaa"}};
+  CHECK(with("/normalizer", twice)->encode("a") == std::vector<int32_t>{0, 0, 0, 0});
+  const json steps = json::array({twice, twice, twice, twice, twice, twice});
+  EXPECT_ERROR(unsupported, "1024 times longer", with("/normalizer", {{"type", "Sequence"}, {"normalizers", steps}}));
+  EXPECT_ERROR(unsupported, "1024 times longer", with("/decoder", {{"type", "Sequence"}, {"decoders", steps}}));
+  json bytes = json::array();
+  for (int i = 0; i < 11; ++i) bytes.push_back({{"type", "ByteLevel"}});
+  EXPECT_ERROR(unsupported, "1024 times longer",
+               with("/pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", bytes}}));
+}
+
 TEST_CASE("templates") {
   json processor = json::parse(R"({"type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [],
