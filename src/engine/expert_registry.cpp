@@ -206,6 +206,8 @@ ExpertPtr ExpertRegistry::known(const std::string& key) const {
 }
 
 ExpertPtr ExpertRegistry::from_package(Package package) {
+  // Before known experts are asked: the tokenizer is not part of the content hash.
+  std::vector<std::string> warnings = check_tokenizer(package);
   const std::string key = package.content_hash() + "|" + package.name();
   if (ExpertPtr found = known(key)) return found;
 
@@ -217,6 +219,7 @@ ExpertPtr ExpertRegistry::from_package(Package package) {
   expert->kinds = package.kinds();
   expert->manifest = package.optional_manifest();
   expert->warnings = match.warnings;
+  expert->warnings.insert(expert->warnings.end(), warnings.begin(), warnings.end());
   expert->key = key;
   if (expert->manifest) {
     expert->manifest_json = expert->manifest->raw;
@@ -229,8 +232,6 @@ ExpertPtr ExpertRegistry::from_package(Package package) {
       expert->warnings.push_back(expert->name + " asks for a grammar; grammars are not applied yet");
     }
   }
-  check_tokenizer(package, expert->warnings);
-
   const WeightFormat format = options_.model->weight_format();
   make_room(packed_estimate(package.tensors(), format));
   Adapter::Source source;
@@ -267,21 +268,21 @@ BaseMatch ExpertRegistry::match_base(const Package& package) const {
   throw *refused;
 }
 
-void ExpertRegistry::check_tokenizer(const Package& package, std::vector<std::string>& warnings) const {
+std::vector<std::string> ExpertRegistry::check_tokenizer(const Package& package) const {
   const auto packaged = package.text("tokenizer.json");
-  if (!packaged) return;
+  if (!packaged) return {};
   const std::string path = (options_.model_directory / "tokenizer.json").string();
   if (!file_exists(path)) {
-    warnings.push_back(package.name() + " brings a tokenizer.json, the base has none to compare it with");
-    return;
+    return {package.name() + " brings a tokenizer.json, the base has none to compare it with"};
   }
   const std::string own = read_text_file(path);
-  if (own == *packaged) return;
+  if (own == *packaged) return {};
   if (!same_tokenizer(parse_json(*packaged, package.path() + ": tokenizer.json"), parse_json(own, path))) {
     throw Error(ErrorCode::incompatible,
                 fmt::format("{}: its tokenizer.json differs from the base model's", package.path()),
                 "use the base model the expert was made for");
   }
+  return {};
 }
 
 void ExpertRegistry::keep(const ExpertPtr& expert) {

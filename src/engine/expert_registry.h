@@ -82,7 +82,7 @@ class ExpertRegistry {
   void keep(const ExpertPtr& expert);
   void make_room(uint64_t needed);
   BaseMatch match_base(const Package& package) const;
-  void check_tokenizer(const Package& package, std::vector<std::string>& warnings) const;
+  std::vector<std::string> check_tokenizer(const Package& package) const;  // warnings
   const std::vector<Bundled>& bundled() const;
   bool fits(const Manifest& manifest) const;
 
