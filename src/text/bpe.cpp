@@ -57,7 +57,8 @@ void Bpe::index_characters() {
     unicode::append_utf8(text, c);
     char_ids_[c] = vocab_.find(text).value_or(-1);
   }
-  for (unsigned byte = 0; byte < 256; ++byte)
+  byte_ids_.fill(-1);
+  for (unsigned byte = 0; options_.byte_fallback && byte < 256; ++byte)
     byte_ids_[byte] = vocab_.find(fmt::format("<0x{:02X}>", byte)).value_or(-1);
 }
 

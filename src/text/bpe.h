@@ -32,7 +32,6 @@ class Bpe {
   // Time: n log n in the length of the piece.
   void encode(std::string_view piece, std::vector<int32_t>& ids) const;
   const Vocab& vocab() const { return vocab_; }
-  bool byte_fallback() const { return options_.byte_fallback; }
 
  private:
   struct Merge {

@@ -1,7 +1,8 @@
 // Speaks JSON lines with tests/oracle/test_tokenizer.py; a tool of the tests, not shipped.
 //   tokenize_tool MODEL_DIR < requests > answers
 // Request {"text": …, "special_in_text": true, "add_post_processor": false} → {"ids": […], "decoded": …, "skipped": …,
-// "pieces": […]}; request {"ids": […]} → the same without "ids"; a refusal → {"error": …}.
+// "pieces": […]}; request {"ids": […]} → the same without "ids"; with "ids_only": true → {"ids": […]}; a refusal →
+// {"error": …}.
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -20,6 +21,7 @@ json answer(const std::shared_ptr<const expert::Tokenizer>& tokenizer, const jso
     ids = tokenizer->encode(request["text"].get_ref<const std::string&>(),
                             {request.value("special_in_text", true), request.value("add_post_processor", false)});
     result["ids"] = ids;
+    if (request.value("ids_only", false)) return result;
   } else {
     ids = request["ids"].get<std::vector<int32_t>>();
   }
