@@ -11,7 +11,7 @@ def test_the_report(cli):
         assert row["prefill_tokens_per_second"].keys() == {"16", "64"}
         assert all(rate > 0 for rate in row["prefill_tokens_per_second"].values())
         share = row["decode_tokens_per_second"] * row["bytes_per_token"] / (report["bandwidth_gb_s"] * 1e9)
-        assert abs(share - row["share_of_bandwidth"]) < 0.002
+        assert abs(share - row["share_of_bandwidth"]) < 0.01 * share + 0.001
     base, two = report["rows"]
     assert two["bytes_per_token"] > base["bytes_per_token"] > 5_000_000
     for kind in ("seen", "new"):
@@ -24,5 +24,5 @@ def test_named_experts_and_bad_options(cli):
                       "1", timeout=300)  # fmt: skip
     assert [row["experts"] for row in report["rows"]] == [0, 2]
     assert cli("bench", "--repeat", "0").returncode == 2
-    assert cli("bench", "--experts", "no-such-expert").returncode == 2
+    assert cli("bench", "--experts", "no-such-expert").returncode == 1
     assert cli("bench", "--weights", "int8").returncode == 2
