@@ -83,6 +83,8 @@ struct Node {
   Kind kind;
   Use use = Use::load;
   bool recursive = false;  // for_
+  bool negated_base =
+      false;  // power: Jinja2 writes a negative constant base without brackets, so (-2) ** x is -(2 ** x)
   int line = 1;
   int depth = 1;  // height of the expression below
   std::string name;
@@ -105,8 +107,8 @@ struct Node {
 };
 
 // The children in the order Jinja2 visits them, which its scoping rules depend on.
-template <typename F>
-void for_each_child(Node& node, F&& f) {
+template <typename NodeT, typename F>
+void for_each_child(NodeT& node, F&& f) {  // NodeT: Node or const Node
   const auto visit = [&](const NodePtr& child) {
     if (child) f(*child);
   };

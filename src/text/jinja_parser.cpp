@@ -472,10 +472,25 @@ class Parser {
     return left;
   }
 
+  // What Jinja2's optimiser computes beforehand: no variables, no calls, no filter that needs the rendering.
+  static bool is_constant(const Node& node) {
+    if (node.kind == Kind::name || node.kind == Kind::call) return false;
+    static constexpr std::array<std::string_view, 5> kLate = {"map", "select", "reject", "selectattr", "rejectattr"};
+    if (node.kind == Kind::filter && std::find(kLate.begin(), kLate.end(), node.name) != kLate.end()) return false;
+    bool constant = true;
+    for_each_child(node, [&](const Node& child) { constant = constant && is_constant(child); });
+    return constant;
+  }
+
   NodePtr power() {
     const int at_line = line();
     NodePtr left = unary(true);
-    while (skip_op("**")) left = make(Kind::power, at_line, std::move(left), unary(true));
+    while (skip_op("**")) {
+      NodePtr right = unary(true);
+      const bool negated_base = is_constant(*left) && !is_constant(*right);
+      left = make(Kind::power, at_line, std::move(left), std::move(right));
+      left->negated_base = negated_base;
+    }
     return left;
   }
 

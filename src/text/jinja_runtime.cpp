@@ -420,8 +420,9 @@ Value Runtime::evaluate(const Node& node) {
     case Kind::compare:
       return comparison(node);
     default: {
-      const Value left = operand(0);
-      return binary(*this, node.kind, left, operand(1));
+      const Value left = operand(0), right = operand(1);
+      const bool negated = node.negated_base && left.is_number() && left.as_double() < 0;
+      return negated ? negate(binary(*this, node.kind, negate(left), right)) : binary(*this, node.kind, left, right);
     }
   }
 }
