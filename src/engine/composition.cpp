@@ -26,7 +26,8 @@ bool satisfies(const Version& version, std::string_view condition) {
   condition = trimmed(condition);
   if (condition.empty() || condition == "*") return true;
   const size_t number = condition.find_first_not_of("<>=");
-  if (number == std::string_view::npos) fail(ErrorCode::manifest, "version condition \"{}\" names no version", condition);
+  if (number == std::string_view::npos)
+    fail(ErrorCode::manifest, "version condition \"{}\" names no version", condition);
   const std::string_view op = condition.substr(0, number);
   const Version bound = Version::parse(trimmed(condition.substr(number)));
   if (op == ">=") return version >= bound;

@@ -18,7 +18,7 @@ struct WeightedExpert {
 };
 
 struct Composition {
-  std::vector<WeightedExpert> experts;        // in the caller's order, those at weight 0 left out
+  std::vector<WeightedExpert> experts;         // in the caller's order, those at weight 0 left out
   std::shared_ptr<const AdapterSet> adapters;  // null: the base alone
   const ExpertData* leading = nullptr;         // largest |weight|, then the first by name; null: none
 

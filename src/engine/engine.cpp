@@ -213,8 +213,8 @@ std::shared_ptr<Generation> EngineImpl::submit(Request request) {
   Core& core = open_core();
   PreparedRequest prepared = core.preparation->prepare(request);
   auto stream = std::make_shared<Stream>(static_cast<size_t>(core.parts.stream_queue));
-  core.loop->submit(std::make_unique<GenerationTask>(std::move(prepared), core.parts.tokenizer, stream, core.counters,
-                                                     submitted));
+  core.loop->submit(
+      std::make_unique<GenerationTask>(std::move(prepared), core.parts.tokenizer, stream, core.counters, submitted));
   ++core.counters->requests;
   return make_generation(std::move(stream));
 }
@@ -235,8 +235,8 @@ std::vector<float> EngineImpl::evaluate(std::vector<int32_t> ids, std::span<cons
   Core& core = open_core();
   core.preparation->check_tokens(ids);
   const Composition composition = core.preparation->compose_uses(experts);
-  auto task = std::make_unique<EvaluationTask>(std::move(ids), composition.adapters, composition.pins(), output, rows,
-                                               width);
+  auto task =
+      std::make_unique<EvaluationTask>(std::move(ids), composition.adapters, composition.pins(), output, rows, width);
   auto result = task->result();
   core.loop->submit(std::move(task));
   return result.get();
@@ -253,7 +253,8 @@ std::vector<float> EngineImpl::embed(std::string_view text, const std::string& p
     fail(ErrorCode::invalid_request, "pooling is \"{}\", must be \"last\" or \"mean\"", pooling);
   }
   Core& core = open_core();
-  std::vector<int32_t> ids = core.parts.tokenizer->encode(text, {/*special_in_text=*/true, /*add_post_processor=*/true});
+  std::vector<int32_t> ids =
+      core.parts.tokenizer->encode(text, {/*special_in_text=*/true, /*add_post_processor=*/true});
   if (ids.empty()) fail(ErrorCode::invalid_request, "the text is empty");
   const auto width = static_cast<size_t>(core.parts.model->config().hidden_size);
   const auto rows = pooling == "mean" ? Sequence::Rows::all : Sequence::Rows::last;
@@ -281,8 +282,8 @@ Json EngineImpl::info() const {
   Json warnings = config.warnings;
   const int64_t positions = core.loop->kv_positions();
   if (positions < parts.model->context_size()) {
-    warnings.push_back(fmt::format("the KV cache holds {} of the context's {} positions", positions,
-                                   parts.model->context_size()));
+    warnings.push_back(
+        fmt::format("the KV cache holds {} of the context's {} positions", positions, parts.model->context_size()));
   }
   return {{"model", parts.base.names.empty() ? "" : parts.base.names.front()},
           {"path", parts.base.directory.string()},

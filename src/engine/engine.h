@@ -17,12 +17,12 @@
 namespace expert {
 
 struct EngineOptions {
-  std::string base_model;       // a directory, a registered name, or empty: configured default, else the bundled model
-  std::string device = "auto";  // auto | cpu | reference | cuda[:N]
-  std::string weights = "auto"; // auto | f32 | bf16 (int8, int4: unsupported by name)
-  std::string kv = "auto";      // auto | f32 | bf16 (int8: unsupported by name); auto: bf16 over bf16 weights, else f32
-  int64_t context_size = 0;     // 0: the model's own
-  Json rope_scaling;            // null: the configuration's own
+  std::string base_model;        // a directory, a registered name, or empty: configured default, else the bundled model
+  std::string device = "auto";   // auto | cpu | reference | cuda[:N]
+  std::string weights = "auto";  // auto | f32 | bf16 (int8, int4: unsupported by name)
+  std::string kv = "auto";   // auto | f32 | bf16 (int8: unsupported by name); auto: bf16 over bf16 weights, else f32
+  int64_t context_size = 0;  // 0: the model's own
+  Json rope_scaling;         // null: the configuration's own
   int threads = 0;
   uint64_t memory_limit = 0;    // bytes for weights + experts + KV; 0: no limit of our own
   int32_t max_queue = 256;      // requests that wait or run; one more is refused
@@ -41,7 +41,7 @@ class LoadedExpert {
   virtual const std::string& version() const noexcept = 0;
   virtual const std::vector<std::string>& kinds() const noexcept = 0;
   virtual uint64_t size_bytes() const noexcept = 0;
-  virtual const Json& manifest() const noexcept = 0;  // null without one
+  virtual const Json& manifest() const noexcept = 0;                      // null without one
   virtual const std::vector<std::string>& warnings() const noexcept = 0;  // e.g. a match with the base that is unproven
   virtual bool unloaded() const noexcept = 0;
 };
@@ -61,7 +61,8 @@ class Engine {
   // Checks everything that can be checked before it runs; throws invalid_request, load, incompatible, closed,
   // out_of_memory (queue full).
   virtual std::shared_ptr<Generation> submit(Request request) = 0;
-  virtual Json route(const Request& request) const = 0;  // {experts:[{name,weight,score,reason}], parameters, confidence, explanation}
+  virtual Json route(
+      const Request& request) const = 0;  // {experts:[{name,weight,score,reason}], parameters, confidence, explanation}
 
   virtual std::vector<int32_t> tokenize(std::string_view text, bool special_in_text, bool add_special) const = 0;
   virtual std::string detokenize(std::span<const int32_t> ids, bool skip_special) const = 0;
@@ -75,7 +76,8 @@ class Engine {
   virtual std::vector<float> embed(std::string_view text, const std::string& pooling, bool normalize,
                                    std::span<const ExpertUse> experts) = 0;
 
-  virtual Json info() const = 0;   // model, architecture, fingerprint (if known), weights, kv, isa, threads, context_size, warnings
+  virtual Json info()
+      const = 0;  // model, architecture, fingerprint (if known), weights, kv, isa, threads, context_size, warnings
   virtual Json stats() const = 0;  // counters, memory per tier, KV blocks
   // Ends running requests as cancelled, or waits for them; later calls throw closed; twice is harmless.
   virtual void close(bool drain) = 0;

@@ -96,7 +96,8 @@ std::shared_ptr<const LoadedExpert> ExpertRegistry::load(const std::string& sour
     data = from_source(source);
   }
   if (!data) {
-    throw Error(ErrorCode::load, fmt::format("{}: no such expert: neither a file nor a directory, and not installed", source),
+    throw Error(ErrorCode::load,
+                fmt::format("{}: no such expert: neither a file nor a directory, and not installed", source),
                 "give a .expert file, a directory, or a name that `expert-cli list` shows");
   }
   auto handle = std::make_shared<Handle>(this, std::move(data));
@@ -299,10 +300,11 @@ void ExpertRegistry::make_room(uint64_t needed) {
     std::unique_lock lock(mutex_);
     if (kept_.empty()) {
       lock.unlock();
-      throw Error(ErrorCode::out_of_memory,
-                  fmt::format("the expert needs {} bytes; {} of the {} bytes left for experts by memory_limit are in use",
-                              needed, bytes(), options_.memory_limit),
-                  "unload experts, or raise memory_limit");
+      throw Error(
+          ErrorCode::out_of_memory,
+          fmt::format("the expert needs {} bytes; {} of the {} bytes left for experts by memory_limit are in use",
+                      needed, bytes(), options_.memory_limit),
+          "unload experts, or raise memory_limit");
     }
     const ExpertPtr dropped = std::move(kept_.back());
     kept_.pop_back();

@@ -89,10 +89,10 @@ class ExpertRegistry {
   RegistryOptions options_;
   std::mutex load_mutex_;  // one load at a time: equal bytes are packed once
   mutable std::mutex mutex_;
-  std::vector<std::shared_ptr<Handle>> loaded_;                        // in order of loading
-  std::list<ExpertPtr> kept_;                                          // loaded on demand, used last first
-  std::map<std::string, std::weak_ptr<const ExpertData>> by_key_;      // everything in memory
-  std::map<std::string, std::string> key_of_path_;                     // file identity -> key
+  std::vector<std::shared_ptr<Handle>> loaded_;                    // in order of loading
+  std::list<ExpertPtr> kept_;                                      // loaded on demand, used last first
+  std::map<std::string, std::weak_ptr<const ExpertData>> by_key_;  // everything in memory
+  std::map<std::string, std::string> key_of_path_;                 // file identity -> key
   mutable std::once_flag bundled_once_;
   mutable std::vector<Bundled> bundled_;
 };

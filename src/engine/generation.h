@@ -13,7 +13,7 @@
 namespace expert {
 
 struct StreamChunk {
-  std::string text;              // never splits a character, never holds part of a stop string
+  std::string text;  // never splits a character, never holds part of a stop string
   std::vector<int32_t> tokens;
   std::shared_ptr<const Result> result;  // set on the last chunk only
 };

@@ -27,8 +27,8 @@ struct PreparedRequest {
   std::vector<int32_t> prompt;
   SamplingParameters sampling;
   std::vector<int32_t> eos_token_ids;
-  std::shared_ptr<const AdapterSet> adapters;      // null: the base alone
-  std::vector<std::shared_ptr<const void>> pins;   // keep the experts while it runs
+  std::shared_ptr<const AdapterSet> adapters;     // null: the base alone
+  std::vector<std::shared_ptr<const void>> pins;  // keep the experts while it runs
   std::vector<ExpertUsed> experts_used;
   Json plan;
   int64_t context_size = 0;   // prompt and answer together

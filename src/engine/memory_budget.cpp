@@ -61,9 +61,9 @@ uint64_t groups_free() {
     if (!v1 && !controllers.empty()) continue;
     const fs::path root = v1 ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup";
     for (fs::path path = fs::path(line.substr(second + 1)).relative_path();; path = path.parent_path()) {
-      least = std::min(least, v1 ? group_free(root / path, "memory.limit_in_bytes", "memory.usage_in_bytes",
-                                              "total_inactive_file")
-                                 : group_free(root / path, "memory.max", "memory.current", "inactive_file"));
+      least = std::min(
+          least, v1 ? group_free(root / path, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                    : group_free(root / path, "memory.max", "memory.current", "inactive_file"));
       if (path.empty()) break;
     }
   }

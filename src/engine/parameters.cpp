@@ -28,9 +28,11 @@ bool is_utf8(const std::string& text) {
   const auto at = [&](size_t index) { return static_cast<unsigned char>(text[index]); };
   while (i < text.size()) {
     const unsigned lead = at(i);
-    const size_t length = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : (lead & 0xF0) == 0xE0 ? 3
-                          : lead >= 0xF0 && lead < 0xF5                 ? 4
-                                                                        : 0;
+    const size_t length = lead < 0x80                   ? 1
+                          : lead >= 0xC2 && lead < 0xE0 ? 2
+                          : (lead & 0xF0) == 0xE0       ? 3
+                          : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                        : 0;
     if (length == 0 || i + length > text.size()) return false;
     for (size_t k = 1; k < length; ++k) {
       if ((at(i + k) & 0xC0) != 0x80) return false;

@@ -11,6 +11,9 @@ void check_limits(const Request& request) {
   if (!std::isfinite(request.deadline_ms) || request.deadline_ms < 0) {
     fail(ErrorCode::invalid_request, "deadline_ms is {}, must be 0 (none) or more", request.deadline_ms);
   }
+  if (request.base_only && !request.experts.empty()) {
+    fail(ErrorCode::invalid_request, "the request names experts and asks for the base alone");
+  }
   for (const ExpertUse& use : request.experts) {
     if (std::isfinite(use.weight)) continue;
     fail(ErrorCode::invalid_request, "the weight of expert {} is {}, must be finite",
@@ -31,19 +34,14 @@ double shortest(float value) { return std::stod(fmt::format("{}", value)); }
 Json plan_of(const Choice& choice, const EffectiveParameters& parameters, const EncodedPrompt& prompt) {
   Json warnings = choice.warnings;
   for (std::string& warning : choice.composition.warnings()) warnings.push_back(std::move(warning));
-  return {{"experts", choice.experts},
-          {"parameters", parameters.parameters},
-          {"sources", parameters.sources},
-          {"prompt_format", prompt.format},
-          {"confidence", choice.confidence},
-          {"explanation", choice.explanation},
+  return {{"experts", choice.experts},      {"parameters", parameters.parameters}, {"sources", parameters.sources},
+          {"prompt_format", prompt.format}, {"confidence", choice.confidence},     {"explanation", choice.explanation},
           {"warnings", std::move(warnings)}};
 }
 
 }  // namespace
 
-Preparation::Preparation(Parts parts)
-    : parts_(std::move(parts)), prompts_(parts_.tokenizer, parts_.chat_template) {}
+Preparation::Preparation(Parts parts) : parts_(std::move(parts)), prompts_(parts_.tokenizer, parts_.chat_template) {}
 
 void Preparation::check_tokens(std::span<const int32_t> ids) const {
   if (ids.empty()) fail(ErrorCode::invalid_request, "there are no tokens");

@@ -143,7 +143,8 @@ bool may_begin_special(std::string_view text, size_t at, const std::vector<std::
   for (const std::string& token : special_tokens) {
     const std::string_view whole = text.substr(at, token.size());
     if (whole == token) return true;
-    if (at < end && end - at < token.size() && text.substr(at, end - at) == std::string_view(token).substr(0, end - at)) {
+    if (at < end && end - at < token.size() &&
+        text.substr(at, end - at) == std::string_view(token).substr(0, end - at)) {
       return true;
     }
   }
@@ -183,7 +184,8 @@ void for_each_string(Json& value, const std::function<void(std::string&)>& visit
   }
 }
 
-// A noncharacter (U+FDD0 … U+FDEF) that stands nowhere in the texts: no tokenizer, template or user means anything by it.
+// A noncharacter (U+FDD0 … U+FDEF) that stands nowhere in the texts: no tokenizer, template or user means anything by
+// it.
 std::string choose_shield(const std::vector<Json*>& values) {
   std::string all;
   for (Json* value : values) for_each_string(*value, [&](std::string& text) { all += text; });
@@ -273,8 +275,10 @@ EncodedPrompt PromptBuilder::encode_plain(std::string text, const char* format, 
 
 EncodedPrompt PromptBuilder::encode_chat(const Request& request, const PromptOptions& options) const {
   if (chat_template_ == nullptr && !tokenizer_->id_of("<|im_start|>")) {
-    throw Error(ErrorCode::incompatible, "the expert's prompt_template is chatml, but the model has neither a chat "
-                "template nor the token <|im_start|>", "use another base model, or raw");
+    throw Error(ErrorCode::incompatible,
+                "the expert's prompt_template is chatml, but the model has neither a chat "
+                "template nor the token <|im_start|>",
+                "use another base model, or raw");
   }
   EncodedPrompt prompt;
   prompt.format = chat_template_ != nullptr ? "chat_template" : "chatml";

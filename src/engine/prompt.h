@@ -17,11 +17,11 @@ namespace expert {
 
 // How prompts of one expert look (manifest prompt_template, spelled in many ways).
 enum class PromptFormat : uint8_t {
-  model,    // the model's own chat template; without one the prompt stays raw
-  chatml,   // the same, and ChatML where the model has none
-  alpaca,   // ### Instruction: / ### Input: / ### Response:
-  llama2,   // [INST] … [/INST]
-  raw,      // no template
+  model,   // the model's own chat template; without one the prompt stays raw
+  chatml,  // the same, and ChatML where the model has none
+  alpaca,  // ### Instruction: / ### Input: / ### Response:
+  llama2,  // [INST] … [/INST]
+  raw,     // no template
 };
 
 // `model_type` is config.json's: a template named like the model's own family is the model's own. Throws unsupported

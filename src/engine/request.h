@@ -17,10 +17,10 @@ class LoadedExpert;
 // Unset fields take: the expert's manifest, then generation_config.json, then the library's defaults
 // (temperature 0.7, top_p 1, top_k off, min_p 0, repetition_penalty 1, max_tokens 512).
 struct SamplingOptions {
-  std::optional<float> temperature;  // 0: greedy, equal maxima -> lowest id
-  std::optional<float> top_p;        // (0, 1]
-  std::optional<int32_t> top_k;      // 0: off; keeps ties
-  std::optional<float> min_p;        // [0, 1)
+  std::optional<float> temperature;         // 0: greedy, equal maxima -> lowest id
+  std::optional<float> top_p;               // (0, 1]
+  std::optional<int32_t> top_k;             // 0: off; keeps ties
+  std::optional<float> min_p;               // [0, 1)
   std::optional<float> repetition_penalty;  // > 0, prompt and output
   std::optional<float> presence_penalty;    // generated tokens only
   std::optional<float> frequency_penalty;   // generated tokens only
@@ -39,20 +39,20 @@ struct ExpertUse {
 };
 
 struct Request {
-  std::string prompt;             // one user message, unless `messages` is given
-  Json messages;                  // null, or an array of {role, content, …}
-  Json tools;                     // null, or an array for the chat template
-  Json template_variables;        // null, or an object: {"enable_thinking": false}
-  bool raw = false;               // no template; the tokenizer's post-processor adds what it adds
-  bool special_in_text = true;    // false: special tokens' strings in user text are plain text
+  std::string prompt;           // one user message, unless `messages` is given
+  Json messages;                // null, or an array of {role, content, …}
+  Json tools;                   // null, or an array for the chat template
+  Json template_variables;      // null, or an object: {"enable_thinking": false}
+  bool raw = false;             // no template; the tokenizer's post-processor adds what it adds
+  bool special_in_text = true;  // false: special tokens' strings in user text are plain text
   std::string schema;
   std::string body;
-  bool auto_experts = true;       // the router chooses; ignored when `experts` is not empty or `base_only`
-  bool base_only = false;         // experts = []
+  bool auto_experts = true;  // the router chooses; ignored when `experts` is not empty or `base_only`
+  bool base_only = false;    // experts = []
   std::vector<ExpertUse> experts;
   SamplingOptions sampling;
   int32_t priority = 0;
-  double deadline_ms = 0;         // 0: none
+  double deadline_ms = 0;  // 0: none
   std::string caller;
   std::string cache_salt;
 };
@@ -97,7 +97,7 @@ struct Result {
   FinishReason finish_reason = FinishReason::stop;
   Usage usage;
   Timings timings;
-  Json plan;                    // routing decision and the effective parameters
+  Json plan;  // routing decision and the effective parameters
 };
 
 }  // namespace expert

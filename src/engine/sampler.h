@@ -2,8 +2,8 @@
 //
 // Filters, in this order: logit_bias; repetition penalty (every token of prompt and output: positive logits divided,
 // negative multiplied); presence and frequency penalty (generated tokens: presence once, frequency per occurrence);
-// temperature; top_k (every logit equal to the k-th largest stays); top_p (tokens by probability, equal ones by id, up to
-// and with the one that reaches top_p); min_p (what top_p left and is at least min_p times as likely as the best).
+// temperature; top_k (every logit equal to the k-th largest stays); top_p (tokens by probability, equal ones by id, up
+// to and with the one that reaches top_p); min_p (what top_p left and is at least min_p times as likely as the best).
 // Temperature 0 takes the largest penalised logit, equal ones the lowest id.
 // Log-probabilities are those of the model: log-softmax of the raw logits, before every filter.
 #pragma once
@@ -47,11 +47,11 @@ class Sampler {
   void remember(int32_t token);
 
   SamplingParameters parameters_;
-  std::unordered_set<int32_t> seen_;                  // prompt and output; only with a repetition penalty
-  std::unordered_map<int32_t, int32_t> generated_;    // counts; only with presence or frequency penalty
-  uint64_t position_ = 0;                             // of the next output token
-  std::vector<float> largest_;                        // scratch
-  std::vector<Candidate> candidates_;                 // scratch
+  std::unordered_set<int32_t> seen_;                // prompt and output; only with a repetition penalty
+  std::unordered_map<int32_t, int32_t> generated_;  // counts; only with presence or frequency penalty
+  uint64_t position_ = 0;                           // of the next output token
+  std::vector<float> largest_;                      // scratch
+  std::vector<Candidate> candidates_;               // scratch
 };
 
 // Log-softmax of raw logits for `chosen` and the `count` best, equal ones by id.

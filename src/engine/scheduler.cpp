@@ -53,8 +53,8 @@ void Scheduler::place(Sequence& sequence, int32_t rows, PlannedBatch& planned) {
     if (row >= rows - wanted) planned.batch.logit_rows.push_back(first_row + row);
   }
   const int32_t blocks = KvAllocator::blocks_for(sequence.computed + rows);
-  layout.segments.push_back({first_row, rows, sequence.computed,
-                             {sequence.blocks.begin(), sequence.blocks.begin() + blocks}});
+  layout.segments.push_back(
+      {first_row, rows, sequence.computed, {sequence.blocks.begin(), sequence.blocks.begin() + blocks}});
   planned.batch.adapters.push_back(sequence.adapters());
   planned.sequences.push_back(&sequence);
   planned.output_rows.push_back(wanted);

@@ -26,8 +26,8 @@ inline constexpr int32_t kMaxLogitRows = 64;  // of one request and step that wa
 // One forward. Vectors keep their memory from step to step.
 struct PlannedBatch {
   Batch batch;
-  std::vector<Sequence*> sequences;   // one per segment
-  std::vector<int32_t> output_rows;   // per segment: how many of its rows are in batch.logit_rows
+  std::vector<Sequence*> sequences;  // one per segment
+  std::vector<int32_t> output_rows;  // per segment: how many of its rows are in batch.logit_rows
 
   bool empty() const noexcept { return sequences.empty(); }
   void clear();
@@ -65,7 +65,7 @@ class Scheduler {
   int32_t max_batch_;
   uint64_t arrivals_ = 0;
   std::vector<std::unique_ptr<Sequence>> waiting_;
-  std::vector<std::unique_ptr<Sequence>> running_;              // in order of admission
+  std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
   std::unordered_map<std::string, int32_t> running_by_caller_;
 };
 

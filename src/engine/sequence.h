@@ -46,7 +46,7 @@ class Sequence {
   virtual bool on_rows(std::span<float> values, Clock::time_point now) = 0;
   // Asked between steps: true when it ends here (cancelled, deadline).
   virtual bool ends_now(Clock::time_point now) = 0;
-  virtual void on_close() = 0;                   // it ends because the engine closes
+  virtual void on_close() = 0;                    // it ends because the engine closes
   virtual void on_error(const Error& error) = 0;  // it ends because a step failed
   // The last event, when its KV blocks are back: tells the caller how it ended.
   virtual void deliver_end() = 0;

@@ -49,8 +49,7 @@ void StepLoop::submit(std::unique_ptr<Sequence> sequence) {
     const std::lock_guard lock(mutex_);
     if (closing_) fail(ErrorCode::closed, "the engine was closed");
     if (unfinished_ >= options_.max_queue) {
-      throw Error(ErrorCode::out_of_memory,
-                  fmt::format("queue full: {} requests are running or waiting", unfinished_),
+      throw Error(ErrorCode::out_of_memory, fmt::format("queue full: {} requests are running or waiting", unfinished_),
                   "wait for requests to end, or raise max_queue");
     }
     inbox_.push_back(std::move(sequence));

@@ -76,7 +76,7 @@ class StepLoop {
   std::unique_ptr<KvStorage> kv_;
   Scheduler scheduler_;
   StepPlan plan_;
-  std::vector<float> values_;        // downloaded rows
+  std::vector<float> values_;           // downloaded rows
   std::vector<const Sequence*> ended_;  // in this step
   StepStats counters_;
   std::thread thread_;

@@ -1,8 +1,8 @@
 // Finds stop strings in text that arrives in pieces, and holds back what may still become one.
 //
-// The text ends before the stop string that begins first, wherever the pieces were cut: "abcd" beats "bc" in "abcd", and
-// a completed "bc" waits while "abcd" may still complete. Bytes are compared; pieces and stop strings are whole UTF-8, so
-// what is released never splits a character.
+// The text ends before the stop string that begins first, wherever the pieces were cut: "abcd" beats "bc" in "abcd",
+// and a completed "bc" waits while "abcd" may still complete. Bytes are compared; pieces and stop strings are whole
+// UTF-8, so what is released never splits a character.
 #pragma once
 
 #include <string>

@@ -12,8 +12,8 @@
 
 namespace expert {
 
-// Chunks nobody asked for yet are joined into one, so that a caller who only waits costs no queue. From the first next()
-// on they are queued, `capacity` at most: a reader who falls further behind loses the request, and only it.
+// Chunks nobody asked for yet are joined into one, so that a caller who only waits costs no queue. From the first
+// next() on they are queued, `capacity` at most: a reader who falls further behind loses the request, and only it.
 class Stream {
  public:
   explicit Stream(size_t capacity) : capacity_(capacity) {}

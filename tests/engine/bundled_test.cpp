@@ -111,10 +111,35 @@ TEST_CASE("experts bend the base, in any order alike; weight 0 is no expert; the
   CHECK(sql != base);
   CHECK(logits({{nullptr, "sql", 0.0F}}) == base);
   CHECK(logits({{nullptr, "sql", 0.5F}}) != sql);
-  CHECK(logits({{nullptr, "sql", 1.0F}, {nullptr, "json", 0.5F}}) == logits({{nullptr, "json", 0.5F}, {nullptr, "sql", 1.0F}}));
+  CHECK(logits({{nullptr, "sql", 1.0F}, {nullptr, "json", 0.5F}}) ==
+        logits({{nullptr, "json", 0.5F}, {nullptr, "sql", 1.0F}}));
   CHECK(logits({}) == base);
   EXPECT_ERROR(invalid_request, "", logits({{nullptr, "sql", 1.0F}, {nullptr, "expert-sql", 1.0F}}));
   EXPECT_ERROR(invalid_request, "unknown expert", logits({{nullptr, "sql@9.9.9", 1.0F}}));
+}
+
+TEST_CASE("a prompt longer than one step's budget gives what its logits say") {
+  const Home home;
+  const auto engine = open_bundled("cpu", home.path());
+  Request request = request_with({{"sql", 1.0F}}, {});
+  request.schema.clear();
+  request.raw = true;
+  while (engine->tokenize(request.prompt, true, true).size() < 700) request.prompt += "Find all users older than 25. ";
+  request.sampling.temperature = 0.0F;
+  request.sampling.max_tokens = 3;
+  request.sampling.logprobs = 1;
+  const auto result = engine->submit(request)->wait(kSoon);
+  std::vector<int32_t> ids = engine->tokenize(request.prompt, true, true);
+  REQUIRE(result->usage.prompt_tokens == static_cast<int32_t>(ids.size()));
+  ids.insert(ids.end(), result->tokens.begin(), result->tokens.end() - 1);
+  const auto vocab = static_cast<size_t>(engine->vocab_size());
+  const std::vector<float> logits = engine->logits(ids, request.experts);
+  for (size_t i = 0; i < 3; ++i) {
+    const auto row = std::span(logits).last((3 - i) * vocab).first(vocab);
+    CHECK(result->tokens[i] == std::max_element(row.begin(), row.end()) - row.begin());
+    CHECK(result->logprobs[i].token == result->tokens[i]);
+    CHECK(result->logprobs[i].top[0].first == result->tokens[i]);
+  }
 }
 
 TEST_CASE("auto: the router's choice is loaded, used and shown; and the base answers what fits no expert") {
@@ -237,7 +262,8 @@ TEST_CASE("constraints and decoding defaults of manifests") {
     request.sampling.max_tokens = 1;
     return engine->submit(request)->wait(kSoon);
   };
-  EXPECT_ERROR(incompatible, "requires schema-reader", use([](Json& m) { m["constraints"]["requires"] = {"schema-reader"}; }));
+  EXPECT_ERROR(incompatible, "requires schema-reader",
+               use([](Json& m) { m["constraints"]["requires"] = {"schema-reader"}; }));
   EXPECT_ERROR(incompatible, "cannot be used together with expert-json",
                use([](Json& m) { m["constraints"]["incompatible_with"] = {"json@<1.0.0"}; }, {{"json", 1.0F}}));
   CHECK_NOTHROW(use([](Json& m) { m["constraints"]["incompatible_with"] = {"json@>=1.0.0"}; }, {{"json", 1.0F}}));
@@ -264,7 +290,8 @@ TEST_CASE("limits and options") {
   const auto refused = [&](ErrorCode code, const std::string& part, auto&& change) {
     EngineOptions changed = options;
     change(changed);
-    expect_error(code, part, [&] { Engine::open(changed); }, __FILE__, __LINE__);
+    expect_error(
+        code, part, [&] { Engine::open(changed); }, __FILE__, __LINE__);
   };
   refused(ErrorCode::out_of_memory, "memory_limit", [](EngineOptions& o) { o.memory_limit = 1 << 20; });
   refused(ErrorCode::unsupported, "int8", [](EngineOptions& o) { o.weights = "int8"; });
@@ -285,7 +312,8 @@ TEST_CASE("limits and options") {
     for (int i = 0; i < 64; ++i) {
       TempDir scratch;
       copy_expert("sql", fs::path(scratch.path()) / "sql");
-      edit_json(fs::path(scratch.path()) / "sql" / "manifest.json", [i](Json& m) { m["version"] = fmt::format("{}.0.0", i); });
+      edit_json(fs::path(scratch.path()) / "sql" / "manifest.json",
+                [i](Json& m) { m["version"] = fmt::format("{}.0.0", i); });
       small->load_expert((fs::path(scratch.path()) / "sql").string());
     }
   }());

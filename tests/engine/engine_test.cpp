@@ -147,7 +147,8 @@ TEST_CASE("bad parameters are refused before anything runs") {
   refused("max_tokens is 0", [](Request& r) { r.sampling.max_tokens = 0; });
   refused("repetition_penalty is 0", [](Request& r) { r.sampling.repetition_penalty = 0.0F; });
   refused("presence_penalty", [&](Request& r) { r.sampling.presence_penalty = nan; });
-  refused("frequency_penalty", [](Request& r) { r.sampling.frequency_penalty = std::numeric_limits<float>::infinity(); });
+  refused("frequency_penalty",
+          [](Request& r) { r.sampling.frequency_penalty = std::numeric_limits<float>::infinity(); });
   refused("logit_bias names token 300", [](Request& r) { r.sampling.logit_bias = {{300, 1.0F}}; });
   refused("logit_bias names token -1", [](Request& r) { r.sampling.logit_bias = {{-1, 1.0F}}; });
   refused("logit_bias of token 3", [&](Request& r) { r.sampling.logit_bias = {{3, nan}}; });
@@ -156,11 +157,17 @@ TEST_CASE("bad parameters are refused before anything runs") {
   refused("empty string", [](Request& r) { r.sampling.stop = {"a", ""}; });
   refused("not UTF-8", [](Request& r) { r.sampling.stop = {"\xFF"}; });
   refused("the prompt is empty", [](Request& r) { r.prompt.clear(); });
-  refused("either prompt or messages", [](Request& r) { r.messages = Json::array({{{"role", "user"}, {"content", "x"}}}); });
+  refused("either prompt or messages", [](Request& r) {
+    r.messages = Json::array({{{"role", "user"}, {"content", "x"}}});
+  });
   refused("at least one message", [](Request& r) { r.prompt.clear(), r.messages = Json::array(); });
-  refused("role must be a string", [](Request& r) { r.prompt.clear(), r.messages = Json::array({{{"content", "x"}}}); });
+  refused("role must be a string", [](Request& r) {
+    r.prompt.clear(), r.messages = Json::array({{{"content", "x"}}});
+  });
   refused("deadline_ms", [](Request& r) { r.deadline_ms = -1; });
-  refused("unknown expert \"nobody\"", [](Request& r) { r.base_only = false, r.experts = {{nullptr, "nobody", 1.0F}}; });
+  refused("unknown expert \"nobody\"", [](Request& r) {
+    r.base_only = false, r.experts = {{nullptr, "nobody", 1.0F}};
+  });
   refused("the weight of expert", [&](Request& r) { r.base_only = false, r.experts = {{nullptr, "x", nan}}; });
   refused("UTF-8", [](Request& r) { r.prompt = "\xC3("; });
   CHECK(fake.model->steps == 0);
@@ -168,7 +175,8 @@ TEST_CASE("bad parameters are refused before anything runs") {
 }
 
 TEST_CASE("defaults: request, generation_config.json, library") {
-  SamplingOptions config = generation_config_options(Json::parse(R"({"temperature": 0.6, "top_k": 20, "top_p": 0.95})"));
+  SamplingOptions config =
+      generation_config_options(Json::parse(R"({"temperature": 0.6, "top_k": 20, "top_p": 0.95})"));
   const FakeEngine fake = fake_engine({.script = answer("a"), .generation_config = config});
   Request request = request_for("q");
   request.sampling = {};
@@ -192,7 +200,8 @@ TEST_CASE("a batch of many requests gives each the tokens it gets alone") {
   std::mt19937_64 rng(5);
   std::vector<Request> requests;
   for (int i = 0; i < 60; ++i) {
-    Request request = request_for(std::string(1 + rng() % 900, static_cast<char>('a' + i % 26)), 1 + static_cast<int32_t>(rng() % 60));
+    Request request = request_for(std::string(1 + rng() % 900, static_cast<char>('a' + i % 26)),
+                                  1 + static_cast<int32_t>(rng() % 60));
     request.sampling.temperature = i % 2 == 0 ? 0.0F : 0.8F;
     request.sampling.seed = rng();
     request.sampling.repetition_penalty = i % 3 == 0 ? 1.2F : 1.0F;
@@ -443,7 +452,8 @@ namespace {
 
 std::string spelled(const std::vector<int32_t>& ids) {
   std::string text;
-  for (const int32_t id : ids) text += id == 256 ? "{S}" : id == 257 ? "{E}" : id < 256 ? std::string(1, static_cast<char>(id)) : "{?}";
+  for (const int32_t id : ids)
+    text += id == 256 ? "{S}" : id == 257 ? "{E}" : id < 256 ? std::string(1, static_cast<char>(id)) : "{?}";
   return text;
 }
 
@@ -476,7 +486,9 @@ TEST_CASE("schema, dialect and body have their places") {
                                      {"role":"assistant","content":"b"},{"role":"user","content":"c"}])");
   request.schema = "t(x)";
   request.body = "more";
-  CHECK(encoded(request) == "{S}system\nSchema:\nt(x)\n\nBe brief.{E}\n{S}user\na{E}\n{S}assistant\nb{E}\n{S}user\nc\n\nmore{E}\n{S}assistant\n");
+  CHECK(encoded(request) ==
+        "{S}system\nSchema:\nt(x)\n\nBe "
+        "brief.{E}\n{S}user\na{E}\n{S}assistant\nb{E}\n{S}user\nc\n\nmore{E}\n{S}assistant\n");
 }
 
 TEST_CASE("raw prompts, and models without a template") {
@@ -503,7 +515,8 @@ TEST_CASE("a user's text cannot open a turn when special_in_text is off") {
   CHECK(encoded(request) == "{S}user\n" + attack + "{E}\n{S}assistant\n");
   request.schema = "<|im_end|>";
   request.body = "<|im_start|";
-  CHECK(encoded(request) == "{S}system\nSchema:\n<|im_end|>{E}\n{S}user\n" + attack + "\n\n<|im_start|{E}\n{S}assistant\n");
+  CHECK(encoded(request) ==
+        "{S}system\nSchema:\n<|im_end|>{E}\n{S}user\n" + attack + "\n\n<|im_start|{E}\n{S}assistant\n");
 
   // Roles are the caller's too, and pieces that a template puts side by side must not join.
   request = request_for("");
@@ -511,7 +524,8 @@ TEST_CASE("a user's text cannot open a turn when special_in_text is off") {
   request.messages = Json::array({{{"role", "<|im_start|>"}, {"content", "c"}}});
   CHECK(encoded(request) == "{S}<|im_start|>\nc{E}\n{S}assistant\n");
   const auto joining = ChatTemplate::parse(
-      "{% for m in messages %}<|im_start|>{{ m.content[0] | trim }}{{ m.content[1] }}<|im_end|>{% endfor %}", "joining");
+      "{% for m in messages %}<|im_start|>{{ m.content[0] | trim }}{{ m.content[1] }}<|im_end|>{% endfor %}",
+      "joining");
   request.messages = Json::array({{{"role", "user"}, {"content", {"a<|im_ \n", "end|>b"}}}});
   const PromptBuilder builder(byte_tokenizer(), joining);
   CHECK(spelled(builder.encode(request, {}).ids) == "{S}a<|im_end|>b{E}");

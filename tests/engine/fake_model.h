@@ -92,8 +92,8 @@ class FakeModel final : public Model {
   }
 
   Script script = [](const std::vector<int32_t>&) { return -1; };
-  std::atomic<int> delay_us{0};           // per step
-  std::atomic<int> fail_steps{0};         // this many next steps throw
+  std::atomic<int> delay_us{0};    // per step
+  std::atomic<int> fail_steps{0};  // this many next steps throw
   mutable std::atomic<int> steps{0};
   mutable std::atomic<int> most_segments{0};
   ModelConfig& mutable_config() { return config_; }
@@ -174,7 +174,8 @@ class FakeModel final : public Model {
   SiteTable sites_;
 };
 
-// One token per byte of GPT-2's byte alphabet: id = byte. Then <|im_start|> 256, <|im_end|> 257, <think> 258 (not special).
+// One token per byte of GPT-2's byte alphabet: id = byte. Then <|im_start|> 256, <|im_end|> 257, <think> 258 (not
+// special).
 inline std::shared_ptr<const Tokenizer> byte_tokenizer() {
   const auto utf8 = [](uint32_t c) {
     std::string text;
@@ -193,34 +194,41 @@ inline std::shared_ptr<const Tokenizer> byte_tokenizer() {
     vocab[utf8(visible ? byte : next++)] = byte;
   }
   const auto added = [](int id, const char* content, bool special) {
-    return Json{{"id", id},         {"content", content},  {"single_word", false}, {"lstrip", false},
-                {"rstrip", false},  {"normalized", false}, {"special", special}};
+    return Json{{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+                {"rstrip", false}, {"normalized", false}, {"special", special}};
   };
-  const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true},
-                           {"use_regex", true}};
+  const Json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
   TokenizerFiles files;
-  files.tokenizer_json =
-      Json{{"version", "1.0"},
-           {"truncation", nullptr},
-           {"padding", nullptr},
-           {"added_tokens",
-            {added(256, "<|im_start|>", true), added(257, "<|im_end|>", true), added(258, "<think>", false),
-             added(259, "</think>", false)}},
-           {"normalizer", nullptr},
-           {"pre_tokenizer", byte_level},
-           {"post_processor", nullptr},
-           {"decoder", byte_level},
-           {"model",
-            {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
-             {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false}, {"vocab", vocab},
-             {"merges", Json::array()}}}}
-          .dump();
+  files.tokenizer_json = Json{
+      {"version", "1.0"},
+      {"truncation", nullptr},
+      {"padding", nullptr},
+      {"added_tokens",
+       {added(256, "<|im_start|>", true), added(257, "<|im_end|>", true), added(258, "<think>", false),
+        added(259, "</think>", false)}},
+      {"normalizer", nullptr},
+      {"pre_tokenizer", byte_level},
+      {"post_processor", nullptr},
+      {"decoder", byte_level},
+      {"model",
+       {{"type", "BPE"},
+        {"dropout", nullptr},
+        {"unk_token", nullptr},
+        {"continuing_subword_prefix", nullptr},
+        {"end_of_word_suffix", nullptr},
+        {"fuse_unk", false},
+        {"byte_fallback", false},
+        {"vocab", vocab},
+        {"merges",
+         Json::array()}}}}.dump();
   return Tokenizer::parse(files);
 }
 
 inline std::shared_ptr<const ChatTemplate> chatml_template() {
   return ChatTemplate::parse(
-      "{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+      "{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' "
+      "+ "
       "'\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}",
       "chatml");
 }

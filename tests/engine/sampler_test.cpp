@@ -107,7 +107,8 @@ std::vector<float> random_logits(std::mt19937_64& rng, size_t vocab, bool many_t
 
 template <typename T>
 T one_of(std::mt19937_64& rng, std::initializer_list<T> values) {
-  return *(values.begin() + std::uniform_int_distribution<ptrdiff_t>(0, static_cast<ptrdiff_t>(values.size()) - 1)(rng));
+  return *(values.begin() +
+           std::uniform_int_distribution<ptrdiff_t>(0, static_cast<ptrdiff_t>(values.size()) - 1)(rng));
 }
 
 SamplingParameters random_parameters(std::mt19937_64& rng) {
@@ -124,7 +125,8 @@ SamplingParameters random_parameters(std::mt19937_64& rng) {
   return p;
 }
 
-std::map<int32_t, double> frequencies(const SamplingParameters& parameters, const std::vector<float>& logits, int draws) {
+std::map<int32_t, double> frequencies(const SamplingParameters& parameters, const std::vector<float>& logits,
+                                      int draws) {
   std::map<int32_t, double> counts;
   Sampler sampler(parameters, {});
   for (int i = 0; i < draws; ++i) {
@@ -283,7 +285,8 @@ TEST_CASE("rows without a choice are inference errors; masked tokens are never t
   SamplingParameters parameters;
   for (const float temperature : {0.0F, 1.0F}) {
     parameters.temperature = temperature;
-    for (std::vector<float> bad : {std::vector<float>{1, nan, 2}, {infinity, 1, 2}, {-infinity, -infinity, -infinity}}) {
+    for (std::vector<float> bad :
+         {std::vector<float>{1, nan, 2}, {infinity, 1, 2}, {-infinity, -infinity, -infinity}}) {
       CHECK_THROWS_AS(Sampler(parameters, {}).sample(bad, nullptr), Error);
     }
     Sampler sampler(parameters, {});
@@ -303,11 +306,12 @@ TEST_CASE("times") {
   std::mt19937_64 rng(1);
   const std::vector<float> logits = random_logits(rng, 151936, false);
   for (const auto& [name, temperature, top_k, top_p, min_p] :
-       std::vector<std::tuple<const char*, float, int32_t, float, float>>{{"greedy", 0.0F, 0, 1.0F, 0.0F},
-                                                                          {"temperature", 0.7F, 0, 1.0F, 0.0F},
-                                                                          {"top_k 20", 0.7F, 20, 1.0F, 0.0F},
-                                                                          {"top_p 0.9", 0.7F, 0, 0.9F, 0.0F},
-                                                                          {"k 50, p 0.9, min_p", 0.7F, 50, 0.9F, 0.05F}}) {
+       std::vector<std::tuple<const char*, float, int32_t, float, float>>{
+           {"greedy", 0.0F, 0, 1.0F, 0.0F},
+           {"temperature", 0.7F, 0, 1.0F, 0.0F},
+           {"top_k 20", 0.7F, 20, 1.0F, 0.0F},
+           {"top_p 0.9", 0.7F, 0, 0.9F, 0.0F},
+           {"k 50, p 0.9, min_p", 0.7F, 50, 0.9F, 0.05F}}) {
     SamplingParameters parameters;
     parameters.temperature = temperature;
     parameters.top_k = top_k;
