@@ -25,7 +25,10 @@ int32_t dimension(const JsonFields& fields, std::string_view key, int64_t fallba
 }
 
 double positive(const JsonFields& fields, std::string_view key, double value) {
-  if (!(value > 0)) fail(ErrorCode::load, "{}: \"{}\" is {}, must be above 0", fields.source(), key, value);
+  constexpr double kMost = 1e30;  // still a float, with room for the products RoPE forms
+  if (!(value > 0 && value <= kMost)) {
+    fail(ErrorCode::load, "{}: \"{}\" is {}, must be above 0 and at most {}", fields.source(), key, value, kMost);
+  }
   return value;
 }
 
@@ -204,7 +207,7 @@ void read_context(const JsonFields& fields, int64_t max_positions, bool overridd
     config.context_ceiling = std::max(max_positions, extended(rope.original_context, rope.factor));
     config.ceiling_reason = rope.type + " RoPE";
   } else if (rope.type == "linear" && overridden) {
-    config.context_ceiling = extended(max_positions, rope.factor);
+    config.context_ceiling = std::max(max_positions, extended(max_positions, rope.factor));
     config.ceiling_reason = "linear RoPE";
   } else if (rope.type == "dynamic") {
     // Equal to the default within the original context; beyond, every earlier key would have to be rotated anew.

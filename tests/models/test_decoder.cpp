@@ -1,0 +1,248 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "support/expect_error.h"
+#include "support/runner.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+namespace {
+
+using namespace expert;
+using namespace expert::test;
+
+const std::vector<std::string> kAllModules = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                              "gate_proj", "up_proj", "down_proj"};
+
+std::string golden(const std::string& name) { return std::string(EXPERT_SOURCE_DIR) + "/tests/golden/models/" + name; }
+
+double relative_error(const std::vector<float>& ours, const std::vector<float>& expected) {
+  REQUIRE(ours.size() == expected.size());
+  double difference = 0;
+  double largest = 0;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    difference = std::max(difference, std::abs(static_cast<double>(ours[i]) - expected[i]));
+    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
+  }
+  return difference / largest;
+}
+
+struct Golden {
+  explicit Golden(const std::string& name) : file(SafeTensors::open(golden(name) + "/expected.safetensors")) {
+    const TensorEntry& entry = file.at("ids");
+    ids.resize(entry.elements());
+    file.read(entry, 0, ids.data(), entry.bytes);
+  }
+  std::vector<float> logits(const std::string& name) const { return file.read_f32(file.at(name)); }
+  SafeTensors file;
+  std::vector<int32_t> ids;
+};
+
+// Several requests in one step: row ranges, positions and blocks of each.
+struct Joint {
+  std::vector<int32_t> ids;
+  std::shared_ptr<const AdapterSet> adapters;
+  std::vector<int32_t> blocks;
+};
+
+std::vector<std::vector<float>> joint_logits(Runner& runner, const std::vector<Joint>& requests, KvStorage& kv) {
+  Batch batch;
+  batch.layout.step = 1;
+  for (const Joint& request : requests) {
+    const auto first = static_cast<int32_t>(batch.layout.token_ids.size());
+    const auto count = static_cast<int32_t>(request.ids.size());
+    for (int32_t i = 0; i < count; ++i) {
+      batch.layout.token_ids.push_back(request.ids[static_cast<size_t>(i)]);
+      batch.layout.positions.push_back(i);
+      batch.logit_rows.push_back(first + i);
+    }
+    batch.layout.segments.push_back({first, count, 0, request.blocks});
+    batch.adapters.push_back(request.adapters.get());
+  }
+  const Tensor out = runner.model().forward(batch, kv);
+  std::vector<float> all(static_cast<size_t>(out.rows * out.cols));
+  runner.backend().download(all.data(), out, out.size_bytes());
+  std::vector<std::vector<float>> parts;
+  auto at = all.begin();
+  for (const Joint& request : requests) {
+    const auto count = static_cast<std::ptrdiff_t>(request.ids.size()) * out.cols;
+    parts.emplace_back(at, at + count);
+    at += count;
+  }
+  return parts;
+}
+
+}  // namespace
+
+TEST_CASE("golden logits of every architecture, on both backends") {
+  for (const char* device : {"reference", "cpu"}) {
+    for (const char* name : {"qwen3", "qwen2", "llama", "mistral"}) {
+      CAPTURE(device);
+      CAPTURE(name);
+      const Golden expected(name);
+      Runner runner(golden(name), device);
+      CHECK(runner.model().weight_format() == WeightFormat::f32);
+      CHECK(relative_error(runner.logits(expected.ids), expected.logits("base")) <= 1e-5);
+    }
+  }
+}
+
+TEST_CASE("golden logits with experts") {
+  const Golden expected("qwen3");
+  for (const char* device : {"reference", "cpu"}) {
+    CAPTURE(device);
+    Runner runner(golden("qwen3"), device);
+    for (const char* name : {"lora", "rslora"}) {
+      const auto set = runner.adapters({{golden(name), 1.0F}});
+      CHECK(relative_error(runner.logits(expected.ids, set.get()), expected.logits(name)) <= 1e-5);
+    }
+    const auto both = runner.adapters({{golden("rslora"), 1.0F}, {golden("lora"), 1.0F}});
+    CHECK(relative_error(runner.logits(expected.ids, both.get()), expected.logits("both")) <= 1e-5);
+  }
+}
+
+TEST_CASE("a request is the same alone, in chunks and beside others, bitwise") {
+  const TempDir dir;
+  const Json config = tiny_config();
+  for (const char* dtype : {"F32", "BF16"}) {
+    const std::string base = write_tiny_model(dir / dtype, config, 3, dtype);
+    for (const char* device : {"reference", "cpu"}) {
+      CAPTURE(dtype);
+      CAPTURE(device);
+      Runner runner(base, device, {}, 2);
+      const DType kv = std::string(dtype) == "BF16" ? DType::bf16 : DType::f32;
+      const auto one = runner.adapters({{write_tiny_lora(dir / "one", config, 4, kAllModules, 1), 1.0F}});
+      const auto two = runner.adapters(
+          {{write_tiny_lora(dir / "two", config, 3, {"q_proj", "down_proj"}, 2), -0.5F}, {dir / "one", 2.0F}});
+      const std::vector<std::shared_ptr<const AdapterSet>> sets = {nullptr, one, two, one};
+      std::vector<std::vector<float>> alone;
+      std::vector<Joint> requests;
+      int32_t next_block = 0;
+      for (size_t i = 0; i < sets.size(); ++i) {
+        const std::vector<int32_t> ids = tiny_prompt(static_cast<int32_t>(5 + 14 * i), i);
+        alone.push_back(runner.logits(ids, sets[i].get(), 512, kv));
+        for (const int32_t chunk : {1, 3, 16, 17}) CHECK(runner.logits(ids, sets[i].get(), chunk, kv) == alone.back());
+        requests.push_back({ids, sets[i], {}});
+        for (size_t tokens = 0; tokens < ids.size(); tokens += kKvBlockTokens)
+          requests.back().blocks.push_back(next_block++);
+      }
+      CHECK(alone[0] != runner.logits(requests[0].ids, one.get(), 512, kv));
+      const auto storage = runner.backend().create_kv(runner.model().kv_shape(next_block, kv));
+      CHECK(joint_logits(runner, requests, *storage) == alone);
+    }
+  }
+}
+
+TEST_CASE("thread count changes nothing, bitwise") {
+  const TempDir dir;
+  const std::string base = write_tiny_model(dir / "base");
+  const std::vector<int32_t> ids = tiny_prompt(40);
+  CHECK(Runner(base, "cpu", {}, 1).logits(ids) == Runner(base, "cpu", {}, 3).logits(ids));
+}
+
+TEST_CASE("only the rows that are asked for come back") {
+  const TempDir dir;
+  Runner runner(write_tiny_model(dir / "base"), "cpu");
+  const std::vector<int32_t> ids = tiny_prompt(9);
+  const std::vector<float> all = runner.logits(ids);
+  Batch batch;
+  batch.layout.step = 1;
+  batch.layout.token_ids = ids;
+  for (int32_t i = 0; i < 9; ++i) batch.layout.positions.push_back(i);
+  batch.layout.segments.push_back({0, 9, 0, {0}});
+  batch.adapters.push_back(nullptr);
+  batch.logit_rows = {2, 8};
+  const auto kv = runner.backend().create_kv(runner.model().kv_shape(1, DType::f32));
+  const Tensor some = runner.model().forward(batch, *kv);
+  REQUIRE(some.rows == 2);
+  std::vector<float> rows(2 * 64);
+  runner.backend().download(rows.data(), some, some.size_bytes());
+  CHECK(std::equal(rows.begin(), rows.begin() + 64, all.begin() + 2 * 64));
+  CHECK(std::equal(rows.begin() + 64, rows.end(), all.begin() + 8 * 64));
+
+  batch.logit_rows.clear();
+  CHECK(runner.model().forward(batch, *kv).rows == 0);
+  batch.logit_rows = {8};
+  const Tensor hidden = runner.model().hidden(batch, *kv);
+  CHECK(hidden.rows == 1);
+  CHECK(hidden.cols == 16);
+}
+
+TEST_CASE("bad requests are refused before anything runs") {
+  const TempDir dir;
+  Runner runner(write_tiny_model(dir / "base"), "cpu");
+  EXPECT_ERROR(invalid_request, "token 64 is outside", runner.logits({1, 64}));
+  EXPECT_ERROR(invalid_request, "token -1 is outside", runner.logits({-1}));
+  EXPECT_ERROR(invalid_request, "outside the context of 128", runner.logits(tiny_prompt(129)));
+}
+
+TEST_CASE("BF16 is chosen for BF16 files only, and says what it reads per token") {
+  const TempDir dir;
+  const auto backend = backend_of("cpu");
+  const auto model = Model::load(write_tiny_model(dir / "bf16", tiny_config(), 1, "BF16"), *backend);
+  CHECK(model->weight_format() == WeightFormat::bf16);
+  ModelOptions options;
+  options.weights = WeightChoice::f32;
+  const auto as_f32 = Model::load(dir / "bf16", *backend, options);
+  CHECK(as_f32->weight_format() == WeightFormat::f32);
+  CHECK(as_f32->weight_bytes() > model->weight_bytes());
+  CHECK(model->bytes_per_token() == model->weight_bytes());  // tied: the head is the embedding
+  Json own_head = tiny_config();
+  own_head["tie_word_embeddings"] = false;
+  const auto untied = Model::load(write_tiny_model(dir / "untied", own_head), *backend);
+  CHECK(untied->weight_bytes() - untied->bytes_per_token() == 64 * 16 * 4);
+  CHECK(untied->sites().size() == 15);
+}
+
+TEST_CASE("broken checkpoints are refused with what and where") {
+  const TempDir dir;
+  const auto backend = backend_of("cpu");
+  const Json config = tiny_config();
+  int number = 0;
+  const auto load = [&](const Json& json, const std::vector<TensorToWrite>& tensors) {
+    const std::string path = dir / std::to_string(number++);
+    write_model(path, json, tensors);
+    return Model::load(path, *backend);
+  };
+  std::vector<TensorToWrite> tensors = tiny_tensors(config, 1);
+  CHECK(load(config, tensors));
+
+  auto changed = tensors;
+  changed.erase(changed.begin() + 3);
+  EXPECT_ERROR(load, tensors[3].name + " is missing", load(config, changed));
+  changed = tensors;
+  TinyRandom random(1);
+  changed.push_back(tiny_tensor("model.layers.0.self_attn.q_proj.bias", {32}, random, 1));
+  EXPECT_ERROR(load, "q_proj.bias belongs to no part", load(config, changed));
+  changed = tensors;
+  changed[2].shape = {16, 32};
+  EXPECT_ERROR(load, "has shape [16, 32], the configuration asks for [32, 16]", load(config, changed));
+  changed = tensors;
+  changed[0].bytes[3] = std::byte{0x7F};
+  changed[0].bytes[2] = std::byte{0xC0};
+  EXPECT_ERROR(load, "model.embed_tokens.weight holds a value that is not finite", load(config, changed));
+
+  Json huge = config;
+  huge["num_hidden_layers"] = 2000000000;
+  EXPECT_ERROR(load, "only 24 tensors", load(huge, tensors));
+  EXPECT_ERROR(load, "not a directory", Model::load(dir / "absent", *backend));
+  create_directories(dir / "empty");
+  EXPECT_ERROR(load, "config.json", Model::load(dir / "empty", *backend));
+  ModelOptions options;
+  options.context_size = 4096;
+  EXPECT_ERROR(invalid_request, "context_size", Model::load(dir / "0", *backend, options));
+}
+
+TEST_CASE("the fingerprint does not depend on loading and notices a changed file") {
+  const TempDir dir;
+  const std::string base = write_tiny_model(dir / "base");
+  Runner runner(base, "cpu");
+  Runner reference(base, "reference");
+  const std::string fingerprint = runner.model().fingerprint();
+  CHECK(fingerprint.size() == 64);
+  CHECK(reference.model().fingerprint() == fingerprint);
+  Runner stale(base, "cpu");
+  write_tiny_model(base, tiny_config(), 2);
+  EXPECT_ERROR(load, "changed since they were loaded", stale.model().fingerprint());
+}

@@ -1,0 +1,113 @@
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "models/weight_cache.h"
+#include "support/runner.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+namespace {
+
+using namespace expert;
+using namespace expert::test;
+
+// Large enough for a cache (64 MiB), small enough for a test: almost all of it embedding.
+Json cached_config() {
+  Json config = tiny_config();
+  config["vocab_size"] = 300000;
+  config["hidden_size"] = 64;
+  config["num_hidden_layers"] = 1;
+  return config;
+}
+
+std::filesystem::path only_file(const std::string& directory) {
+  std::filesystem::path found;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    REQUIRE(found.empty());
+    found = entry.path();
+  }
+  return found;
+}
+
+void flip_byte(const std::filesystem::path& path, std::streamoff at) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(at);
+  const int value = file.get();
+  file.seekp(at);
+  file.put(static_cast<char>(value ^ 0x10));
+}
+
+}  // namespace
+
+TEST_CASE("packed weights come back from the cache, and a stale or damaged cache is rebuilt") {
+  const TempDir dir;
+  const Json config = cached_config();
+  const std::string base = write_tiny_model(dir / "base", config);
+  ModelOptions options;
+  options.cache_dir = dir / "cache";
+  const std::vector<int32_t> ids = tiny_prompt(4);
+  const auto loaded = [&] { return std::make_unique<Runner>(base, "cpu", options); };
+
+  auto first = loaded();
+  CHECK_FALSE(first->model().loaded_from_cache());
+  const std::vector<float> expected = first->logits(ids);
+  CHECK(first->model().write_weight_cache());
+  const std::filesystem::path file = only_file(dir / "cache");
+  const auto size = static_cast<std::streamoff>(std::filesystem::file_size(file));
+  CHECK(static_cast<size_t>(size) < first->model().weight_bytes() + 16384);
+
+  auto second = loaded();
+  CHECK(second->model().loaded_from_cache());
+  CHECK(second->logits(ids) == expected);
+  CHECK_FALSE(second->model().write_weight_cache());  // nothing to do
+
+  SUBCASE("damaged header") { flip_byte(file, 70); }
+  SUBCASE("damaged contents") { flip_byte(file, size / 2); }
+  SUBCASE("damaged last byte") { flip_byte(file, size - 1); }
+  SUBCASE("cut") { std::filesystem::resize_file(file, static_cast<uintmax_t>(size - 1)); }
+  SUBCASE("emptied") { std::filesystem::resize_file(file, 0); }
+  SUBCASE("another format of weights") {
+    options.weights = WeightChoice::bf16;
+    CHECK_FALSE(loaded()->model().loaded_from_cache());
+    return;
+  }
+  auto third = loaded();
+  CHECK_FALSE(third->model().loaded_from_cache());
+  CHECK(third->logits(ids) == expected);
+  CHECK(third->model().write_weight_cache());
+  CHECK(only_file(dir / "cache") == file);  // the same name: no old copies pile up
+  CHECK(loaded()->model().loaded_from_cache());
+}
+
+TEST_CASE("a changed checkpoint makes the cache stale") {
+  const TempDir dir;
+  Json config = cached_config();
+  const std::string base = write_tiny_model(dir / "base", config, 1);
+  ModelOptions options;
+  options.cache_dir = dir / "cache";
+  CHECK(Runner(base, "cpu", options).model().write_weight_cache());
+  write_tiny_model(base, config, 2);
+  Runner changed(base, "cpu", options);
+  CHECK_FALSE(changed.model().loaded_from_cache());
+  CHECK(changed.logits({1}) != Runner(write_tiny_model(dir / "other", config, 1), "cpu").logits({1}));
+}
+
+TEST_CASE("no cache for small models, nothing left behind when stopped or when the folder cannot be written") {
+  const TempDir dir;
+  ModelOptions options;
+  options.cache_dir = dir / "cache";
+  CHECK_FALSE(Runner(write_tiny_model(dir / "small"), "cpu", options).model().write_weight_cache());
+  CHECK_FALSE(directory_exists(dir / "cache"));
+
+  const std::string base = write_tiny_model(dir / "base", cached_config());
+  Runner runner(base, "cpu", options);
+  std::stop_source stop;
+  stop.request_stop();
+  CHECK_FALSE(runner.model().write_weight_cache(stop.get_token()));
+  if (directory_exists(dir / "cache")) CHECK(std::filesystem::is_empty(dir / "cache"));
+
+  options.cache_dir = base + "/config.json/below-a-file";
+  CHECK_FALSE(Runner(base, "cpu", options).model().write_weight_cache());
+}
