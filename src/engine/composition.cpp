@@ -49,7 +49,8 @@ const ExpertData* find_leading(const std::vector<WeightedExpert>& experts) {
 }
 
 void check_constraints(const std::vector<WeightedExpert>& experts) {
-  for (const auto& [expert, weight] : experts) {
+  for (const WeightedExpert& weighted : experts) {
+    const ExpertPtr& expert = weighted.expert;
     if (!expert->manifest) continue;
     const ManifestConstraints& constraints = expert->manifest->constraints;
     if (static_cast<int64_t>(experts.size()) > constraints.max_chain) {

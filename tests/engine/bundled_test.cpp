@@ -81,8 +81,9 @@ void edit_json(const fs::path& path, const std::function<void(Json&)>& edit) {
 
 TEST_CASE("requests with different experts in one batch give each what it gives alone") {
   const Home home;
-  for (const auto& [device, tokens] : std::vector<std::pair<std::string, int32_t>>{{"cpu", 24}, {"reference", 4}}) {
+  for (const std::string device : {"cpu", "reference"}) {
     CAPTURE(device);
+    const int32_t tokens = device == "cpu" ? 24 : 4;
     const auto together = open_bundled(device, home.path());
     const auto alone = open_bundled(device, home.path(), 1);
     std::vector<std::shared_ptr<Generation>> running;
