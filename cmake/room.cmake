@@ -1,19 +1,19 @@
 # expert_room(<name> SOURCES a.cpp … LINKS <targets>): one folder of src/ as a static library expert_<name>.
+# SEPARATE: its files share names in their anonymous namespaces, so they are never compiled as one (CMAKE_UNITY_BUILD).
 # Includes are written from src/ ("core/error.h"), so a reader sees which room a header belongs to.
 function(expert_warnings target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
-  # GCC 12 sees overlapping copies in std::string where there are none (GCC bug 105329).
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-    target_compile_options(${target} PRIVATE -Wno-restrict)
-  endif()
   if(EXPERT_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
 endfunction()
 
 function(expert_room name)
-  cmake_parse_arguments(room "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  cmake_parse_arguments(room "SEPARATE" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
   add_library(expert_${name} STATIC ${room_SOURCES})
+  if(room_SEPARATE)
+    set_target_properties(expert_${name} PROPERTIES UNITY_BUILD OFF)
+  endif()
   target_include_directories(expert_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(expert_${name} PUBLIC ${room_LINKS} PRIVATE ${room_PRIVATE_LINKS})
   expert_warnings(expert_${name})
