@@ -41,8 +41,8 @@ class Attention {
     int32_t request, first, count;
   };
 
-  // Runs the chunks as one batch; returns their output rows.
-  std::vector<float> run(const std::vector<Chunk>& chunks) {
+  // Runs the chunks as one batch; returns their output rows. Keys and values are NaN from position `poison` on.
+  std::vector<float> run(const std::vector<Chunk>& chunks, int32_t poison = INT32_MAX) {
     BatchLayout layout;
     std::vector<float> q, k, v;
     int32_t rows = 0;
@@ -55,6 +55,11 @@ class Attention {
       append(q, chunk, 1, shape_.heads);
       append(k, chunk, 2, shape_.kv_heads);
       append(v, chunk, 3, shape_.kv_heads);
+      for (int32_t i = std::max(0, poison - chunk.first); i < chunk.count; ++i) {
+        const auto row = static_cast<int64_t>(shape_.kv_heads * shape_.head_dim);
+        std::fill_n(k.begin() + (rows + i) * row, row, NAN);
+        std::fill_n(v.begin() + (rows + i) * row, row, NAN);
+      }
       rows += chunk.count;
     }
     AttentionOp op;
@@ -175,9 +180,10 @@ TEST_CASE("what lies in the cache beyond a row's past cannot reach it, not even 
     const Shape shape{2, 1, 32, 32, false, DType::bf16};
     Attention clean(*backend, shape, 48, 1);
     const std::vector<float> expected = clean.run({{0, 0, 20}});
-    AttentionOp op;
     Attention dirty(*backend, shape, 48, 1);
-    dirty.run({{0, 0, 48}});  // leaves later keys and values behind, as a reused block does
-    CHECK(same_bits(dirty.run({{0, 0, 20}}), expected));
+    const std::vector<float> poisoned = dirty.run({{0, 0, 48}}, 20);
+    CHECK(same_bits(poisoned.data(), expected.data(), expected.size()));  // NaN later in the same chunk
+    CHECK(std::isnan(poisoned.back()));
+    CHECK(same_bits(dirty.run({{0, 0, 20}}), expected));  // NaN left behind in a block that is used again
   }
 }
