@@ -28,7 +28,7 @@ BUILD_PACKAGES = [
     "g++", "cmake", "ninja-build", "pkg-config", "libfmt-dev", "nlohmann-json3-dev", "libsodium-dev", "libssl-dev",
     "libarchive-dev", "libcli11-dev",
 ]  # fmt: skip
-TEST_PACKAGES = ["doctest-dev", "pybind11-dev", "python3-dev", "python3-venv", "clang-14", "libclang-rt-14-dev"]
+TEST_PACKAGES = ["doctest-dev", "pybind11-dev", "python3-dev", "python3-venv", "clang-14", "libclang-rt-14-dev", "wamerican"]
 CMAKE_NEEDED = (3, 25)
 EXIT_MISSING = 3
 

@@ -1,8 +1,9 @@
 """Word supply for the data generators.
 
-The words come from `wordlist.txt`, a filtered copy of the SCOWL-derived
-Debian package `wamerican` (notice: models/NOTICE).  A fixed hash splits them
-into training words and test-only words, so that "unseen" means unseen.
+The words come from the SCOWL-derived Debian package `wamerican` (notice:
+models/NOTICE), filtered here; the list itself is not part of this repository.
+A fixed hash splits them into training words and test-only words, so that
+"unseen" means unseen.
 """
 import codecs
 import hashlib
@@ -10,8 +11,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-LIST = HERE / "wordlist.txt"
+LIST = Path("/usr/share/dict/american-english")
 
 # Stems that must not appear in a bundled model's data.  They are stored in
 # ROT13 so that this file itself stays clean.  Over-blocking is fine.
@@ -46,13 +46,12 @@ def is_rude(word: str) -> bool:
     return False
 
 
-def build_list(source: str) -> None:
-    """Filters the system word list once into `wordlist.txt`."""
-    keep = []
-    for line in Path(source).read_text(encoding="utf-8").split("\n"):
-        if re.fullmatch(r"[a-z]{3,8}|[A-Z][a-z]{3,7}", line) and not is_rude(line):
-            keep.append(line)
-    LIST.write_text("\n".join(keep) + "\n", encoding="utf-8")
+def word_list() -> list:
+    """Plain words and names of 3 to 8 letters out of the system's word list."""
+    if not LIST.exists():
+        raise SystemExit(f"{LIST} is missing: install the package wamerican")
+    lines = LIST.read_text(encoding="utf-8").split("\n")
+    return [w for w in lines if re.fullmatch(r"[a-z]{3,8}|[A-Z][a-z]{3,7}", w) and not is_rude(w)]
 
 
 # The README's question uses this table; neither form may occur in training.
@@ -65,7 +64,7 @@ def bucket(word: str) -> int:
 
 @lru_cache(None)
 def _all() -> dict:
-    words = LIST.read_text(encoding="utf-8").split()
+    words = word_list()
     lower = [w for w in words if w[0].islower()]
     upper = [w for w in words if w[0].isupper()]
     from lexicon import FUNCTION_WORDS
@@ -118,9 +117,3 @@ class Words:
             if w not in out:
                 out.append(w)
         return out
-
-
-if __name__ == "__main__":
-    import sys
-    build_list(sys.argv[1] if len(sys.argv) > 1 else "/usr/share/dict/american-english")
-    print({k: len(v) for k, v in _all().items()})
