@@ -60,7 +60,7 @@ def pattern(expected):
     return "".join(lines)
 
 
-@pytest.mark.parametrize("language, source, expected", cases())
+@pytest.mark.parametrize("language, source, expected", list(cases()))
 def test_readme_block(language, source, expected, tmp_path):
     environment = {
         **os.environ,
