@@ -10,7 +10,7 @@ namespace expert {
 namespace {
 
 constexpr size_t kLongestPattern = 4096;
-constexpr size_t kMostStates = 20000;  // of one pattern
+constexpr size_t kMostStates = 8192;  // of one pattern; matching costs this times the length of a name
 constexpr int kDeepestGroup = 50;
 constexpr int kMostRepeats = 1000;
 
