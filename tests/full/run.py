@@ -96,7 +96,7 @@ def main() -> None:
         log.stage("oracles at volume", [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/oracle"],
                   EXPERT_ORACLE_VOLUME="full", EXPERT_BUILD_DIR=str(release), PYTHONPATH=str(release / "python"))  # fmt: skip
     if "fuzz" in arguments.only:
-        fuzzers = bootstrap.build("fuzz", "--preset", "fuzz")
+        fuzzers = bootstrap.build("asan", "--preset", "asan")
         for program in sorted(p for p in (fuzzers / "tests" / "fuzz").glob("fuzz_*") if p.is_file()):
             corpus = ROOT / "tests" / "fuzz" / "corpus" / program.name.removeprefix("fuzz_")
             scratch = fuzzers / "corpus" / program.name
