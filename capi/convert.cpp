@@ -62,7 +62,7 @@ std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::erro
 EngineOptions engine_options_of(const expert_engine_options* given) {
   const expert_engine_options defaults = EXPERT_ENGINE_OPTIONS_INIT;
   const expert_engine_options options =
-      given == nullptr ? defaults : overlay(*given, defaults, kFirstEngineOptions, "options");
+      given == nullptr ? defaults : overlay(given, defaults, kFirstEngineOptions, "options");
   require_flags(options.flags, EXPERT_ENGINE_NO_WEIGHT_CACHE, "options");
   EngineOptions out;
   out.base_model = string_or(options.base_model, "");
@@ -103,7 +103,7 @@ std::vector<ExpertUse> uses_of(const expert_use* experts, size_t count) {
 }
 
 Request request_of(const expert_request& given) {
-  const expert_request request = overlay(given, expert_request EXPERT_REQUEST_INIT, kFirstRequest, "request");
+  const expert_request request = overlay(&given, expert_request EXPERT_REQUEST_INIT, kFirstRequest, "request");
   require_flags(request.flags, kRequestFlags, "request");
   const bool base_only = (request.flags & EXPERT_REQUEST_BASE_ONLY) != 0;
   if (base_only && request.expert_count != 0) {

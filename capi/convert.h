@@ -18,14 +18,16 @@ namespace expert::capi {
 // Lays the fields that the caller knows over `defaults`. `first_size` is the size in the first release: less is not one
 // of our structs. Bytes beyond our own fields belong to a newer header and must be zero.
 template <typename T>
-T overlay(const T& given, T defaults, size_t first_size, const char* what) {
-  const size_t size = given.struct_size;
+T overlay(const T* given, T defaults, size_t first_size, const char* what) {
+  // Bytes, not a T: what an older caller gave is shorter.
+  const char* bytes = reinterpret_cast<const char*>(given);
+  size_t size = 0;
+  std::memcpy(&size, bytes, sizeof size);  // struct_size, always the first field
   if (size < first_size) {
     throw Error(ErrorCode::invalid_request,
                 fmt::format("{}.struct_size is {}, at least {} expected", what, size, first_size),
                 "start from the EXPERT_..._INIT macro");
   }
-  const char* bytes = reinterpret_cast<const char*>(&given);
   for (size_t i = sizeof(T); i < size; ++i) {
     if (bytes[i] != 0) {
       throw Error(ErrorCode::unsupported,

@@ -8,7 +8,6 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kTileBlocks = kAttentionTile / kKvBlock;
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Views into AttendArgs::scratch and state, one entry per (row, head), row-major.

@@ -30,7 +30,7 @@ SafeTensors parse(const std::string& header, size_t data_bytes) {
 
 TensorToWrite f32(const std::string& name, std::vector<int64_t> shape, const std::vector<float>& values) {
   Bytes bytes(values.size() * 4);
-  std::memcpy(bytes.data(), values.data(), bytes.size());
+  if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
   return {name, "F32", std::move(shape), std::move(bytes)};
 }
 

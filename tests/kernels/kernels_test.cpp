@@ -108,8 +108,10 @@ TEST_CASE("all F16 values convert exactly") {
 }
 
 TEST_CASE("packing and reading back rows gives the values, the padding is zero") {
-  for (const auto& [rows, inputs] :
+  for (const auto& shape :
        {std::pair<int64_t, int64_t>{1, 1}, {16, 2}, {17, 3}, {33, 255}, {5, 256}, {20, 257}, {16, 700}}) {
+    const auto rows = shape.first;
+    const auto inputs = shape.second;
     const std::vector<float> w = random_floats(rows * inputs, 3);
     std::vector<uint16_t> half(w.size());  // F16 source: random bits without infinities and NaN
     std::vector<uint16_t> bf16(w.size());

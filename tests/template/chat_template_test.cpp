@@ -67,7 +67,8 @@ class Directory {
 
 TEST_CASE("golden: every rendering equals Transformers', every failure fails") {
   const Json golden = expert::read_golden();
-  for (const auto& [name, entry] : golden.items()) {
+  for (const auto& [key, entry] : golden.items()) {
+    const std::string name = key;
     CAPTURE(name);
     const std::string source = entry.contains("file")
                                    ? read(std::filesystem::path(EXPERT_SOURCE_DIR) / entry["file"].get<std::string>())
@@ -114,7 +115,8 @@ TEST_CASE("what is outside the subset is refused by name and line when the templ
       {"{% raw %}x", "raw"},
       {"\xff", "UTF-8"},
   };
-  for (const auto& [source, words] : refused) {
+  for (const auto& [refused_source, words] : refused) {
+    const std::string source = refused_source;
     CAPTURE(source);
     std::string message;
     CHECK(code_of([&, text = source] { ChatTemplate::parse(text, "bad.jinja"); }, &message) == ErrorCode::load);
