@@ -241,7 +241,7 @@ typedef struct expert_request {
   int32_t priority;       /* 0: normal, higher first */
   double deadline_ms;     /* from submit; then the request ends with what it has and TIMEOUT; 0: none */
   const char* caller;     /* callers share the machine fairly */
-  const char* cache_salt; /* requests share cached prefixes only with requests of equal salt */
+  const char* cache_salt; /* separates tenants in the prefix cache; no effect yet, there is none */
 } expert_request;
 
 #define EXPERT_REQUEST_INIT                                                                                   \
