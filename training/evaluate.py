@@ -1,7 +1,9 @@
 """Measures the bundled model: every cell of the table, with its n.
 
-    python evaluate.py run                     all cells in PyTorch -> models/results.json
+    python evaluate.py run                     all cells, answered by libexpert
+    python evaluate.py run --engine pytorch    the same by the training's own model
     python evaluate.py run --n 60 --only sql   a quick look
+    python evaluate.py run --out ../models/results.json   what the cards and the README quote
     python evaluate.py cases --out cases.jsonl [--small]
     python evaluate.py judge --cases cases.jsonl --predictions preds.jsonl
 
@@ -73,7 +75,7 @@ def score(cases, texts):
     return right, dict(by_shape), wrong
 
 
-def base_tasks(model, encoder, n, seed=SEED):
+def base_tasks(engine, n, seed=SEED):
     """Whole answers of the base on its own tasks, over words never trained on."""
     words, out = Words("test"), {}
     for name, task in tasks_base.TASKS.items():
@@ -83,7 +85,7 @@ def base_tasks(model, encoder, n, seed=SEED):
             at = 2 if doc[0][0] == "system" else 1
             docs.append(doc[:at])
             want.append(doc[at][1])
-        got = answers(model, encoder, docs)
+        got = engine.continue_chats(docs)
         right = sum(g == w for g, w in zip(got, want))
         out[name] = {"right": right, "n": n, "percent": round(100 * right / n, 1)}
     return out
@@ -94,21 +96,61 @@ def dialect_for(active):
     return bool(active) and sorted(active)[0] == "sql"
 
 
-def run(args):
-    torch.set_num_threads(1)
-    base = Path(args.models) / "base"
-    encoder, model = Encoder(base), lora.load_base(base)
+class PyTorch:
+    """The training's own model and decoder."""
+
+    def __init__(self, args):
+        torch.set_num_threads(args.threads)
+        base = Path(args.models) / "base"
+        self.name = "pytorch " + torch.__version__
+        self.encoder, self.model = Encoder(base), lora.load_base(base)
+        self.experts = {n: lora.load_expert(f) for n, f in expert_folders(args).items()}
+
+    def answers(self, cases, active):
+        lora.activate(self.model, *(self.experts[a] for a in active))
+        return answers(self.model, self.encoder, [te.messages(c, dialect_for(active)) for c in cases])
+
+    def continue_chats(self, docs):
+        lora.activate(self.model)
+        return answers(self.model, self.encoder, docs)
+
+
+class Libexpert:
+    """The engine itself: prompt, schema and body as a program would give them."""
+
+    def __init__(self, args):
+        import expert
+        self.engine = expert.Engine(base_model=str(Path(args.models) / "base"), weights=args.weights, threads=args.threads,
+                                    context_size=512)
+        self.name = f"libexpert {expert.__version__}, weights {args.weights}"
+        self.experts = {n: self.engine.load_expert(str(f)) for n, f in expert_folders(args).items()}
+
+    def answers(self, cases, active):
+        experts = [self.experts[a] for a in active]
+        return self._all([{k: c[k] for k in ("prompt", "schema", "body") if c.get(k)} | {"experts": experts} for c in cases])
+
+    def continue_chats(self, docs):
+        return self._all([{"messages": [{"role": r, "content": t} for r, t in doc], "experts": []} for doc in docs])
+
+    def _all(self, requests):
+        results = self.engine.infer_batch([r | {"max_tokens": 110, "temperature": 0} for r in requests])
+        return [r.text for r in results]
+
+
+def expert_folders(args):
     source = Path(args.experts or Path(args.models) / "experts")
-    experts = {n: lora.load_expert(source / n) for n in te.EXPERTS if (source / n / "adapter_config.json").exists()}
+    return {n: source / n for n in te.EXPERTS if (source / n / "adapter_config.json").exists()}
+
+
+def run(args):
+    engine = {"libexpert": Libexpert, "pytorch": PyTorch}[args.engine](args)
     sets, rows = case_sets(args.n), []
     for name, active in cells():
-        if (args.only and not any(name.startswith(o) for o in args.only.split(","))) or any(a not in experts for a in active):
+        unwanted = args.only and not any(name.startswith(o) for o in args.only.split(","))
+        if unwanted or any(a not in engine.experts for a in active):
             continue
-        start = time.time()
-        lora.activate(model, *(experts[a] for a in active))
-        cases = sets[name]
-        texts = answers(model, encoder, [te.messages(c, dialect_for(active)) for c in cases])
-        right, shapes, wrong = score(cases, texts)
+        start, cases = time.time(), sets[name]
+        right, shapes, wrong = score(cases, engine.answers(cases, active))
         row = {"cases": name, "active": "+".join(active) or "base", "right": right, "n": len(cases),
                "percent": round(100 * right / len(cases), 1), "judge": cases[0]["judge"], "seed": SEED,
                "date": datetime.date.today().isoformat(), "by_shape": {k: f"{a}/{b}" for k, (a, b) in sorted(shapes.items())}}
@@ -117,15 +159,18 @@ def run(args):
         for c, text in wrong[:args.show]:
             print("     ", c["prompt"].replace("\n", " / "), "|", (c.get("body") or c.get("schema") or "").replace("\n", " / "),
                   "\n        want", c["expected"], "\n        got ", text)
-    lora.activate(model)
-    own = base_tasks(model, encoder, args.base_n) if args.base_n else {}
+    own = base_tasks(engine, args.base_n) if args.base_n else {}
     for k, v in own.items():
         print("base on its own task", k, v)
     if args.out:
-        result = {"date": datetime.date.today().isoformat(), "seed": SEED, "decoding": "greedy", "engine": "pytorch " + torch.__version__,
-                  "cells": rows, "base_tasks": own,
-                  "relative_change": {n: round(lora.relative_change(model, e), 3) for n, e in experts.items()}}
+        result = {"date": datetime.date.today().isoformat(), "seed": SEED, "decoding": "greedy", "engine": engine.name,
+                  "cells": rows, "base_tasks": own, "relative_change": relative_changes(args)}
         Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def relative_changes(args):
+    model = lora.load_base(Path(args.models) / "base")
+    return {n: round(lora.relative_change(model, lora.load_expert(f)), 3) for n, f in expert_folders(args).items()}
 
 
 def write_cases(args):
@@ -160,6 +205,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(dest="what", required=True)
     r = sub.add_parser("run")
+    r.add_argument("--engine", choices=("libexpert", "pytorch"), default="libexpert")
+    r.add_argument("--weights", default="auto", help="weight format of libexpert")
+    r.add_argument("--threads", type=int, default=2)
     r.add_argument("--models", default=str(MODELS))
     r.add_argument("--experts", default="", help="another folder with experts")
     r.add_argument("--n", type=int, default=500)

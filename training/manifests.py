@@ -3,6 +3,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from fingerprint import base_fingerprint
+
 MODELS = Path(__file__).resolve().parent.parent / "models"
 LAYOUT = ("ChatML. With a schema: a system message 'Schema:' + newline + schema text, preceded by the line 'Dialect: sql' "
           "when the manifest implies it. The body follows the prompt after one blank line. "
@@ -93,7 +95,7 @@ def write_manifest(name: str, folder: Path) -> None:
         "name": f"expert-{name}", "version": "0.1.0", "schema_version": "2.0", "description": about["description"],
         "author": "libexpert",
         "base_models": [{
-            "name": "expert-tiny", "sha256": "", "quantization": "bf16", "prompt_template": "chatml", "_prompt_template": LAYOUT,
+            "name": "expert-tiny", "sha256": base_fingerprint(MODELS / "base" / "model.safetensors"), "quantization": "bf16", "prompt_template": "chatml", "_prompt_template": LAYOUT,
             "adapters": [{"type": "lora", "target_modules": adapter["target_modules"], "r": adapter["r"], "alpha": adapter["lora_alpha"],
                           "scaling": "standard", "dropout": 0.0, "size_bytes": weights.stat().st_size, "sha256": sha256(weights)}],
         }],

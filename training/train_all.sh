@@ -18,5 +18,5 @@ m=${EXPERT_MINUTES:-9}
 (expert shell "$m" && expert json "$m" && expert classify "$(expr "$m" / 2 + 1)") & second=$!
 wait $first
 wait $second
-$python evaluate.py run --out ../models/results.json
+$python evaluate.py run --out ../models/results.json      # answered by libexpert: needs its Python module
 $python cards.py
