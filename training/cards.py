@@ -1,5 +1,6 @@
-"""Writes manifests and model cards from the training logs and models/results.json."""
+"""Writes manifests, model cards and the README's table from the training logs and models/results.json."""
 import json
+import re
 from pathlib import Path
 
 import manifests
@@ -112,6 +113,44 @@ Alone on the experts' tasks (it should fail there):
 """
 
 
+README = MODELS.parent / "README.md"
+README_BLOCK = re.compile(r"(<!-- results: written by training/cards.py -->\n).*?(<!-- end of results -->)", re.S)
+CONTENT = {"sql": "SQL, run on SQLite", "shell": "shell commands, run in a scratch folder", "json": "fields extracted as JSON",
+           "classify": "topic of a text", "jsonfmt": "a base answer as JSON"}
+COMPOSED = {"sql": "SQL inside a JSON object", "shell": "a shell command inside a JSON object"}
+
+
+def readme_table(results) -> str:
+    """One row per kind of question, one column per set of active experts."""
+    by = {(c["cases"], c["active"]): c for c in results["cells"]}
+
+    def percent(cases, active):
+        return f"{by[cases, active]['percent']} %" if (cases, active) in by else "–"
+
+    def other(name):
+        return next((a for c, a in by if c == name and a not in ("base", name) and "+" not in a), "")
+
+    rows = ["| unseen questions (n each) | base alone | its expert | another expert | with `jsonfmt` left on |", "|---|---|---|---|---|"]
+    for name, what in CONTENT.items():
+        if (name, name) in by:
+            rows.append(f"| `{name}`: {what} ({by[name, name]['n']}) | {percent(name, 'base')} | **{percent(name, name)}** | "
+                        f"{percent(name, other(name))} (`{other(name)}`) | {percent(name, name + '+jsonfmt')} |")
+    rows += ["", "| **composed** (n each) | base alone | content expert alone | `jsonfmt` alone | both, at weights 1 and 1 |", "|---|---|---|---|---|"]
+    for name, what in COMPOSED.items():
+        cases = f"{name}-in-json"
+        if (cases, f"{name}+jsonfmt") in by:
+            rows.append(f"| `{name}` + `jsonfmt`: {what} ({by[cases, name + '+jsonfmt']['n']}) | {percent(cases, 'base')} | {percent(cases, name)} | "
+                        f"{percent(cases, 'jsonfmt')} | **{percent(cases, name + '+jsonfmt')}** |")
+    rows += ["", f"Greedy, {results['engine']}, seed {results['seed']}, {results['date']}; `training/evaluate.py run`. "
+             "Words, tables, columns and values of all questions were never trained on."]
+    return "\n".join(rows) + "\n"
+
+
+def write_readme(results):
+    text = README.read_text(encoding="utf-8")
+    README.write_text(README_BLOCK.sub(lambda m: m.group(1) + readme_table(results) + m.group(2), text), encoding="utf-8")
+
+
 def main():
     results = json.loads((MODELS / "results.json").read_text())
     for name in UNDERSTANDS:
@@ -119,6 +158,7 @@ def main():
         manifests.write_manifest(name, folder)
         (folder / "MODEL_CARD.md").write_text(expert_card(name, results, manifests._info(folder)))
     (MODELS / "base" / "MODEL_CARD.md").write_text(base_card(results, manifests._info(MODELS / "base")))
+    write_readme(results)
 
 
 if __name__ == "__main__":
