@@ -233,14 +233,21 @@ ExpertPtr ExpertRegistry::from_package(Package package) {
       expert->warnings.push_back(expert->name + " asks for a grammar; grammars are not applied yet");
     }
   }
-  const WeightFormat format = options_.model->weight_format();
+  const WeightFormat format = expert_format(options_.model->weight_format());
   make_room(packed_estimate(package.tensors(), format));
   Adapter::Source source;
   source.origin = package.path();
   source.config = &package.adapter_config();
   source.tensors = &package.tensors();
   source.hash = to_hash(package.content_hash());
-  expert->adapter = Adapter::load(source, options_.model->sites(), *options_.backend, format);
+  const Model& model = *options_.model;
+  const AdapterBase base{model.sites(),
+                         *options_.backend,
+                         format,
+                         [&model] { return model.source_tensors(); },
+                         [&model] { return model.fingerprint(); },
+                         options_.cache_directory};
+  expert->adapter = Adapter::load(source, base);
 
   const std::lock_guard lock(mutex_);
   std::erase_if(by_key_, [](const auto& entry) { return entry.second.expired(); });

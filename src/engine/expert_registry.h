@@ -43,6 +43,7 @@ struct RegistryOptions {
   std::vector<std::string> base_names;
   std::filesystem::path bundled_experts;  // empty: none
   std::optional<Store> store;
+  std::string cache_directory;  // for what is costly to compute from an expert and this base; empty: none
   uint64_t memory_limit = 0;  // for experts; 0: none
 };
 
