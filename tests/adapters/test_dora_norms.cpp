@@ -38,7 +38,9 @@ std::string write_tiny_dora(const std::string& directory, uint64_t seed) {
 }
 
 std::vector<float> logits_with(const std::string& base, const std::string& expert, const std::string& cache) {
-  Runner runner(base, "cpu", {.cache_dir = cache});
+  ModelOptions options;
+  options.cache_dir = cache;
+  Runner runner(base, "cpu", options);
   const auto set = runner.adapters({{expert, 1.0F}});
   return runner.logits(tiny_prompt(9), set.get());
 }
