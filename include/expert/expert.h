@@ -167,7 +167,7 @@ EXPERT_API void expert_engine_free(expert_engine* engine);
 
 /* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} */
 EXPERT_API expert_status expert_engine_info(const expert_engine* engine, char** out_json);
-/* Counters, memory, KV blocks. */
+/* Counters, memory (also of experts per tier: device, host, disk), KV blocks. */
 EXPERT_API expert_status expert_engine_stats(const expert_engine* engine, char** out_json);
 /* [{name, version, kinds, size_bytes, warnings}], the loaded experts. */
 EXPERT_API expert_status expert_engine_experts(const expert_engine* engine, char** out_json);

@@ -317,6 +317,7 @@ Json EngineImpl::stats() const {
   }
   const uint64_t weights = core.parts.model->weight_bytes();
   const uint64_t experts = core.registry->bytes();
+  const bool on_host = core.parts.backend->info().device != "cuda";  // the others compute where the host is
   return {{"requests",
            {{"submitted", counters.requests.load()},
             {"running", steps.running},
@@ -335,7 +336,13 @@ Json EngineImpl::stats() const {
             {"kv_bytes", steps.kv_bytes},
             {"total_bytes", weights + experts + steps.kv_bytes},
             {"limit_bytes", core.parts.memory_limit}}},
-          {"experts", {{"loaded", core.registry->loaded().size()}, {"in_memory", core.registry->in_memory()}}},
+          {"experts",
+           {{"loaded", core.registry->loaded().size()},
+            {"in_memory", core.registry->in_memory()},
+            {"tiers",
+             {{"device_bytes", on_host ? 0 : experts},
+              {"host_bytes", on_host ? experts : 0},
+              {"disk_bytes", core.registry->installed_bytes()}}}}},
           {"bytes_per_token", core.parts.model->bytes_per_token()},
           {"load_ms", core.parts.load_ms}};
 }

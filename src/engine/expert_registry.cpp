@@ -334,6 +334,18 @@ size_t ExpertRegistry::in_memory() const {
       std::count_if(by_key_.begin(), by_key_.end(), [](const auto& entry) { return !entry.second.expired(); }));
 }
 
+uint64_t ExpertRegistry::installed_bytes() const {
+  uint64_t sum = 0;
+  try {
+    for (const InstalledExpert& installed : options_.store ? options_.store->list() : std::vector<InstalledExpert>{}) {
+      sum += installed.size_bytes;
+    }
+  } catch (const Error&) {
+    return 0;  // installing and listing say what is wrong with the store
+  }
+  return sum;
+}
+
 // Read once: nothing installs into this folder while we run.
 const std::vector<ExpertRegistry::Bundled>& ExpertRegistry::bundled() const {
   std::call_once(bundled_once_, [this] {

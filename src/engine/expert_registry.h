@@ -66,6 +66,7 @@ class ExpertRegistry {
 
   uint64_t bytes() const;  // of all experts in memory
   size_t in_memory() const;
+  uint64_t installed_bytes() const;  // of the packages on disk; 0 where the store cannot be read
 
  private:
   class Handle;
