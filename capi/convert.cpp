@@ -10,7 +10,7 @@ namespace expert::capi {
 
 namespace {
 
-constexpr size_t kFirstEngineOptions = sizeof(expert_engine_options);
+constexpr size_t kFirstEngineOptions = offsetof(expert_engine_options, max_experts);
 constexpr size_t kFirstRequest = sizeof(expert_request);
 constexpr uint32_t kRequestFlags =
     EXPERT_REQUEST_BASE_ONLY | EXPERT_REQUEST_RAW | EXPERT_REQUEST_PLAIN_TEXT | EXPERT_REQUEST_IGNORE_EOS;
@@ -76,6 +76,7 @@ EngineOptions engine_options_of(const expert_engine_options* given) {
   out.threads = options.threads;
   out.max_queue = options.max_queue;
   out.max_batch = options.max_batch;
+  if (options.max_experts != 0) out.max_experts = options.max_experts;
   out.use_weight_cache = (options.flags & EXPERT_ENGINE_NO_WEIGHT_CACHE) == 0;
   if (options.progress != nullptr) {
     out.progress = [callback = options.progress, user_data = options.progress_user_data](double fraction) {

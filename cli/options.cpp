@@ -119,6 +119,7 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--threads", threads, "default: every processor this process may use")->group(group);
   app.add_option("--memory-limit", memory_limit, "bytes for weights, experts and KV")->group(group);
   app.add_option("--max-queue", max_queue, "requests that wait or run")->group(group);
+  app.add_option("--max-experts", max_experts, "experts of one request (10)")->group(group);
 }
 
 void RequestOptions::add_experts_to(CLI::App& app) {
@@ -269,6 +270,7 @@ Engine open_engine(const ModelOptions& given) {
   options.memory_limit = given.memory_limit;
   options.threads = given.threads;
   if (given.max_queue) options.max_queue = *given.max_queue;
+  if (given.max_experts) options.max_experts = *given.max_experts;
   options.progress = [](void* shown, double fraction) {
     static_cast<ProgressBar*>(shown)->show(fraction);
     return interrupted() ? 1 : 0;

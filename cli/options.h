@@ -29,6 +29,7 @@ struct ModelOptions {
   uint64_t memory_limit = 0;
   int32_t threads = 0;
   std::optional<int32_t> max_queue;
+  std::optional<int32_t> max_experts;
 
   void add_to(CLI::App& app);
 };

@@ -149,10 +149,11 @@ typedef struct expert_engine_options {
   uint32_t flags;           /* EXPERT_ENGINE_* */
   expert_progress_callback progress;
   void* progress_user_data;
+  int32_t max_experts; /* of one request; one more is refused. 0: 10 */
 } expert_engine_options;
 
 #define EXPERT_ENGINE_OPTIONS_INIT \
-  { sizeof(expert_engine_options), NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 256, 16, 0, NULL, NULL }
+  { sizeof(expert_engine_options), NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 256, 16, 0, NULL, NULL, 0 }
 
 /* Loads the base model; NULL options are the defaults. Fails with LOAD, INCOMPATIBLE, UNSUPPORTED, OUT_OF_MEMORY. */
 EXPERT_API expert_status expert_engine_open(const expert_engine_options* options, expert_engine** out);
@@ -166,7 +167,7 @@ EXPERT_API void expert_engine_free(expert_engine* engine);
 
 /* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} */
 EXPERT_API expert_status expert_engine_info(const expert_engine* engine, char** out_json);
-/* Counters, memory, KV blocks. */
+/* Counters, memory (also of experts per tier: device, host, disk), KV blocks. */
 EXPERT_API expert_status expert_engine_stats(const expert_engine* engine, char** out_json);
 /* [{name, version, kinds, size_bytes, warnings}], the loaded experts. */
 EXPERT_API expert_status expert_engine_experts(const expert_engine* engine, char** out_json);

@@ -1,8 +1,10 @@
-// The experts of one request, composed: pointers into each expert's own panels, and the weights. Copies no matrix.
+// The experts of one request, composed: pointers into each expert's own panels, the weights, and the few vectors that
+// belong to the set. Copies no matrix.
 #pragma once
 
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "adapters/adapter.h"
@@ -15,13 +17,18 @@ inline constexpr int kDefaultMaxExperts = 10;
 struct WeightedAdapter {
   std::shared_ptr<const Adapter> adapter;
   float weight = 1.0F;
+  // Where its soft prompt stands among others': by load_order, then by name, whatever order the caller used.
+  int64_t load_order = 0;
+  std::string name = {};
 };
 
 // Immutable and shareable between threads. Order-free: terms stand in content-hash order. An expert at weight 0 is
 // dropped before the set is formed, so the result is bit-identical without it.
 class AdapterSet {
  public:
-  // Throws invalid_request for a weight that is not finite, more than `max_experts`, or the same expert twice.
+  // The formula of linear_delta.h: d and c are products of 1 + w (d_i - 1), e is 1 + sum w (e_i - 1); one expert alone at
+  // weight 1 keeps its vectors bit for bit. Throws invalid_request for a weight that is not finite or makes a scale or
+  // bias overflow, more than `max_experts`, or the same expert twice.
   static std::shared_ptr<const AdapterSet> compose(std::span<const WeightedAdapter> experts, int site_count,
                                                    int max_experts = kDefaultMaxExperts);
 
@@ -31,13 +38,20 @@ class AdapterSet {
   // Over the experts' content hashes and weights; equal sets have equal hashes. Part of every KV-cache key.
   const ContentHash& hash() const noexcept { return hash_; }
   std::span<const WeightedAdapter> experts() const noexcept { return experts_; }
+  // Rows of all soft prompts, in their order, f32 [rows, hidden]; empty where there are none. Weights do not scale them.
+  const Tensor& soft_prompt() const noexcept { return soft_prompt_; }
 
  private:
+  class Vectors;
   AdapterSet() = default;
+  void add_terms(int site_count);
+  void add_vectors();
+  void add_soft_prompts();
 
   std::vector<WeightedAdapter> experts_;
   std::vector<LinearDelta> deltas_;
   std::vector<int> by_site_;  // index into deltas_, -1: none
+  Tensor soft_prompt_;
   ContentHash hash_{};
 };
 

@@ -1,200 +1,231 @@
 #include "adapters/lora.h"
 
-#include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstring>
-#include <map>
 #include <optional>
-#include <string_view>
 
+#include "adapters/base_changes.h"
+#include "adapters/dora_norms.h"
+#include "adapters/expert_tensors.h"
 #include "adapters/lora_config.h"
 #include "core/error.h"
 
 namespace expert {
 namespace {
 
-enum class Half : uint8_t { a, b };
-
-struct Key {
-  std::string module;  // without the tuner's prefix
-  Half half = Half::a;
-};
-
-// The two tensors of one site.
-struct Pair {
+// What was saved for one targeted site. Tied: the head's pair is the embedding's, transposed.
+struct LoraPair {
+  int site = 0;
   const TensorEntry* a = nullptr;
   const TensorEntry* b = nullptr;
+  const TensorEntry* magnitude = nullptr;
+  const TensorEntry* bias = nullptr;
+  bool of_embedding = false;  // a [rank, vocab] and b [hidden, rank], whichever site they serve
 };
-
-constexpr std::array<std::string_view, 3> kEndings = {".weight", "", ".default.weight"};
-
-struct OtherTensor {
-  std::string_view part;
-  std::string_view what;
-};
-constexpr std::array<OtherTensor, 6> kOtherTensors = {{
-    {".lora_magnitude", "DoRA"},
-    {".lora_embedding_", "LoRA on embeddings"},
-    {".lora_B.bias", "lora_bias"},
-    {".base_layer.", "a stored copy of a base layer"},
-    {".ia3_", "IA3"},
-    {".modules_to_save.", "modules_to_save"},
-}};
-
-std::optional<Key> parse_key(std::string_view name) {
-  for (const auto& [mark, half] : {std::pair{std::string_view(".lora_A"), Half::a}, {".lora_B", Half::b}}) {
-    for (const std::string_view ending : kEndings) {
-      const std::string tail = std::string(mark).append(ending);
-      if (name.size() > tail.size() && name.ends_with(tail)) {
-        return Key{std::string(name.substr(0, name.size() - tail.size())), half};
-      }
-    }
-  }
-  return std::nullopt;
-}
-
-[[noreturn]] void refuse_tensor(const Adapter::Source& source, const TensorEntry& entry) {
-  for (const OtherTensor& other : kOtherTensors) {
-    if (entry.name.find(other.part) != std::string::npos) {
-      fail(ErrorCode::load, "{}: {} ({}) is not supported yet", source.origin, other.what, entry.name);
-    }
-  }
-  fail(ErrorCode::load, "{}: tensor {} is no part of a LoRA", source.origin, entry.name);
-}
-
-// The site a saved name means: PEFT puts "base_model.model." before the module's path, older packages dropped one
-// "model." of it, and state dicts taken from the bare model have no prefix.
-std::optional<int> find_site(const SiteTable& sites, std::string_view module) {
-  for (const std::string_view prefix : {"base_model.model.", "base_model.", ""}) {
-    if (!module.starts_with(prefix)) continue;
-    if (const auto site = sites.find(module.substr(prefix.size()))) return site;
-  }
-  if (module.starts_with("base_model.model.")) return sites.find(module.substr(std::strlen("base_model.")));
-  return std::nullopt;
-}
-
-std::string text_of(const TensorEntry& entry) { return fmt::format("[{}]", fmt::join(entry.shape, ", ")); }
 
 class LoraLoader {
  public:
-  LoraLoader(const Adapter::Source& source, const SiteTable& sites)
+  LoraLoader(const Adapter::Source& source, const AdapterBase& base)
       : source_(source),
-        sites_(sites),
-        config_(LoraConfig::parse(*source.config, source.origin + ": adapter_config.json")) {}
+        base_(base),
+        config_(LoraConfig::parse(*source.config, source.origin + ": adapter_config.json")),
+        tensors_(source, base.sites, "LoRA"),
+        changes_(base, tensors_, deltas_) {}
 
-  void check() {
-    if (const std::vector<std::string> absent = config_.absent_targets(sites_); !absent.empty()) {
-      fail(ErrorCode::incompatible, "{}: the base model has no module {}", source_.origin, fmt::join(absent, ", "));
-    }
-    for (const TensorEntry& entry : source_.tensors->entries()) assign(entry);
-    for (int site = 0; site < sites_.size(); ++site) {
-      if (config_.targets(sites_[site].name)) require_pair(site);
-    }
-    if (pairs_.empty()) fail(ErrorCode::incompatible, "{}: it bends no module of the base model", source_.origin);
-    for (const auto& [site, pair] : pairs_) check_shapes(site, pair);
-  }
-
-  LoweredLora lower(Backend& backend, WeightFormat format) const {
-    LoweredLora lowered;
-    lowered.kind = config_.rank_stabilised() ? "rslora" : "lora";
-    for (const auto& [site, pair] : pairs_) {
-      const double scale = config_.scale_of(sites_[site].name);
-      lowered.deltas.push_back({site, pack(*pair.a, 1.0, backend, format), pack(*pair.b, scale, backend, format)});
-    }
+  Lowered load() {
+    check();
+    lower();
+    Lowered lowered;
+    lowered.kind = config_.dora() ? "dora" : config_.rank_stabilised() ? "rslora" : "lora";
+    lowered.deltas = deltas_.take();
     return lowered;
   }
 
  private:
-  void assign(const TensorEntry& entry) {
-    const std::optional<Key> key = parse_key(entry.name);
-    if (!key) refuse_tensor(source_, entry);
-    const std::optional<int> site = find_site(sites_, key->module);
-    if (!site) {
-      if (key->module.ends_with("embed_tokens"))
-        fail(ErrorCode::load, "{}: LoRA on embeddings ({}) is not supported yet", source_.origin, entry.name);
-      fail(ErrorCode::incompatible, "{}: tensor {} is for a module the base model does not have", source_.origin,
-           entry.name);
+  // All names and shapes, before any value is read.
+  void check() {
+    if (const std::vector<std::string> absent = config_.modules().absent(base_.sites); !absent.empty()) {
+      fail(ErrorCode::incompatible, "{}: the base model has no module {}", source_.origin, fmt::join(absent, ", "));
     }
-    if (!config_.targets(sites_[*site].name)) {
-      fail(ErrorCode::load, "{}: tensor {} is for a module that target_modules leaves out", source_.origin, entry.name);
+    const bool tied = config_.ensure_weight_tying() && base_.sites.tied_head();
+    const bool tied_targets = tied && config_.modules().saved().empty() && config_.modules().name_tied_layers();
+    for (int site = 0; site < base_.sites.size(); ++site) {
+      const LinearSite& where = base_.sites[site];
+      const bool follows = tied_targets && where.kind != SiteKind::linear;
+      if (config_.targets(where.name) || follows) pairs_.push_back(take_pair(site, follows));
     }
-    Pair& pair = pairs_[*site];
-    const TensorEntry*& half = key->half == Half::a ? pair.a : pair.b;
-    if (half) {
-      fail(ErrorCode::load, "{}: tensors {} and {} are the same weight", source_.origin, half->name, entry.name);
+    for (const LoraPair& pair : pairs_) check_shapes(pair);
+    change_the_base(tied);
+    changes_.compare_copies();
+    tensors_.require_all_taken();
+    if (pairs_.empty() && deltas_.empty()) {
+      fail(ErrorCode::incompatible, "{}: it bends no module of the base model", source_.origin);
     }
-    half = &entry;
   }
 
-  void require_pair(int site) const {
-    const auto found = pairs_.find(site);
-    const bool a = found != pairs_.end() && found->second.a;
-    const bool b = found != pairs_.end() && found->second.b;
-    if (a && b) return;
-    fail(ErrorCode::load, "{}: {} of targeted module {} is missing", source_.origin,
-         !a && !b ? "the LoRA pair" : (a ? "lora_B" : "lora_A"), sites_[site].name);
-  }
-
-  void check_shapes(int index, const Pair& pair) const {
-    const LinearSite& site = sites_[index];
-    for (const TensorEntry* entry : {pair.a, pair.b}) {
-      if (entry->shape.size() != 2) {
-        fail(ErrorCode::load, "{}: tensor {} has shape {}, must be a matrix", source_.origin, entry->name,
-             text_of(*entry));
-      }
-      if (!entry->dtype || *entry->dtype == DType::i32) {
-        fail(ErrorCode::load, "{}: tensor {} is {}; F32, F16 and BF16 are supported", source_.origin, entry->name,
-             entry->dtype_name);
+  void change_the_base(bool tied) {
+    changes_.replace_modules(config_.modules(), tied);
+    changes_.replace_tokens(config_.token_indices(), config_.ensure_weight_tying());
+    for (int site = 0; site < base_.sites.size(); ++site) {
+      const LinearSite& where = base_.sites[site];
+      if (!where.has_bias || config_.modules().is_saved(where.name)) continue;
+      const bool changed = config_.biases() == ChangedBiases::all ||
+                           (config_.biases() == ChangedBiases::of_targets && config_.targets(where.name));
+      if (changed) changes_.change_bias(site);
+    }
+    for (const LoraPair& pair : pairs_) {
+      if (!deltas_.has(pair.site)) continue;
+      const SiteDelta& other = deltas_.at(pair.site);
+      if (other.a || other.replaces_base) {
+        fail(ErrorCode::load, "{}: {} is both a target and replaced", source_.origin, base_.sites[pair.site].name);
       }
     }
-    const int64_t rank = config_.rank_of(site.name);
+  }
+
+  LoraPair take_pair(int site, bool follows) {
+    const LinearSite& where = base_.sites[site];
+    LoraPair pair;
+    pair.site = site;
+    pair.of_embedding = where.kind == SiteKind::embedding;
+    const auto take = [&](TensorPart a, TensorPart b, int from) {
+      pair.a = tensors_.take(from, a);
+      pair.b = tensors_.take(from, b);
+    };
+    if (pair.of_embedding) {
+      take(TensorPart::embedding_a, TensorPart::embedding_b, site);
+    } else {
+      take(TensorPart::lora_a, TensorPart::lora_b, site);
+    }
+    const auto embedding = base_.sites.find(SiteKind::embedding);
+    if (follows && where.kind == SiteKind::head) {
+      check_tied_pair(pair, *embedding);
+      if (!pair.a && !pair.b) {
+        pair.of_embedding = true;
+        take(TensorPart::embedding_a, TensorPart::embedding_b, *embedding);
+      }
+    }
+    if (!pair.a || !pair.b) {
+      fail(ErrorCode::load, "{}: {} of targeted module {} is missing", source_.origin,
+           !pair.a && !pair.b ? "the LoRA pair" : (pair.a ? "lora_B" : "lora_A"), where.name);
+    }
+    if (config_.dora()) {
+      pair.magnitude = tensors_.take(site, TensorPart::magnitude);
+      if (!pair.magnitude) fail(ErrorCode::load, "{}: DoRA's magnitude of {} is missing", source_.origin, where.name);
+    }
+    if (config_.lora_bias()) {
+      if (where.kind == SiteKind::embedding) {
+        fail(ErrorCode::load, "{}: \"lora_bias\" on an embedding ({}) is not supported", source_.origin, where.name);
+      }
+      pair.bias = tensors_.take(site, TensorPart::lora_bias);
+      if (!pair.bias) fail(ErrorCode::load, "{}: lora_B.bias of {} is missing", source_.origin, where.name);
+    }
+    return pair;
+  }
+
+  // Both copies of a tied pair were saved: they are one pair, or we could not say which one PEFT would use.
+  void check_tied_pair(const LoraPair& head, int embedding) {
+    const TensorEntry* a = tensors_.peek(embedding, TensorPart::embedding_a);
+    const TensorEntry* b = tensors_.peek(embedding, TensorPart::embedding_b);
+    if (!head.a || !head.b || !a || !b) return;
+    for (const TensorEntry* entry : {head.a, head.b, a, b}) tensors_.require_matrix(*entry);
+    const bool equal = tensors_.read(*head.a) == transposed(tensors_.read(*b), b->shape[0], b->shape[1]) &&
+                       tensors_.read(*head.b) == transposed(tensors_.read(*a), a->shape[0], a->shape[1]);
+    if (!equal) {
+      fail(ErrorCode::load, "{}: ensure_weight_tying, but {} and {} are not one pair", source_.origin, head.a->name,
+           a->name);
+    }
+  }
+
+  // Head following the embedding: its A [rank, hidden] is the embedding's B, its B [vocab, rank] the embedding's A.
+  void check_shapes(const LoraPair& pair) const {
+    const LinearSite& where = base_.sites[pair.site];
+    tensors_.require_matrix(*pair.a);
+    tensors_.require_matrix(*pair.b);
+    const int64_t rank = config_.rank_of(where.name);
     if (pair.a->shape[0] != rank || pair.b->shape[1] != rank) {
       fail(ErrorCode::load, "{}: {}: lora_A {} and lora_B {} do not have the rank {} of adapter_config.json",
-           source_.origin, site.name, text_of(*pair.a), text_of(*pair.b), rank);
+           source_.origin, where.name, shape_text(*pair.a), shape_text(*pair.b), rank);
     }
-    if (pair.a->shape[1] != site.in || pair.b->shape[0] != site.out) {
+    const bool crossed = pair.of_embedding && where.kind == SiteKind::head;
+    const int64_t in = crossed ? where.out : where.in;
+    const int64_t out = crossed ? where.in : where.out;
+    if (pair.a->shape[1] != in || pair.b->shape[0] != out) {
       fail(ErrorCode::incompatible, "{}: {}: lora_A {} and lora_B {} do not fit the base's weight [{}, {}]",
-           source_.origin, site.name, text_of(*pair.a), text_of(*pair.b), site.out, site.in);
+           source_.origin, where.name, shape_text(*pair.a), shape_text(*pair.b), where.out, where.in);
     }
+    if (pair.magnitude) tensors_.require_vector(*pair.magnitude, where.out, "outputs");
+    if (pair.bias) tensors_.require_vector(*pair.bias, where.out, "outputs");
+  }
+
+  void lower() {
+    std::optional<DoraNormCache> norms;
+    if (config_.dora()) norms.emplace(source_, base_);
+    for (const LoraPair& pair : pairs_) lower(pair, norms ? &*norms : nullptr);
+    if (norms) norms->save();
   }
 
   // The scale is multiplied in at F32, before the format rounds.
-  MatrixPtr pack(const TensorEntry& entry, double scale, Backend& backend, WeightFormat format) const {
-    std::vector<float> values = source_.tensors->read_f32(entry);
-    const auto factor = static_cast<float>(scale);
-    for (float& value : values) {
-      if (!std::isfinite(value)) {
-        fail(ErrorCode::load, "{}: tensor {} holds a value that is not finite (NaN or infinity)", source_.origin,
-             entry.name);
-      }
-      value *= factor;
-      if (!std::isfinite(value)) {
-        fail(ErrorCode::load, "{}: tensor {} overflows when scaled by {}", source_.origin, entry.name, scale);
-      }
+  void lower(const LoraPair& pair, DoraNormCache* norms) {
+    const LinearSite& where = base_.sites[pair.site];
+    const double scale = config_.scale_of(where.name);
+    const int64_t rank = config_.rank_of(where.name);
+    std::vector<float> a = tensors_.read(*pair.a);         // [rank, in]
+    std::vector<float> b = tensors_.read(*pair.b, scale);  // [out, rank]
+    if (pair.of_embedding && where.kind == SiteKind::head) {
+      std::vector<float> own_a = transposed(tensors_.read(*pair.b), where.in, rank);
+      b = transposed(tensors_.read(*pair.a, scale), rank, where.out);
+      a = std::move(own_a);
     }
-    MatrixSource matrix;
-    matrix.rows = entry.shape[0];
-    matrix.cols = entry.shape[1];
-    matrix.read = [&](int64_t first_row, int64_t count, void* destination) {
-      std::memcpy(destination, values.data() + first_row * matrix.cols,
-                  static_cast<size_t>(count * matrix.cols) * sizeof(float));
-    };
-    return backend.pack(matrix, format);
+    SiteDelta& delta = deltas_.at(pair.site);
+    if (pair.bias) add_bias(delta.bias, tensors_.read(*pair.bias, scale));
+    const bool table = where.kind == SiteKind::embedding;
+    if (norms) {
+      delta.output_scale = dora_gains(pair, a, b, rank, *norms);
+      for (size_t i = 0; i < b.size(); ++i) b[i] *= delta.output_scale[i / static_cast<size_t>(rank)];
+    }
+    delta.a = table ? pack_values(base_.backend, base_.format, transposed(a, rank, where.in), where.in, rank)
+                    : pack_values(base_.backend, base_.format, a, rank, where.in);
+    delta.b = pack_values(base_.backend, base_.format, b, where.out, rank);
+  }
+
+  // g = m / ||W + s B A||, per output.
+  std::vector<float> dora_gains(const LoraPair& pair, const std::vector<float>& a, const std::vector<float>& b,
+                                int64_t rank, DoraNormCache& cache) {
+    const LinearSite& where = base_.sites[pair.site];
+    const std::vector<float>* norms = cache.find(where);
+    if (!norms) {
+      LowRankUpdate update{b, a, rank};
+      if (where.kind == SiteKind::embedding) {
+        update = {transposed(a, rank, where.in), transposed(b, where.out, rank), rank};
+      }
+      cache.add(where, dora_norms(where, update, base_.backend));
+      norms = cache.find(where);
+    }
+    std::vector<float> gains = tensors_.read(*pair.magnitude);
+    for (size_t i = 0; i < gains.size(); ++i) {
+      gains[i] /= (*norms)[i];
+      if (std::isfinite(gains[i])) continue;
+      fail(ErrorCode::incompatible, "{}: {}: the adapted weight of output {} has the norm {}, DoRA cannot scale it",
+           source_.origin, where.name, i, (*norms)[i]);
+    }
+    return gains;
+  }
+
+  static void add_bias(std::vector<float>& bias, const std::vector<float>& more) {
+    if (bias.empty()) bias.assign(more.size(), 0.0F);
+    for (size_t i = 0; i < more.size(); ++i) bias[i] += more[i];
   }
 
   const Adapter::Source& source_;
-  const SiteTable& sites_;
+  const AdapterBase& base_;
   LoraConfig config_;
-  std::map<int, Pair> pairs_;  // by site
+  ExpertTensors tensors_;
+  SiteDeltas deltas_;
+  BaseChanges changes_;
+  std::vector<LoraPair> pairs_;  // ascending by site
 };
 
 }  // namespace
 
-LoweredLora load_lora(const Adapter::Source& source, const SiteTable& sites, Backend& backend, WeightFormat format) {
-  LoraLoader loader(source, sites);
-  loader.check();
-  return loader.lower(backend, format);
-}
+Lowered load_lora(const Adapter::Source& source, const AdapterBase& base) { return LoraLoader(source, base).load(); }
 
 }  // namespace expert

@@ -1,20 +1,13 @@
-// LoRA (arXiv 2106.09685) and rsLoRA (arXiv 2312.03732): y += s B (A x), s = alpha / r or alpha / sqrt(r).
+// LoRA (arXiv 2106.09685), rsLoRA (2312.03732), LoRA-FA (2308.03303: the same files) and DoRA (2402.09353):
+//   y += s B (A x), s = alpha / r or alpha / sqrt(r); DoRA scales W x + s B A x per output by m / ||W + s B A||.
 #pragma once
 
-#include <string>
-#include <vector>
-
 #include "adapters/adapter.h"
+#include "adapters/lowering.h"
 
 namespace expert {
 
-struct LoweredLora {
-  std::string kind;               // "lora" or "rslora"
-  std::vector<SiteDelta> deltas;  // ascending by site
-};
-
-// Accepts the keys PEFT writes and the older spelling of expert packages: with or without one `model.`, ending in
-// `.lora_A.weight`, `.lora_A` or `.lora_A.default.weight`. Throws as Adapter::load.
-LoweredLora load_lora(const Adapter::Source& source, const SiteTable& sites, Backend& backend, WeightFormat format);
+// Throws as Adapter::load.
+Lowered load_lora(const Adapter::Source& source, const AdapterBase& base);
 
 }  // namespace expert

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 
+#include "adapters/lowering.h"
 #include "core/error.h"
 #include "io/json.h"
 
@@ -14,18 +14,20 @@ namespace {
 constexpr int64_t kLargestRank = 1 << 20;
 constexpr size_t kMostExpressions = 64;  // patterns that are more than a name; PEFT's own tools write names
 
-// Keys that say how an adapter was made, not what it does to a forward pass.
-constexpr std::array kWithoutEffect = {
-    "peft_type",    "auto_mapping",   "base_model_name_or_path", "revision",       "inference_mode", "task_type",
-    "peft_version", "lora_dropout",   "megatron_config",         "megatron_core",  "loftq_config",   "eva_config",
-    "corda_config", "lora_ga_config", "qalora_group_size",       "runtime_config", "velora_config",
+// Keys that say how an adapter was made, not what it does to a forward pass. fan_in_fan_out: PEFT itself sets it to
+// false for linear layers, and our bases have no others.
+constexpr std::array<std::string_view, 11> kLoraWithoutEffect = {
+    "lora_dropout",   "megatron_config",   "megatron_core",  "loftq_config",  "eva_config",    "corda_config",
+    "lora_ga_config", "qalora_group_size", "runtime_config", "velora_config", "fan_in_fan_out",
 };
 
-// Keys parse() reads.
-constexpr std::array kRead = {
+constexpr std::array<std::string_view, 17> kLoraRead = {
     "r",
     "lora_alpha",
     "use_rslora",
+    "use_dora",
+    "lora_bias",
+    "bias",
     "target_modules",
     "exclude_modules",
     "rank_pattern",
@@ -33,34 +35,11 @@ constexpr std::array kRead = {
     "layers_pattern",
     "layers_to_transform",
     "init_lora_weights",
-    "bias",
+    "modules_to_save",
+    "trainable_token_indices",
+    "ensure_weight_tying",
+    "layer_replication",
 };
-
-template <size_t n>
-bool among(const std::array<const char*, n>& keys, std::string_view key) {
-  return std::find(keys.begin(), keys.end(), key) != keys.end();
-}
-
-// What PEFT writes for an option that is off.
-bool is_off(const Json& value) {
-  return value.is_null() || value == false || ((value.is_object() || value.is_array()) && value.empty());
-}
-
-[[noreturn]] void refuse(const std::string& origin, std::string_view what) {
-  fail(ErrorCode::load, "{}: {} is not supported yet", origin, what);
-}
-
-void refuse_options(const JsonFields& fields) {
-  for (const auto& [key, value] : fields.json().items()) {
-    if (among(kWithoutEffect, key) || among(kRead, key) || is_off(value)) continue;
-    if (key == "use_dora") refuse(fields.source(), "DoRA (use_dora)");
-    refuse(fields.source(),
-           fmt::format("\"{}\": {}", key, value.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80)));
-  }
-  if (const std::string bias = fields.string_or("bias", "none"); bias != "none") {
-    refuse(fields.source(), fmt::format("\"bias\": \"{}\"", bias));
-  }
-}
 
 // Some initialisations also change the base weights, so that A and B alone are not what was trained.
 void refuse_altered_base(const JsonFields& fields) {
@@ -82,34 +61,6 @@ int64_t checked_rank(const JsonFields& fields, std::string_view key, int64_t ran
   return rank;
 }
 
-// A string or a list of strings.
-std::vector<std::string> names_of(const JsonFields& fields, std::string_view key) {
-  const Json* value = fields.find(key);
-  if (!value) return {};
-  if (value->is_string()) return {fields.string(key)};
-  return fields.strings(key);
-}
-
-// "model.layers.17.mlp.up_proj" → 17: the first numbered segment after another one.
-std::optional<int64_t> layer_index(std::string_view name) {
-  size_t start = name.find('.');
-  while (start != std::string_view::npos) {
-    const size_t end = name.find('.', start + 1);
-    if (end == std::string_view::npos) break;
-    const std::string_view segment = name.substr(start + 1, end - start - 1);
-    int64_t index = 0;
-    const auto [stop, error] = std::from_chars(segment.data(), segment.data() + segment.size(), index);
-    if (error == std::errc() && stop == segment.data() + segment.size() && index >= 0) return index;
-    start = end;
-  }
-  return std::nullopt;
-}
-
-bool has_suffix(std::string_view name, std::string_view suffix) {
-  if (name == suffix) return true;
-  return name.size() > suffix.size() && name.ends_with(suffix) && name[name.size() - suffix.size() - 1] == '.';
-}
-
 void refuse_many_expressions(const JsonFields& object) {
   size_t expressions = 0;
   for (const auto& [key, value] : object.json().items()) {
@@ -121,59 +72,45 @@ void refuse_many_expressions(const JsonFields& object) {
   }
 }
 
+ChangedBiases changed_biases(const JsonFields& fields) {
+  const std::string bias = fields.string_or("bias", "none");
+  if (bias == "none") return ChangedBiases::none;
+  if (bias == "lora_only") return ChangedBiases::of_targets;
+  if (bias == "all") return ChangedBiases::all;
+  fail(ErrorCode::load, "{}: \"bias\": \"{}\" is not supported", fields.source(), bias.substr(0, 80));
+}
+
+std::vector<int64_t> integers(const JsonFields& fields, const Json& list, std::string_view what) {
+  std::vector<int64_t> values;
+  for (const Json& value : list) {
+    if (!value.is_number_integer()) fail(ErrorCode::load, "{}: \"{}\" must hold integers", fields.source(), what);
+    values.push_back(value.get<int64_t>());
+  }
+  return values;
+}
+
 }  // namespace
 
 LoraConfig LoraConfig::parse(const Json& config, const std::string& origin) {
   const JsonFields fields(config, origin);
-  refuse_options(fields);
+  refuse_unknown_keys(fields, kLoraRead, kLoraWithoutEffect);
+  if (const Json* layers = fields.find("layer_replication"); layers != nullptr && !is_off(*layers)) {
+    fail(ErrorCode::load, "{}: \"layer_replication\" is not supported: it changes the base's layers", origin);
+  }
   refuse_altered_base(fields);
   LoraConfig lora;
-  lora.rank_ = checked_rank(fields, "r", fields.integer_or("r", lora.rank_));
-  lora.alpha_ = fields.number_or("lora_alpha", lora.alpha_);
+  lora.rank_ = checked_rank(fields, "r", fields.integer("r"));
+  lora.alpha_ = fields.number("lora_alpha");
   lora.rslora_ = fields.boolean_or("use_rslora", false);
-  lora.read_targets(fields);
-  lora.read_layers(fields);
+  lora.dora_ = fields.boolean_or("use_dora", false);
+  lora.lora_bias_ = fields.boolean_or("lora_bias", false);
+  lora.ensure_weight_tying_ = fields.boolean_or("ensure_weight_tying", false);
+  lora.biases_ = changed_biases(fields);
+  if (lora.dora_ && lora.lora_bias_) fail(ErrorCode::load, "{}: \"lora_bias\" cannot go with \"use_dora\"", origin);
+  lora.modules_ = TargetModules::parse(fields);
   lora.read_patterns(fields);
+  lora.read_token_indices(fields);
   return lora;
-}
-
-void LoraConfig::read_targets(const JsonFields& fields) {
-  const auto read = [&](std::string_view key, Modules& modules) {
-    const Json* value = fields.find(key);
-    if (!value) return;
-    if (value->is_string()) {
-      modules.pattern.emplace_back(fields.string(key), fmt::format("{}: {}", fields.source(), key));
-    } else {
-      modules.names = fields.strings(key);
-    }
-  };
-  const Json& targets = fields.require("target_modules");
-  all_linear_ = targets.is_string() && fields.string("target_modules") == "all-linear";
-  if (!all_linear_) read("target_modules", targets_);
-  if (!all_linear_ && targets_.pattern.empty() && targets_.names.empty()) {
-    fail(ErrorCode::load, "{}: \"target_modules\" is empty", fields.source());
-  }
-  read("exclude_modules", excluded_);
-}
-
-void LoraConfig::read_layers(const JsonFields& fields) {
-  const Json* layers = fields.find("layers_to_transform");
-  if (!layers || is_off(*layers)) return;
-  if (fields.json().at("target_modules").is_string()) {
-    fail(ErrorCode::load, "{}: \"layers_to_transform\" cannot go with a target_modules pattern", fields.source());
-  }
-  for (const std::string& pattern : names_of(fields, "layers_pattern")) {
-    if (pattern != "layers" && !pattern.empty())
-      refuse(fields.source(), fmt::format("\"layers_pattern\": \"{}\"", pattern));
-  }
-  const Json list = layers->is_array() ? *layers : Json::array({*layers});
-  layers_.emplace();
-  for (const Json& index : list) {
-    if (!index.is_number_integer()) {
-      fail(ErrorCode::load, "{}: \"layers_to_transform\" must hold layer numbers", fields.source());
-    }
-    layers_->push_back(index.get<int64_t>());
-  }
 }
 
 void LoraConfig::read_patterns(const JsonFields& fields) {
@@ -193,33 +130,16 @@ void LoraConfig::read_patterns(const JsonFields& fields) {
   }
 }
 
-bool LoraConfig::Modules::contain(std::string_view name) const {
-  if (!pattern.empty()) return pattern.front().matches(name);
-  return std::any_of(names.begin(), names.end(), [&](const std::string& suffix) { return has_suffix(name, suffix); });
-}
-
-bool LoraConfig::in_layers(std::string_view name) const {
-  if (!layers_) return true;
-  // A module named in full is meant, whatever its layer.
-  if (std::find(targets_.names.begin(), targets_.names.end(), name) != targets_.names.end()) return true;
-  const std::optional<int64_t> index = layer_index(name);
-  return index && std::find(layers_->begin(), layers_->end(), *index) != layers_->end();
-}
-
-bool LoraConfig::targets(std::string_view name) const {
-  if (excluded_.contain(name)) return false;
-  if (all_linear_) return name != "lm_head";
-  return targets_.contain(name) && in_layers(name);
-}
-
-std::vector<std::string> LoraConfig::absent_targets(const SiteTable& sites) const {
-  std::vector<std::string> absent;
-  for (const std::string& target : targets_.names) {
-    const bool found =
-        std::any_of(sites.begin(), sites.end(), [&](const LinearSite& site) { return has_suffix(site.name, target); });
-    if (!found) absent.push_back(target);
+void LoraConfig::read_token_indices(const JsonFields& fields) {
+  const Json* indices = fields.find("trainable_token_indices");
+  if (indices == nullptr || is_off(*indices)) return;
+  if (indices->is_array()) {
+    token_indices_[""] = integers(fields, *indices, "trainable_token_indices");
+    return;
   }
-  return absent;
+  for (const auto& [name, list] : fields.object("trainable_token_indices").json().items()) {
+    token_indices_[name] = integers(fields, list, "trainable_token_indices");
+  }
 }
 
 int64_t LoraConfig::rank_of(std::string_view name) const {

@@ -4,8 +4,8 @@
 // are F32 [rows, features], one row per token of a flat batch in which requests (segments) stand one after the other.
 // Batch invariance, bitwise: what a row gets depends on its own inputs, the weights and the format only - never on the
 // other rows, the chunking of a prompt, or the number of threads (docs/architecture.md).
-// Calls are not thread-safe with each other, except allocate(), pack(), adopt() and upload() to memory that no enqueued
-// operation uses: experts are loaded while others generate.
+// Calls are not thread-safe with each other, except allocate(), pack(), adopt(), unpack_rows() and upload() to memory
+// that no enqueued operation uses: experts are loaded while others generate.
 #pragma once
 
 #include <cstdint>
@@ -116,12 +116,17 @@ class Backend {
   virtual std::span<const std::byte> packed_bytes(const Matrix& matrix) const = 0;
   virtual MatrixPtr adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
                           std::shared_ptr<const void> owner) = 0;
+  // The values a matrix multiplies with, as F32: `count` rows from `first_row` into host memory [count, cols].
+  virtual void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const = 0;
   // Bytes packed_bytes() of such a matrix has; 0 where unsupported.
   virtual size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const = 0;
 
   // --- operations -----------------------------------------------------------------------------------------------
   // out[r] = table[layout.token_ids[r]]; out f32 [rows, cols of table].
   virtual void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) = 0;
+  // The deltas of an embedding, after embed() has written `out`. An embedding is a linear layer whose input is one-hot,
+  // so D and A are kept as tables, one row per token: D [vocab, hidden], A [vocab, rank]. There is no input scale.
+  virtual void embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) = 0;
   // out = x / sqrt(mean(x^2) + eps) * weight per row; out may be x.
   virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) = 0;
   // For every output: y = W x + b, then the deltas of the segments. Outputs share one pass over x.

@@ -53,23 +53,90 @@ MatrixPtr CpuBackend::adopt(int64_t rows, int64_t cols, WeightFormat format, std
   return std::make_shared<CpuMatrix>(rows, cols, format, bytes, std::move(owner));
 }
 
+void CpuBackend::unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const {
+  const auto& panels = static_cast<const CpuMatrix&>(matrix);
+  if (first_row < 0 || count < 0 || first_row + count > matrix.rows()) {
+    fail(ErrorCode::internal, "unpack_rows: rows [{}, {}) of {}", first_row, first_row + count, matrix.rows());
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    kernels_.unpack_row(panels.storage(), panels.panels(), matrix.cols(), first_row + r,
+                        destination + r * matrix.cols());
+  }
+}
+
 size_t CpuBackend::packed_size(int64_t rows, int64_t cols, WeightFormat format) const {
   return packed_matrix_size(rows, cols, format);
 }
 
 void CpuBackend::embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) {
+  lookup(table, layout.token_ids, out);
+}
+
+// out[r] = table[tokens[r]].
+void CpuBackend::lookup(const Matrix& table, std::span<const int32_t> tokens, const Tensor& out) {
   const auto& panels = static_cast<const CpuMatrix&>(table);
-  require_shape(out, static_cast<int64_t>(layout.token_ids.size()), table.cols(), "embed: out");
-  for (const int32_t token : layout.token_ids) {
+  require_shape(out, static_cast<int64_t>(tokens.size()), table.cols(), "embed: out");
+  for (const int32_t token : tokens) {
     if (token < 0 || token >= table.rows()) fail(ErrorCode::internal, "embed: token {} of {}", token, table.rows());
   }
   float* to = host_floats(out);
   in_pieces(out.rows, kLeastElements / table.cols(), [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      kernels_.unpack_row(panels.storage(), panels.panels(), table.cols(), layout.token_ids[static_cast<size_t>(r)],
+      kernels_.unpack_row(panels.storage(), panels.panels(), table.cols(), tokens[static_cast<size_t>(r)],
                           to + r * table.cols());
     }
   });
+}
+
+// The formula of linear_delta.h where the input is one-hot: A x and D x are rows of tables.
+void CpuBackend::embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) {
+  require_shape(out, static_cast<int64_t>(layout.token_ids.size()), out.cols, "embed_deltas: out");
+  for (const SegmentDelta& part : deltas) {
+    const LinearDelta& delta = *part.delta;
+    if (delta.input_scale) fail(ErrorCode::internal, "embed_deltas: an embedding has no input scale");
+    if (part.row_count == 0) continue;
+    const Tensor y = out.row_range(part.first_row, part.row_count);
+    const std::span<const int32_t> tokens = std::span(layout.token_ids)
+                                                .subspan(static_cast<size_t>(part.first_row),
+                                                         static_cast<size_t>(part.row_count));
+    const auto rows = [&](int64_t cols) { return allocate_host_tensor(DType::f32, y.rows, cols); };
+    if (delta.skip_base) {
+      std::fill_n(host_floats(y), y.rows * y.cols, 0.0F);
+    } else if (delta.output_scale) {
+      scale_rows(y, delta.output_scale);
+    }
+    const Tensor term = delta.dense.empty() && delta.low_rank.empty() ? Tensor{} : rows(y.cols);
+    for (const DenseTerm& dense : delta.dense) {
+      lookup(*dense.d, tokens, term);
+      add_scaled(y, term, dense.weight);
+    }
+    for (const LowRankTerm& low_rank : delta.low_rank) {
+      const Tensor t = rows(low_rank.a->cols());
+      lookup(*low_rank.a, tokens, t);
+      const LinearOutput product{low_rank.b.get(), nullptr, term, {}};
+      linear_.run(t, std::span(&product, 1));
+      add_scaled(y, term, low_rank.weight);
+    }
+    if (delta.bias) {
+      for (int64_t r = 0; r < y.rows; ++r) add(y.row_range(r, 1), delta.bias);
+    }
+    if (delta.result_scale) scale_rows(y, delta.result_scale);
+  }
+}
+
+void CpuBackend::scale_rows(const Tensor& x, const Tensor& by) {
+  require_shape(by, 1, x.cols, "embed_deltas: scale");
+  for (int64_t r = 0; r < x.rows; ++r) {
+    float* row = host_floats(x) + r * x.cols;
+    kernels_.multiply(row, host_floats(by), x.cols, row);
+  }
+}
+
+void CpuBackend::add_scaled(const Tensor& x, const Tensor& y, float weight) {
+  require_shape(y, x.rows, x.cols, "embed_deltas: term");
+  float* to = host_floats(x);
+  const float* from = host_floats(y);
+  for (int64_t i = 0; i < x.rows * x.cols; ++i) to[i] += weight * from[i];
 }
 
 void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) {

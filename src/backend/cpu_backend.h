@@ -31,9 +31,11 @@ class CpuBackend final : public Backend {
   std::span<const std::byte> packed_bytes(const Matrix& matrix) const override;
   MatrixPtr adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
                   std::shared_ptr<const void> owner) override;
+  void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const override;
   size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const override;
 
   void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) override;
+  void embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) override;
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
   void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
   void attention(const BatchLayout& layout, const AttentionOp& op) override;
@@ -42,6 +44,9 @@ class CpuBackend final : public Backend {
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
 
  private:
+  void lookup(const Matrix& table, std::span<const int32_t> rows, const Tensor& out);
+  void scale_rows(const Tensor& x, const Tensor& by);
+  void add_scaled(const Tensor& x, const Tensor& y, float weight);
   // task(first, last) over [0, count) in pieces of at least `least`, in parallel where there is more than one.
   template <typename Task>
   void in_pieces(int64_t count, int64_t least, const Task& task) {

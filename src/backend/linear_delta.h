@@ -15,14 +15,14 @@ namespace expert {
 
 // w * B (A x). B carries the kind's own scale (alpha / r); `weight` is the request's and multiplies the rank-space vector.
 struct LowRankTerm {
-  MatrixPtr a;  // [rank, in]
+  MatrixPtr a;  // [rank, in]; of an embedding [in, rank], a table
   MatrixPtr b;  // [out, rank]
   float weight = 1.0F;
 };
 
 // w * D x, a full matrix (modules_to_save).
 struct DenseTerm {
-  MatrixPtr d;  // [out, in]
+  MatrixPtr d;  // [out, in]; of an embedding [in, out], a table
   float weight = 1.0F;
 };
 

@@ -122,6 +122,44 @@ class LinearRow {
   std::vector<double> y_;
 };
 
+// One embedded token under one delta, in FP64. Its base row is there already.
+class EmbeddingRow {
+ public:
+  EmbeddingRow(const float* base, int64_t size, int32_t token) : y_(base, base + size), token_(token) {}
+
+  void apply(const LinearDelta& delta) {
+    if (delta.skip_base) std::fill(y_.begin(), y_.end(), 0.0);
+    scale(delta.output_scale);
+    for (const DenseTerm& term : delta.dense) {
+      for (size_t i = 0; i < y_.size(); ++i) y_[i] += static_cast<double>(term.weight) * table(*term.d, i);
+    }
+    for (const LowRankTerm& term : delta.low_rank) {
+      std::vector<double> t(static_cast<size_t>(term.a->cols()));
+      for (size_t k = 0; k < t.size(); ++k) t[k] = static_cast<double>(term.weight) * table(*term.a, k);
+      ref::add_product(t.data(), 1, term.b->cols(), values_of(*term.b), term.b->rows(), 1.0, y_.data());
+    }
+    if (delta.bias) {
+      for (size_t i = 0; i < y_.size(); ++i) y_[i] += static_cast<double>(host_floats(delta.bias)[i]);
+    }
+    scale(delta.result_scale);
+  }
+  void write(float* to) const {
+    std::transform(y_.begin(), y_.end(), to, [](double v) { return static_cast<float>(v); });
+  }
+
+ private:
+  double table(const Matrix& matrix, size_t column) const {
+    return static_cast<double>(values_of(matrix)[int64_t{token_} * matrix.cols() + static_cast<int64_t>(column)]);
+  }
+  void scale(const Tensor& by) {
+    if (!by) return;
+    for (size_t i = 0; i < y_.size(); ++i) y_[i] *= static_cast<double>(host_floats(by)[i]);
+  }
+
+  std::vector<double> y_;
+  int32_t token_;
+};
+
 class ReferenceBackend final : public Backend {
  public:
   const BackendInfo& info() const noexcept override { return info_; }
@@ -148,9 +186,13 @@ class ReferenceBackend final : public Backend {
   MatrixPtr adopt(int64_t, int64_t, WeightFormat, std::span<const std::byte>, std::shared_ptr<const void>) override {
     fail(ErrorCode::unsupported, "the reference backend has no packed weights to adopt");
   }
+  void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const override {
+    std::copy_n(values_of(matrix) + first_row * matrix.cols(), count * matrix.cols(), destination);
+  }
   size_t packed_size(int64_t, int64_t, WeightFormat) const override { return 0; }
 
   void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) override;
+  void embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) override;
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
   void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
   void attention(const BatchLayout& layout, const AttentionOp& op) override;
@@ -188,6 +230,19 @@ void ReferenceBackend::embed(const Matrix& table, const BatchLayout& layout, con
     if (token < 0 || token >= table.rows()) fail(ErrorCode::internal, "embed: token {} of {}", token, table.rows());
     std::copy_n(values_of(table) + token * table.cols(), table.cols(),
                 host_floats(out) + static_cast<int64_t>(r) * table.cols());
+  }
+}
+
+void ReferenceBackend::embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas,
+                                    const Tensor& out) {
+  require_shape(out, static_cast<int64_t>(layout.token_ids.size()), out.cols, "embed_deltas: out");
+  for (const SegmentDelta& part : deltas) {
+    if (part.delta->input_scale) fail(ErrorCode::internal, "embed_deltas: an embedding has no input scale");
+    for (int64_t r = part.first_row; r < part.first_row + part.row_count; ++r) {
+      EmbeddingRow row(host_floats(out) + r * out.cols, out.cols, layout.token_ids[static_cast<size_t>(r)]);
+      row.apply(*part.delta);
+      row.write(host_floats(out) + r * out.cols);
+    }
   }
 }
 

@@ -24,6 +24,8 @@ struct EngineParts {
   StepLoopOptions loop;
   int32_t stream_queue = 1024;
   uint64_t memory_limit = 0;
+  int max_experts = 10;
+  std::string cache_directory;  // empty: nothing about experts is cached
   bool write_weight_cache = false;
   double load_ms = 0;
 };

@@ -116,7 +116,7 @@ bool names_expert(std::string_view pattern, std::string_view name, std::string_v
   return true;
 }
 
-Composition compose(std::vector<WeightedExpert> experts, int site_count) {
+Composition compose(std::vector<WeightedExpert> experts, int site_count, int max_experts) {
   for (const auto& [expert, weight] : experts) {
     if (!std::isfinite(weight)) fail(ErrorCode::invalid_request, "the weight of {} is {}", expert->name, weight);
   }
@@ -126,11 +126,19 @@ Composition compose(std::vector<WeightedExpert> experts, int site_count) {
   Composition composition;
   std::vector<WeightedAdapter> adapters;
   adapters.reserve(experts.size());
-  for (const auto& [expert, weight] : experts) adapters.push_back({expert->adapter, weight});
-  if (!adapters.empty()) composition.adapters = AdapterSet::compose(adapters, site_count);
+  for (const auto& [expert, weight] : experts) {
+    const int64_t load_order = expert->manifest ? expert->manifest->constraints.load_order : 0;
+    adapters.push_back({expert->adapter, weight, load_order, expert->name});
+  }
+  if (!adapters.empty()) composition.adapters = AdapterSet::compose(adapters, site_count, max_experts);
   composition.leading = find_leading(experts);
   composition.experts = std::move(experts);
   return composition;
+}
+
+const Tensor& Composition::soft_prompt() const {
+  static const Tensor none;
+  return adapters ? adapters->soft_prompt() : none;
 }
 
 std::vector<ExpertUsed> Composition::used() const {

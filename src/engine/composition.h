@@ -20,6 +20,7 @@ struct WeightedExpert {
 struct Composition {
   std::vector<WeightedExpert> experts;         // in the caller's order, those at weight 0 left out
   std::shared_ptr<const AdapterSet> adapters;  // null: the base alone
+  const Tensor& soft_prompt() const;           // rows before the prompt; empty: none
   const ExpertData* leading = nullptr;         // largest |weight|, then the first by name; null: none
 
   std::vector<ExpertUsed> used() const;
@@ -27,9 +28,9 @@ struct Composition {
   std::vector<std::shared_ptr<const void>> pins() const;
 };
 
-// Throws invalid_request (a weight that is not finite, the same expert twice, more than a manifest's max_chain or the
-// library allows) and incompatible (incompatible_with, requires).
-Composition compose(std::vector<WeightedExpert> experts, int site_count);
+// Throws invalid_request (a weight that is not finite, the same expert twice, more than `max_experts` or a manifest's
+// max_chain) and incompatible (incompatible_with, requires).
+Composition compose(std::vector<WeightedExpert> experts, int site_count, int max_experts = kDefaultMaxExperts);
 
 // "name", "name@1.2.3", "name@>=1.0.0,<2.0.0", "name<=0.9.0", "name@*"; the prefix "expert-" may be left out.
 bool names_expert(std::string_view pattern, std::string_view name, std::string_view version);

@@ -58,6 +58,7 @@ void check_options(const EngineOptions& options) {
   check(options.max_queue, 1, "max_queue");
   check(options.max_batch, 1, "max_batch");
   check(options.stream_queue, 1, "stream_queue");
+  check(options.max_experts, 1, "max_experts");
   static_cast<void>(weight_choice(options.weights));
   static_cast<void>(kv_dtype(options.kv, WeightFormat::f32));
 }
@@ -173,6 +174,7 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   registry.base_names = own.base.names;
   registry.bundled_experts = own.base.experts;
   registry.store = own.store;
+  registry.cache_directory = own.cache_directory;
   if (own.memory_limit != 0) {
     const uint64_t taken = own.model->weight_bytes() + kv_bytes;
     registry.memory_limit = std::max<uint64_t>(own.memory_limit - std::min(own.memory_limit, taken), 1);
@@ -185,6 +187,7 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   preparation.chat_template = own.chat_template;
   preparation.registry = core.registry;
   preparation.generation_config = own.generation_config;
+  preparation.max_experts = own.max_experts;
   preparation.kv_positions = int64_t{own.loop.kv_blocks} * kKvBlockTokens;
   core.preparation = std::make_unique<Preparation>(std::move(preparation));
 
@@ -233,8 +236,8 @@ std::string EngineImpl::apply_chat_template(const Json& messages, const Json& to
 std::vector<float> EngineImpl::evaluate(std::vector<int32_t> ids, std::span<const ExpertUse> experts,
                                         Sequence::Output output, Sequence::Rows rows, int32_t width) {
   Core& core = open_core();
-  core.preparation->check_tokens(ids);
   const Composition composition = core.preparation->compose_uses(experts);
+  core.preparation->check_tokens(ids, composition);
   auto task =
       std::make_unique<EvaluationTask>(std::move(ids), composition.adapters, composition.pins(), output, rows, width);
   auto result = task->result();
@@ -314,6 +317,7 @@ Json EngineImpl::stats() const {
   }
   const uint64_t weights = core.parts.model->weight_bytes();
   const uint64_t experts = core.registry->bytes();
+  const bool on_host = core.parts.backend->info().device != "cuda";  // the others compute where the host is
   return {{"requests",
            {{"submitted", counters.requests.load()},
             {"running", steps.running},
@@ -332,7 +336,13 @@ Json EngineImpl::stats() const {
             {"kv_bytes", steps.kv_bytes},
             {"total_bytes", weights + experts + steps.kv_bytes},
             {"limit_bytes", core.parts.memory_limit}}},
-          {"experts", {{"loaded", core.registry->loaded().size()}, {"in_memory", core.registry->in_memory()}}},
+          {"experts",
+           {{"loaded", core.registry->loaded().size()},
+            {"in_memory", core.registry->in_memory()},
+            {"tiers",
+             {{"device_bytes", on_host ? 0 : experts},
+              {"host_bytes", on_host ? experts : 0},
+              {"disk_bytes", core.registry->installed_bytes()}}}}},
           {"bytes_per_token", core.parts.model->bytes_per_token()},
           {"load_ms", core.parts.load_ms}};
 }
@@ -386,6 +396,8 @@ std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
   parts.loop.max_batch = options.max_batch;
   parts.loop.max_queue = options.max_queue;
   parts.stream_queue = options.stream_queue;
+  parts.max_experts = options.max_experts;
+  parts.cache_directory = model.cache_dir.string();
   parts.write_weight_cache = options.use_weight_cache;
   parts.load_ms = std::chrono::duration<double, std::milli>(Clock::now() - started).count();
   return assemble_engine(std::move(parts));

@@ -27,6 +27,7 @@ struct EngineOptions {
   uint64_t memory_limit = 0;    // bytes for weights + experts + KV; 0: no limit of our own
   int32_t max_queue = 256;      // requests that wait or run; one more is refused
   int32_t max_batch = 16;       // requests that run at once
+  int32_t max_experts = 10;     // of one request
   int32_t stream_queue = 1024;  // chunks a stream holds for a reader who falls behind; one more ends the request
   std::filesystem::path home;   // empty: $EXPERT_HOME, else ~/.expert
   bool use_weight_cache = true;

@@ -19,7 +19,7 @@ class EvaluationTask final : public Sequence {
 
   std::future<Values> result() { return promise_.get_future(); }
 
-  int64_t max_positions() const noexcept override { return static_cast<int64_t>(tokens_.size()); }
+  int64_t max_positions() const noexcept override { return virtual_rows() + static_cast<int64_t>(tokens_.size()); }
   Output output() const noexcept override { return output_; }
   Rows rows() const noexcept override { return rows_; }
   void on_admitted(Clock::time_point) override {}

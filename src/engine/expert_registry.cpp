@@ -233,14 +233,21 @@ ExpertPtr ExpertRegistry::from_package(Package package) {
       expert->warnings.push_back(expert->name + " asks for a grammar; grammars are not applied yet");
     }
   }
-  const WeightFormat format = options_.model->weight_format();
+  const WeightFormat format = expert_format(options_.model->weight_format());
   make_room(packed_estimate(package.tensors(), format));
   Adapter::Source source;
   source.origin = package.path();
   source.config = &package.adapter_config();
   source.tensors = &package.tensors();
   source.hash = to_hash(package.content_hash());
-  expert->adapter = Adapter::load(source, options_.model->sites(), *options_.backend, format);
+  const Model& model = *options_.model;
+  const AdapterBase base{model.sites(),
+                         *options_.backend,
+                         format,
+                         [&model] { return model.source_tensors(); },
+                         [&model] { return model.fingerprint(); },
+                         options_.cache_directory};
+  expert->adapter = Adapter::load(source, base);
 
   const std::lock_guard lock(mutex_);
   std::erase_if(by_key_, [](const auto& entry) { return entry.second.expired(); });
@@ -325,6 +332,18 @@ size_t ExpertRegistry::in_memory() const {
   const std::lock_guard lock(mutex_);
   return static_cast<size_t>(
       std::count_if(by_key_.begin(), by_key_.end(), [](const auto& entry) { return !entry.second.expired(); }));
+}
+
+uint64_t ExpertRegistry::installed_bytes() const {
+  uint64_t sum = 0;
+  try {
+    for (const InstalledExpert& installed : options_.store ? options_.store->list() : std::vector<InstalledExpert>{}) {
+      sum += installed.size_bytes;
+    }
+  } catch (const Error&) {
+    return 0;  // installing and listing say what is wrong with the store
+  }
+  return sum;
 }
 
 // Read once: nothing installs into this folder while we run.

@@ -43,6 +43,7 @@ struct RegistryOptions {
   std::vector<std::string> base_names;
   std::filesystem::path bundled_experts;  // empty: none
   std::optional<Store> store;
+  std::string cache_directory;  // for what is costly to compute from an expert and this base; empty: none
   uint64_t memory_limit = 0;  // for experts; 0: none
 };
 
@@ -65,6 +66,7 @@ class ExpertRegistry {
 
   uint64_t bytes() const;  // of all experts in memory
   size_t in_memory() const;
+  uint64_t installed_bytes() const;  // of the packages on disk; 0 where the store cannot be read
 
  private:
   class Handle;

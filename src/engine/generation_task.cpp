@@ -27,7 +27,7 @@ GenerationTask::GenerationTask(PreparedRequest request, std::shared_ptr<const To
 }
 
 int64_t GenerationTask::max_positions() const noexcept {
-  return std::min(int64_t{prompt_tokens_} + request_.sampling.max_tokens, request_.context_size);
+  return std::min(int64_t{virtual_rows()} + prompt_tokens_ + request_.sampling.max_tokens, request_.context_size);
 }
 
 bool GenerationTask::is_end_token(int32_t token) const {
@@ -51,7 +51,7 @@ bool GenerationTask::accept(int32_t token) {
   chunk_.tokens.push_back(token);
   chunk_.text += answer_.push(token);
   if (answer_.stopped()) return finish(FinishReason::stop);
-  if (static_cast<int64_t>(tokens_.size()) >= max_positions()) return finish(FinishReason::length);
+  if (virtual_rows() + static_cast<int64_t>(tokens_.size()) >= max_positions()) return finish(FinishReason::length);
   if (chunk_.text.empty()) return false;
   if (stream_->push(std::move(chunk_))) {
     chunk_ = {};
@@ -81,7 +81,7 @@ void GenerationTask::deliver_end() {
   const auto completion = tokens_.size() - static_cast<size_t>(prompt_tokens_);
   if (error_) reason_ = FinishReason::error;
   ++counters_->finished[static_cast<size_t>(reason_)];
-  counters_->prompt_tokens += static_cast<uint64_t>(std::min(computed, prompt_tokens_));
+  counters_->prompt_tokens += static_cast<uint64_t>(std::clamp(computed - virtual_rows(), 0, prompt_tokens_));
   counters_->completion_tokens += completion;
   // Experts are free for unload before the caller hears of the end.
   request_.pins.clear();
@@ -101,6 +101,7 @@ std::shared_ptr<const Result> GenerationTask::result() {
   result->finish_reason = reason_;
   result->usage.prompt_tokens = prompt_tokens_;
   result->usage.completion_tokens = static_cast<int32_t>(result->tokens.size());
+  result->usage.prompt_virtual_tokens = virtual_rows();
   result->timings = timings();
   result->plan = std::move(request_.plan);
   return result;

@@ -31,7 +31,7 @@ struct PreparedRequest {
   std::vector<std::shared_ptr<const void>> pins;  // keep the experts while it runs
   std::vector<ExpertUsed> experts_used;
   Json plan;
-  int64_t context_size = 0;   // prompt and answer together
+  int64_t context_size = 0;   // soft prompts, prompt and answer together
   bool inside_think = false;  // the prompt ends within a think block
   double deadline_ms = 0;
   int32_t priority = 0;

@@ -39,25 +39,37 @@ Json plan_of(const Choice& choice, const EffectiveParameters& parameters, const 
           {"warnings", std::move(warnings)}};
 }
 
+// "12 tokens", "12 tokens after 20 rows of soft prompts".
+std::string text_of(std::span<const int32_t> ids, const Composition& composition) {
+  const int64_t rows = composition.soft_prompt().rows;
+  return rows == 0 ? fmt::format("{} tokens", ids.size())
+                   : fmt::format("{} tokens after {} rows of soft prompts", ids.size(), rows);
+}
+
 }  // namespace
+
+int64_t Preparation::positions_of(std::span<const int32_t> ids, const Composition& composition) {
+  return static_cast<int64_t>(ids.size()) + composition.soft_prompt().rows;
+}
 
 Preparation::Preparation(Parts parts) : parts_(std::move(parts)), prompts_(parts_.tokenizer, parts_.chat_template) {}
 
-void Preparation::check_tokens(std::span<const int32_t> ids) const {
+void Preparation::check_tokens(std::span<const int32_t> ids, const Composition& composition) const {
   if (ids.empty()) fail(ErrorCode::invalid_request, "there are no tokens");
   const int32_t vocab = parts_.model->config().vocab_size;
   for (const int32_t id : ids) {
     if (id >= 0 && id < vocab) continue;
     fail(ErrorCode::invalid_request, "token {} is outside the model's vocabulary of {}", id, vocab);
   }
-  const auto count = static_cast<int64_t>(ids.size());
+  const int64_t count = positions_of(ids, composition);
   if (count > parts_.model->context_size()) {
-    fail(ErrorCode::invalid_request, "the prompt has {} tokens, the context holds {}", count,
+    fail(ErrorCode::invalid_request, "the prompt has {}, the context holds {}", text_of(ids, composition),
          parts_.model->context_size());
   }
   if (count > parts_.kv_positions) {
     throw Error(ErrorCode::out_of_memory,
-                fmt::format("the prompt has {} tokens, the KV cache has room for {}", count, parts_.kv_positions),
+                fmt::format("the prompt has {}, the KV cache has room for {}", text_of(ids, composition),
+                            parts_.kv_positions),
                 "free memory, or raise memory_limit");
   }
 }
@@ -68,13 +80,13 @@ PreparedRequest Preparation::prepare(const Request& request) const {
   Choice choice = choose(request);
   EffectiveParameters parameters = parameters_for(request, choice.composition);
   EncodedPrompt prompt = prompts_.encode(request, prompt_options(choice.composition));
-  check_tokens(prompt.ids);
+  check_tokens(prompt.ids, choice.composition);
 
   PreparedRequest prepared;
   prepared.context_size = std::min(parts_.model->context_size(), parts_.kv_positions);
-  if (static_cast<int64_t>(prompt.ids.size()) >= prepared.context_size) {
-    fail(ErrorCode::invalid_request, "the prompt has {} tokens, the context holds {}: no room for an answer",
-         prompt.ids.size(), prepared.context_size);
+  if (positions_of(prompt.ids, choice.composition) >= prepared.context_size) {
+    fail(ErrorCode::invalid_request, "the prompt has {}, the context holds {}: no room for an answer",
+         text_of(prompt.ids, choice.composition), prepared.context_size);
   }
   prepared.plan = plan_of(choice, parameters, prompt);
   prepared.prompt = std::move(prompt.ids);
@@ -122,7 +134,7 @@ Composition Preparation::compose_uses(std::span<const ExpertUse> uses) const {
     }
     experts.push_back({parts_.registry->resolve(use), use.weight});
   }
-  return compose(std::move(experts), parts_.model->sites().size());
+  return compose(std::move(experts), parts_.model->sites().size(), parts_.max_experts);
 }
 
 Choice Preparation::choose(const Request& request) const {
@@ -166,7 +178,7 @@ Choice Preparation::choose_automatically(const Request& request) const {
     }
   }
   try {
-    choice.composition = compose(std::move(experts), parts_.model->sites().size());
+    choice.composition = compose(std::move(experts), parts_.model->sites().size(), parts_.max_experts);
   } catch (const Error& error) {
     choice.experts = Json::array();
     choice.warnings.push_back(fmt::format("the base answers alone: {}", error.what()));

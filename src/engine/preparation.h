@@ -29,6 +29,7 @@ class Preparation {
     std::shared_ptr<ExpertRegistry> registry;
     SamplingOptions generation_config;
     int64_t kv_positions = 0;
+    int max_experts = kDefaultMaxExperts;
   };
   explicit Preparation(Parts parts);
 
@@ -38,11 +39,12 @@ class Preparation {
   Json route(const Request& request) const;
   Composition compose_uses(std::span<const ExpertUse> uses) const;
   // Throws invalid_request for ids outside the vocabulary or more than the context; out_of_memory beyond the KV cache.
-  void check_tokens(std::span<const int32_t> ids) const;
+  void check_tokens(std::span<const int32_t> ids, const Composition& composition) const;
 
   const PromptBuilder& prompts() const noexcept { return prompts_; }
 
  private:
+  static int64_t positions_of(std::span<const int32_t> ids, const Composition& composition);
   Choice choose(const Request& request) const;
   Choice choose_automatically(const Request& request) const;
   RoutePlan ask_router(const Request& request) const;

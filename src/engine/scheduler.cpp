@@ -10,6 +10,7 @@ void PlannedBatch::clear() {
   batch.layout.positions.clear();
   batch.layout.segments.clear();
   batch.adapters.clear();
+  batch.given_rows.clear();
   batch.logit_rows.clear();
   sequences.clear();
   output_rows.clear();
@@ -41,16 +42,24 @@ void Scheduler::admit(Clock::time_point now) {
   }
 }
 
+// Soft-prompt rows stand at the positions before the first token. Nobody asks for their output.
 void Scheduler::place(Sequence& sequence, int32_t rows, PlannedBatch& planned) {
+  constexpr int32_t kPlaceHolder = 0;
   BatchLayout& layout = planned.batch.layout;
   const auto first_row = static_cast<int32_t>(layout.token_ids.size());
+  const int32_t given = std::clamp(sequence.virtual_rows() - sequence.computed, 0, rows);
   const bool completes = rows == sequence.pending();
-  const int32_t wanted = sequence.rows() == Sequence::Rows::all ? rows : completes ? 1 : 0;
+  const int32_t wanted = sequence.rows() == Sequence::Rows::all ? rows - given : completes ? 1 : 0;
   for (int32_t row = 0; row < rows; ++row) {
     const int32_t position = sequence.computed + row;
-    layout.token_ids.push_back(sequence.tokens()[static_cast<size_t>(position)]);
+    const int32_t token = position - sequence.virtual_rows();
+    layout.token_ids.push_back(token < 0 ? kPlaceHolder : sequence.tokens()[static_cast<size_t>(token)]);
     layout.positions.push_back(position);
     if (row >= rows - wanted) planned.batch.logit_rows.push_back(first_row + row);
+  }
+  if (given > 0) {
+    planned.batch.given_rows.push_back(
+        {first_row, sequence.adapters()->soft_prompt().row_range(sequence.computed, given)});
   }
   const int32_t blocks = KvAllocator::blocks_for(sequence.computed + rows);
   layout.segments.push_back(

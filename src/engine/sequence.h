@@ -27,7 +27,9 @@ class Sequence {
 
   // --- for the scheduler ------------------------------------------------------------------------------------------
   const std::vector<int32_t>& tokens() const noexcept { return tokens_; }
-  int32_t pending() const noexcept { return static_cast<int32_t>(tokens_.size()) - computed; }
+  // Positions before the first token, taken by rows of soft prompts.
+  int32_t virtual_rows() const noexcept { return virtual_rows_; }
+  int32_t pending() const noexcept { return virtual_rows_ + static_cast<int32_t>(tokens_.size()) - computed; }
   const AdapterSet* adapters() const noexcept { return adapters_.get(); }
   // The most positions it will ever fill; its KV blocks are reserved for all of them.
   virtual int64_t max_positions() const noexcept = 0;
@@ -37,7 +39,7 @@ class Sequence {
   int32_t priority = 0;
   std::string caller;
   uint64_t arrival = 0;         // given by the scheduler
-  int32_t computed = 0;         // tokens whose KV is in the cache
+  int32_t computed = 0;         // positions whose KV is in the cache
   std::vector<int32_t> blocks;  // given by the scheduler
 
   // --- events, on the engine thread -------------------------------------------------------------------------------
@@ -53,12 +55,15 @@ class Sequence {
 
  protected:
   Sequence(std::vector<int32_t> tokens, std::shared_ptr<const AdapterSet> adapters)
-      : tokens_(std::move(tokens)), adapters_(std::move(adapters)) {}
+      : tokens_(std::move(tokens)),
+        adapters_(std::move(adapters)),
+        virtual_rows_(adapters_ ? static_cast<int32_t>(adapters_->soft_prompt().rows) : 0) {}
 
   std::vector<int32_t> tokens_;  // prompt, then what was generated
 
  private:
   std::shared_ptr<const AdapterSet> adapters_;  // null: the base alone
+  int32_t virtual_rows_;
 };
 
 }  // namespace expert

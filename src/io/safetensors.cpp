@@ -13,6 +13,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "safetensors are little-endian and read as they are");
 
+constexpr size_t kMostTensors = 1'000'000;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr uint64_t kLengthBytes = 8;
 
@@ -198,6 +199,7 @@ void SafeTensors::parse_header(uint64_t size) {
   if (!header.starts_with('{')) fail(ErrorCode::load, "{}: the header does not begin with '{{'", source_);
   const Json document =
       parse_json(header, fmt::format("{}: header", source_), {.max_bytes = kMaxHeaderBytes, .max_depth = 4});
+  if (document.size() > kMostTensors + 1) fail(ErrorCode::load, "{}: has more than {} tensors", source_, kMostTensors);
   for (const auto& [name, value] : document.items()) {
     if (name == "__metadata__") {
       metadata_ = parse_metadata(value, source_);

@@ -9,10 +9,17 @@
 
 namespace expert {
 
+// Rows whose embeddings are given instead of looked up (soft prompts); their token ids only hold the place.
+struct GivenRows {
+  int32_t first_row = 0;
+  Tensor embeddings;  // f32 [rows, hidden_size]
+};
+
 struct Batch {
   BatchLayout layout;
   std::vector<const AdapterSet*> adapters;  // one per segment of the layout; null: the base alone
   std::vector<int32_t> logit_rows;          // rows whose logits (or hidden states) are wanted, ascending
+  std::vector<GivenRows> given_rows;
 };
 
 }  // namespace expert

@@ -43,7 +43,11 @@ class Planner {
     checkpoint_.layers.resize(static_cast<size_t>(config_.layers));
     for (int32_t i = 0; i < config_.layers; ++i) layer(i);
     norm("model.norm", config_.hidden_size, checkpoint_.final_norm);
-    checkpoint_.head.site = checkpoint_.sites.add({"lm_head", config_.vocab_size, config_.hidden_size});
+    checkpoint_.head.site =
+        checkpoint_.sites.add({"lm_head", config_.vocab_size, config_.hidden_size, SiteKind::head});
+    checkpoint_.embedding_site =
+        checkpoint_.sites.add({"model.embed_tokens", config_.hidden_size, config_.vocab_size, SiteKind::embedding});
+    checkpoint_.sites.set_tied_head(config_.tied_head && !rule.own_head);
     if (rule.own_head) plan_.matrix(kHead, config_.vocab_size, config_.hidden_size, checkpoint_.head.weight);
   }
 
@@ -78,7 +82,7 @@ class Planner {
   }
 
   void linear(const std::string& name, int64_t out, int64_t in, bool bias, Linear& slot) {
-    slot.site = checkpoint_.sites.add({name, out, in});
+    slot.site = checkpoint_.sites.add({name, out, in, SiteKind::linear, bias});
     plan_.matrix(name + ".weight", out, in, slot.weight);
     if (bias) plan_.vector(name + ".bias", out, slot.bias);
   }
@@ -140,6 +144,19 @@ void load_weights(const WeightPlan& plan, const TensorSet& tensors, const std::o
   }
 }
 
+// Experts that depend on the base's values (DoRA's norms, replaced tokens) find them at their site.
+void give_weights_to_sites(Checkpoint& checkpoint) {
+  const auto give = [&](const Linear& linear) { checkpoint.sites.set_weight(linear.site, linear.weight); };
+  for (const DecoderLayer& layer : checkpoint.layers) {
+    for (const Linear* linear : {&layer.attention.q, &layer.attention.k, &layer.attention.v, &layer.attention.o,
+                                 &layer.mlp.gate, &layer.mlp.up, &layer.mlp.down}) {
+      give(*linear);
+    }
+  }
+  give(checkpoint.head);
+  checkpoint.sites.set_weight(checkpoint.embedding_site, checkpoint.embedding);
+}
+
 }  // namespace
 
 Checkpoint load_checkpoint(const ModelConfig& config, const TensorSet& tensors, const std::string& directory,
@@ -161,6 +178,7 @@ Checkpoint load_checkpoint(const ModelConfig& config, const TensorSet& tensors, 
   tensors.require_unchanged();
 
   if (!rule.own_head) checkpoint.head.weight = checkpoint.embedding;
+  give_weights_to_sites(checkpoint);
   // One decoded token reads everything but the embedding, of which it reads one row.
   checkpoint.bytes_per_token =
       checkpoint.weight_bytes - (rule.own_head ? checkpoint.embedding->size_bytes() : size_t{0});

@@ -16,6 +16,7 @@ namespace expert {
 struct Checkpoint {
   SiteTable sites;
   MatrixPtr embedding;
+  int embedding_site = -1;
   std::vector<DecoderLayer> layers;
   RmsNorm final_norm;
   Linear head;  // of a tied model: the same matrix as the embedding

@@ -1,6 +1,7 @@
 #include "models/decoder.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/error.h"
 #include "io/fingerprint.h"
@@ -76,6 +77,9 @@ void check_segments(const Batch& batch) {
     }
   }
   if (next != rows) malformed("segments must cover all rows in order");
+  for (const GivenRows& given : batch.given_rows) {
+    if (given.first_row < 0 || given.first_row + given.embeddings.rows > rows) malformed("given rows outside the batch");
+  }
   for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
     const int32_t row = batch.logit_rows[i];
     if (row < 0 || row >= rows || (i > 0 && row <= batch.logit_rows[i - 1])) malformed("logit rows must ascend");
@@ -103,14 +107,16 @@ KvShape Decoder::kv_shape(int32_t blocks, DType dtype) const {
 
 std::string Decoder::fingerprint() const {
   const std::lock_guard lock(fingerprint_mutex_);
-  if (fingerprint_.empty()) {
-    const TensorSet tensors = TensorSet::open(directory_);
-    if (identities_of(tensors) != identities_) {
-      fail(ErrorCode::load, "{}: the weight files have changed since they were loaded", directory_);
-    }
-    fingerprint_ = base_fingerprint(tensors, cache_directory_);
-  }
+  if (fingerprint_.empty()) fingerprint_ = base_fingerprint(source_tensors(), cache_directory_);
   return fingerprint_;
+}
+
+TensorSet Decoder::source_tensors() const {
+  TensorSet tensors = TensorSet::open(directory_);
+  if (identities_of(tensors) != identities_) {
+    fail(ErrorCode::load, "{}: the weight files have changed since they were loaded", directory_);
+  }
+  return tensors;
 }
 
 bool Decoder::write_weight_cache(const std::stop_token& stop) const {
@@ -127,9 +133,22 @@ bool Decoder::write_weight_cache(const std::stop_token& stop) const {
 
 Tensor Decoder::hidden(const Batch& batch, KvStorage& kv) const {
   Pass pass = start(batch, kv);
-  backend_.embed(*weights_.embedding, batch.layout, pass.work.x);
+  embed(pass, batch);
   for (const DecoderLayer& layer : weights_.layers) layer.forward(pass);
   return final_states(pass, batch);
+}
+
+// The table's rows, bent by experts of the embedding; then the rows that soft prompts put in place of tokens.
+void Decoder::embed(Pass& pass, const Batch& batch) const {
+  const Tensor& x = pass.work.x;
+  backend_.embed(*weights_.embedding, batch.layout, x);
+  const std::span<const SegmentDelta> deltas = deltas_at(pass, weights_.embedding_site);
+  if (!deltas.empty()) backend_.embed_deltas(batch.layout, deltas, x);
+  for (const GivenRows& given : batch.given_rows) {
+    scratch_.all_rows.resize(static_cast<size_t>(given.embeddings.rows));
+    std::iota(scratch_.all_rows.begin(), scratch_.all_rows.end(), 0);
+    backend_.gather_rows(given.embeddings, scratch_.all_rows, x.row_range(given.first_row, given.embeddings.rows));
+  }
 }
 
 Tensor Decoder::forward(const Batch& batch, KvStorage& kv) const {

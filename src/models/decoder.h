@@ -28,6 +28,7 @@ class Decoder final : public Model {
   bool loaded_from_cache() const noexcept override { return weights_.from_cache; }
   KvShape kv_shape(int32_t blocks, DType dtype) const override;
   std::string fingerprint() const override;
+  TensorSet source_tensors() const override;
   bool write_weight_cache(const std::stop_token& stop) const override;
   Tensor forward(const Batch& batch, KvStorage& kv) const override;
   Tensor hidden(const Batch& batch, KvStorage& kv) const override;
@@ -43,11 +44,13 @@ class Decoder final : public Model {
     std::vector<AdapterRows> rows;
     std::vector<AdapterRows> head_rows;
     DeltaLists deltas;
+    std::vector<int32_t> all_rows;  // 0, 1, 2, …
   };
 
   void check(const Batch& batch) const;
   void make_room(int64_t rows) const;
   Pass start(const Batch& batch, KvStorage& kv) const;
+  void embed(Pass& pass, const Batch& batch) const;
   Tensor final_states(Pass& pass, const Batch& batch) const;
 
   ModelConfig config_;

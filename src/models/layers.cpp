@@ -23,6 +23,11 @@ void collect(std::span<const AdapterRows> adapter_rows, int site, std::vector<Se
 
 }  // namespace
 
+std::span<const SegmentDelta> deltas_at(Pass& pass, int site) {
+  collect(pass.adapter_rows, site, pass.deltas.front());
+  return pass.deltas.front();
+}
+
 void project(Pass& pass, const Tensor& x, std::initializer_list<Projection> projections) {
   assert(projections.size() <= kMostProjections);
   std::array<LinearOutput, kMostProjections> outputs;

@@ -42,6 +42,9 @@ struct Pass {
   DeltaLists& deltas;  // scratch of project(), keeps its memory between tokens
 };
 
+// Where the experts of the pass bend one site; valid until the next call.
+std::span<const SegmentDelta> deltas_at(Pass& pass, int site);
+
 // y = W x + b, bent by the experts of each row.
 struct Linear {
   int site = -1;  // in the model's SiteTable

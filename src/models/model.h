@@ -11,6 +11,7 @@
 #include "adapters/site.h"
 #include "backend/backend.h"
 #include "core/json.h"
+#include "io/safetensors.h"
 #include "models/batch.h"
 #include "models/config.h"
 
@@ -40,7 +41,7 @@ class Model {
   virtual ~Model() = default;
 
   virtual const ModelConfig& config() const noexcept = 0;
-  virtual const SiteTable& sites() const noexcept = 0;  // seven per layer, then lm_head
+  virtual const SiteTable& sites() const noexcept = 0;  // seven per layer, then lm_head, then the embedding
   virtual WeightFormat weight_format() const noexcept = 0;
   virtual int64_t context_size() const noexcept = 0;
   virtual size_t weight_bytes() const noexcept = 0;  // resident
@@ -51,6 +52,8 @@ class Model {
   // SHA-256 over the sorted tensors, hex; computed on first use (the files are read again: a changed one is a load
   // error) and memoised on disk under the cache directory. Thread-safe.
   virtual std::string fingerprint() const = 0;
+  // The checkpoint as published, opened again (a changed one is a load error). Thread-safe.
+  virtual TensorSet source_tensors() const = 0;
   // Writes the packed weights for the next start; may run on a thread of its own while others use the model. False when
   // there is nothing to do (no cache directory, small model, loaded from the cache) or it could not be written, which
   // the log says; never throws for the disk.

@@ -21,7 +21,8 @@ SiteTable tiny_sites() {
     if (weight.shape.size() != 2 || weight.name.find("embed") != std::string::npos) continue;
     sites.add({weight.name.substr(0, weight.name.size() - 7), weight.shape[0], weight.shape[1]});
   }
-  sites.add({"lm_head", 64, 16});
+  sites.add({"lm_head", 64, 16, SiteKind::head});
+  sites.add({"model.embed_tokens", 16, 64, SiteKind::embedding});
   return sites;
 }
 
@@ -37,7 +38,7 @@ struct Bench {
     source.config = &config;
     source.tensors = &file;
     source.hash.fill(mark);
-    return Adapter::load(source, sites, *backend, WeightFormat::f32);
+    return Adapter::load(source, {sites, *backend, WeightFormat::f32, {}, {}, {}});
   }
   std::shared_ptr<const Adapter> simple(uint8_t mark) {
     return load(tiny_lora_config(2, {"q_proj"}), tiny_lora_tensors(tiny_config(), 2, {"q_proj"}, mark), mark);
@@ -84,13 +85,18 @@ TEST_CASE("ranks and scales as PEFT resolves them") {
 
 TEST_CASE("targets as PEFT resolves them") {
   const auto config = [](const Json& changes) {
-    return LoraConfig::parse(with(Json{{"target_modules", {"q_proj"}}}, changes), "test");
+    return LoraConfig::parse(with(tiny_lora_config(2, {"q_proj"}), changes), "test");
   };
   const std::string first = "model.layers.0.self_attn.q_proj";
   const std::string second = "model.layers.1.self_attn.q_proj";
   CHECK(config(Json::object()).targets(first));
   CHECK_FALSE(config(Json::object()).targets("model.layers.0.self_attn.xq_proj"));
   CHECK(config({{"layers_to_transform", 1}}).targets(second));
+  CHECK(config({{"layers_to_transform", 1}, {"layers_pattern", "layers"}}).targets(second));
+  CHECK(config({{"layers_to_transform", 1}, {"layers_pattern", {"h", "layers"}}}).targets(second));
+  CHECK_FALSE(config({{"layers_to_transform", 1}, {"layers_pattern", "h"}}).targets(second));
+  CHECK_FALSE(config({{"modules_to_save", {"self_attn"}}}).targets(first));
+  CHECK(config({{"target_modules", "ALL-linear"}}).targets(first));
   CHECK_FALSE(config({{"layers_to_transform", {1}}}).targets(first));
   CHECK_FALSE(config({{"exclude_modules", {"layers.0.self_attn.q_proj"}}}).targets(first));
   CHECK(config({{"target_modules", R"(.*\.1\..*q_proj)"}}).targets(second));
@@ -107,14 +113,18 @@ TEST_CASE("what is not supported is named") {
     INFO(changes.dump());
     EXPECT_ERROR(load, part, bench.load(with(config, changes), tensors));
   };
-  refused({{"peft_type", "IA3"}}, "IA3 experts are not supported yet");
+  EXPECT_ERROR(incompatible, "sql: adapter_config.json: VERA experts are not supported",
+               bench.load(with(config, {{"peft_type", "VERA"}}), tensors));
   refused({{"peft_type", nullptr}}, "peft_type");
-  refused({{"use_dora", true}}, "DoRA");
-  refused({{"bias", "all"}}, "\"bias\": \"all\"");
-  refused({{"lora_bias", true}}, "lora_bias");
-  refused({{"modules_to_save", {"lm_head"}}}, "modules_to_save");
-  refused({{"fan_in_fan_out", true}}, "fan_in_fan_out");
-  refused({{"trainable_token_indices", {1}}}, "trainable_token_indices");
+  refused({{"use_dora", true}}, "DoRA's magnitude of model.layers.0.self_attn.q_proj is missing");
+  refused({{"bias", "some"}}, "\"bias\": \"some\"");
+  refused({{"lora_bias", true}}, "lora_B.bias of model.layers.0.self_attn.q_proj is missing");
+  refused({{"lora_bias", true}, {"use_dora", true}}, "cannot go with");
+  refused({{"modules_to_save", {"lm_head"}}}, "the weight of lm_head (modules_to_save) is missing");
+  refused({{"trainable_token_indices", {1}}}, "trainable_token_indices of model.embed_tokens are missing");
+  refused({{"trainable_token_indices", {1.5}}}, "must hold integers");
+  refused({{"layers_pattern", "layers"}}, "without \"layers_to_transform\"");
+  refused({{"lora_alpha", nullptr}}, "lora_alpha");
   refused({{"made_up_by_a_later_release", 3}}, "made_up_by_a_later_release");
   refused({{"init_lora_weights", "pissa"}}, "alters the base weights");
   refused({{"init_lora_weights", "loftq"}}, "alters the base weights");
@@ -154,12 +164,9 @@ TEST_CASE("tensors that do not fit are refused") {
   changed[1].bytes[2] = std::byte{0xFF};
   EXPECT_ERROR(load, "not finite", bench.load(config, changed));
   changed = tensors;
-  changed.push_back(tiny_tensor("base_model.model.lm_head.base_layer.weight", {64, 16}, random, 1));
-  EXPECT_ERROR(load, "a stored copy of a base layer", bench.load(config, changed));
-  changed = tensors;
   changed.push_back(
       tiny_tensor("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector", {32}, random, 1));
-  EXPECT_ERROR(load, "DoRA", bench.load(config, changed));
+  EXPECT_ERROR(load, "is a DoRA magnitude", bench.load(config, changed));
   EXPECT_ERROR(incompatible, "no module c_attn", bench.load(tiny_lora_config(2, {"q_proj", "c_attn"}), tensors));
 }
 

@@ -53,8 +53,10 @@ class FakeBackend final : public Backend {
   MatrixPtr adopt(int64_t, int64_t, WeightFormat, std::span<const std::byte>, std::shared_ptr<const void>) override {
     unused();
   }
+  void unpack_rows(const Matrix&, int64_t, int64_t, float*) const override { unused(); }
   size_t packed_size(int64_t, int64_t, WeightFormat) const override { return 0; }
   void embed(const Matrix&, const BatchLayout&, const Tensor&) override { unused(); }
+  void embed_deltas(const BatchLayout&, std::span<const SegmentDelta>, const Tensor&) override { unused(); }
   void rms_norm(const Tensor&, const Tensor&, float, const Tensor&) override { unused(); }
   void linear(const Tensor&, std::span<const LinearOutput>) override { unused(); }
   void attention(const BatchLayout&, const AttentionOp&) override { unused(); }
@@ -107,6 +109,7 @@ class FakeModel final : public Model {
   bool loaded_from_cache() const noexcept override { return false; }
   KvShape kv_shape(int32_t blocks, DType dtype) const override { return {1, 1, 1, blocks, dtype}; }
   std::string fingerprint() const override { return {}; }
+  TensorSet source_tensors() const override { throw std::logic_error("the fake model has no files"); }
   bool write_weight_cache(const std::stop_token&) const override { return false; }
 
   Tensor forward(const Batch& batch, KvStorage& kv) const override { return run(batch, kv, config_.vocab_size); }

@@ -40,8 +40,11 @@ LORAS = {
     "regex": dict(r=5, target_modules=r".*\.layers\.(0|2)\.(self_attn\.[qk]_proj|mlp\.(?:up|down)_proj)"),
     "all_linear": dict(r=2, target_modules="all-linear"),
     "some_layers": dict(r=4, target_modules=["q_proj", "up_proj"], layers_to_transform=[0, 2]),
+    "some_layers_by_name": dict(r=4, target_modules=["q_proj", "up_proj"], layers_to_transform=[1], layers_pattern="layers"),
     "excluded": dict(r=4, target_modules=["q_proj", "up_proj"], exclude_modules=["layers.1.mlp.up_proj"]),
     "gaussian": dict(r=4, target_modules=ALL, init_lora_weights="gaussian"),
+    "orthogonal": dict(r=4, target_modules=["q_proj"], init_lora_weights="orthogonal"),
+    "fan_in_fan_out": dict(r=4, target_modules=["q_proj", "down_proj"], fan_in_fan_out=True),
 }
 
 
@@ -163,6 +166,7 @@ def test_other_spellings_of_keys(base, adapters, tmp_path, rename):
 
 FIRST_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LOAD, INCOMPATIBLE = 3, 6
+MAGNITUDE = FIRST_A.replace("lora_A.weight", "lora_magnitude_vector")
 REFUSED = {
     "half a pair": (dict(change=lambda t: t.pop(FIRST_A)), LOAD, "lora_A of targeted module model.layers.0.self_attn.q_proj is missing"),
     "an extra tensor": (dict(change=lambda t: t.update({"base_model.model.x": torch.ones(1)})), LOAD, "base_model.model.x is no part of a LoRA"),
@@ -172,12 +176,31 @@ REFUSED = {
     "another base": (dict(rename=lambda k: k.replace("layers.2.", "layers.9.")), INCOMPATIBLE, "a module the base model does not have"),
     "absent module": (dict(config=lambda c: c["target_modules"].append("query_key_value")), INCOMPATIBLE, "no module query_key_value"),
     "untargeted tensor": (dict(config=lambda c: c["target_modules"].remove("q_proj")), LOAD, "target_modules leaves out"),
-    "DoRA": (dict(config=lambda c: c.update(use_dora=True)), LOAD, "DoRA"),
-    "IA3": (dict(config=lambda c: c.update(peft_type="IA3")), LOAD, "IA3 experts are not supported yet"),
-    "bias": (dict(config=lambda c: c.update(bias="lora_only")), LOAD, "lora_only"),
-    "modules_to_save": (dict(config=lambda c: c.update(modules_to_save=["lm_head"])), LOAD, "modules_to_save"),
+    "DoRA without magnitude": (dict(config=lambda c: c.update(use_dora=True)), LOAD, "DoRA's magnitude of model.layers.0.self_attn.q_proj is missing"),
+    "a magnitude without DoRA": (dict(change=lambda t: t.update({MAGNITUDE: torch.ones(96)})), LOAD, "use_dora"),
+    "lora_bias without one": (dict(config=lambda c: c.update(lora_bias=True)), LOAD, "lora_B.bias of model.layers.0.self_attn.q_proj is missing"),
+    "a lora_bias without the option": (dict(change=lambda t: t.update({FIRST_A.replace("A.weight", "B.bias"): torch.ones(96)})), LOAD, "lora_bias"),
+    "unknown bias": (dict(config=lambda c: c.update(bias="mine")), LOAD, "mine"),
+    "modules_to_save without them": (dict(config=lambda c: c.update(modules_to_save=["lm_head"])), LOAD, "lm_head .modules_to_save. is missing"),
+    "modules_to_save of nothing": (dict(config=lambda c: c.update(modules_to_save=["score"])), INCOMPATIBLE, "modules_to_save names score"),
+    "a changed norm": (dict(change=lambda t: t.update({"base_model.model.model.norm.weight": torch.ones(48)})), LOAD, "changed norm"),
+    "IA3 in a LoRA": (dict(change=lambda t: t.update({FIRST_A.replace("lora_A.weight", "ia3_l"): torch.ones(96, 1)})), LOAD, "is for a module"),
     "layer_replication": (dict(config=lambda c: c.update(layer_replication=[[0, 2]])), LOAD, "layer_replication"),
-    "fan_in_fan_out": (dict(config=lambda c: c.update(fan_in_fan_out=True)), LOAD, "fan_in_fan_out"),
+    "alora": (dict(config=lambda c: c.update(alora_invocation_tokens=[1, 2])), LOAD, "alora_invocation_tokens"),
+    "target_parameters": (dict(config=lambda c: c.update(target_parameters=["q_proj.weight"])), LOAD, "target_parameters"),
+    "arrow": (dict(config=lambda c: c.update(arrow_config={"top_k": 3})), LOAD, "arrow_config"),
+    "BD-LoRA": (dict(config=lambda c: c.update(use_bdlora={"nblocks": 2})), LOAD, "use_bdlora"),
+    "KaSA": (dict(config=lambda c: c.update(kasa_config={"beta": 1e-4})), LOAD, "kasa_config"),
+    "no alpha": (dict(config=lambda c: c.pop("lora_alpha")), LOAD, "lora_alpha"),
+    "CorDA": (dict(config=lambda c: c.update(init_lora_weights="corda")), LOAD, "alters the base weights"),
+    "LoftQ": (dict(config=lambda c: c.update(init_lora_weights="loftq")), LOAD, "alters the base weights"),
+    "LoRA-GA": (dict(config=lambda c: c.update(init_lora_weights="lora_ga")), LOAD, "alters the base weights"),
+    "layers_pattern alone": (dict(config=lambda c: c.update(layers_pattern="layers")), LOAD, "layers_pattern"),
+    "a rank of its own": (dict(config=lambda c: c.update(rank_pattern={"q_proj": 5})), LOAD, "do not have the rank 5"),
+    "Inf": (dict(change=lambda t: t.update({FIRST_A: t[FIRST_A] / 0})), LOAD, "lora_A.weight holds a value"),
+    "integers": (dict(change=lambda t: t.update({FIRST_A: torch.ones(8, 48, dtype=torch.int32)})), LOAD, "F32, F16 and BF16 are supported"),
+    "a resized vocabulary": (dict(change=lambda t: t.update({"base_model.model.model.embed_tokens.weight": torch.ones(270, 48)})), INCOMPATIBLE, "vocabulary was resized"),
+    "another head beside": (dict(change=lambda t: t.update({"base_model.model.lm_head.weight": torch.ones(260, 48)})), INCOMPATIBLE, "differs from the base's"),
     "PiSSA": (dict(config=lambda c: c.update(init_lora_weights="pissa_niter_16")), LOAD, "alters the base weights"),
     "OLoRA": (dict(config=lambda c: c.update(init_lora_weights="olora")), LOAD, "alters the base weights"),
     "unknown option": (dict(config=lambda c: c.update(use_qalora=True)), LOAD, "use_qalora"),

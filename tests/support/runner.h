@@ -23,7 +23,8 @@ inline std::unique_ptr<Backend> backend_of(const std::string& device, int thread
 }
 
 // A PEFT directory, hashed over its two files.
-inline std::shared_ptr<const Adapter> load_adapter(const std::string& directory, const Model& model, Backend& backend) {
+inline std::shared_ptr<const Adapter> load_adapter(const std::string& directory, const Model& model, Backend& backend,
+                                                   const std::string& cache_directory = {}) {
   const std::string config_text = read_text_file(join_path(directory, "adapter_config.json"));
   const Json config = parse_json(config_text, "adapter_config.json");
   const SafeTensors tensors = SafeTensors::open(join_path(directory, "adapter_model.safetensors"));
@@ -37,7 +38,13 @@ inline std::shared_ptr<const Adapter> load_adapter(const std::string& directory,
   const Digest digest = sha.finish();
   std::transform(digest.begin(), digest.end(), source.hash.begin(),
                  [](std::byte b) { return static_cast<uint8_t>(b); });
-  return Adapter::load(source, model.sites(), backend, model.weight_format());
+  const AdapterBase base{model.sites(),
+                         backend,
+                         expert_format(model.weight_format()),
+                         [&model] { return model.source_tensors(); },
+                         [&model] { return model.fingerprint(); },
+                         cache_directory};
+  return Adapter::load(source, base);
 }
 
 // One request: its KV blocks and how far it has come.
@@ -45,15 +52,21 @@ class Sequence {
  public:
   Sequence(const Model& model, Backend& backend, int32_t positions, DType kv_dtype, const AdapterSet* adapters)
       : model_(model), backend_(backend), adapters_(adapters) {
+    if (adapters != nullptr) positions += static_cast<int32_t>(adapters->soft_prompt().rows);
     const int32_t blocks = (positions + kKvBlockTokens - 1) / kKvBlockTokens;
     kv_ = backend.create_kv(model.kv_shape(blocks, kv_dtype));
     // Backwards, so that nothing can rely on blocks being consecutive.
     for (int32_t i = blocks; i-- > 0;) blocks_.push_back(i);
   }
 
-  // Feeds `ids` in chunks of at most `chunk` and returns the logits of every one of them.
+  // Feeds `ids` in chunks of at most `chunk` and returns the logits of every one of them. Before the first id come the
+  // rows of the experts' soft prompts, in chunks of their own.
   std::vector<float> run(const std::vector<int32_t>& ids, int32_t chunk) {
     std::vector<float> logits;
+    while (adapters_ != nullptr && position_ < adapters_->soft_prompt().rows) {
+      const auto left = static_cast<int32_t>(adapters_->soft_prompt().rows) - position_;
+      give_rows(std::min(left, chunk));
+    }
     for (size_t at = 0; at < ids.size(); at += static_cast<size_t>(chunk)) {
       const size_t end = std::min(ids.size(), at + static_cast<size_t>(chunk));
       step({ids.begin() + static_cast<std::ptrdiff_t>(at), ids.begin() + static_cast<std::ptrdiff_t>(end)}, logits);
@@ -62,17 +75,28 @@ class Sequence {
   }
 
  private:
-  void step(std::vector<int32_t> ids, std::vector<float>& logits) {
+  Batch batch_of(std::vector<int32_t> ids) {
     Batch batch;
     const auto count = static_cast<int32_t>(ids.size());
     batch.layout.step = ++steps_;
-    for (int32_t i = 0; i < count; ++i) {
-      batch.layout.positions.push_back(position_ + i);
-      batch.logit_rows.push_back(i);
-    }
+    for (int32_t i = 0; i < count; ++i) batch.layout.positions.push_back(position_ + i);
     batch.layout.token_ids = std::move(ids);
     batch.layout.segments.push_back({0, count, position_, blocks_});
     batch.adapters.push_back(adapters_);
+    return batch;
+  }
+
+  void give_rows(int32_t count) {
+    Batch batch = batch_of(std::vector<int32_t>(static_cast<size_t>(count), 0));
+    batch.given_rows.push_back({0, adapters_->soft_prompt().row_range(position_, count)});
+    static_cast<void>(model_.forward(batch, *kv_));
+    position_ += count;
+  }
+
+  void step(std::vector<int32_t> ids, std::vector<float>& logits) {
+    const auto count = static_cast<int32_t>(ids.size());
+    Batch batch = batch_of(std::move(ids));
+    for (int32_t i = 0; i < count; ++i) batch.logit_rows.push_back(i);
     const Tensor out = model_.forward(batch, *kv_);
     const size_t before = logits.size();
     logits.resize(before + static_cast<size_t>(out.rows * out.cols));
@@ -92,7 +116,9 @@ class Sequence {
 class Runner {
  public:
   Runner(const std::string& directory, const std::string& device, const ModelOptions& options = {}, int threads = 1)
-      : backend_(backend_of(device, threads)), model_(Model::load(directory, *backend_, options)) {}
+      : backend_(backend_of(device, threads)),
+        model_(Model::load(directory, *backend_, options)),
+        cache_(options.cache_dir.string()) {}
 
   const Model& model() const { return *model_; }
   Backend& backend() { return *backend_; }
@@ -102,7 +128,7 @@ class Runner {
     if (directories.empty()) return nullptr;
     std::vector<WeightedAdapter> experts;
     for (const auto& [directory, weight] : directories) {
-      experts.push_back({load_adapter(directory, *model_, *backend_), weight});
+      experts.push_back({load_adapter(directory, *model_, *backend_, cache_), weight, 0, directory});
     }
     return AdapterSet::compose(experts, model_->sites().size());
   }
@@ -118,6 +144,7 @@ class Runner {
  private:
   std::unique_ptr<Backend> backend_;
   std::shared_ptr<const Model> model_;
+  std::string cache_;
 };
 
 }  // namespace expert::test

@@ -65,6 +65,7 @@ class Engine:
         threads: int,
         max_queue: int,
         max_batch: int,
+        max_experts: int,
         use_weight_cache: bool,
     ) -> None: ...
     def close(self, drain: bool) -> None: ...

@@ -154,7 +154,7 @@ class Engine:
     base_model: a directory or a registered name; None: the configured default, else the bundled model.
     device: "auto", "cpu", "reference". weights: "auto", "f32", "bf16". kv: "auto", "f32", "bf16".
     context_size: tokens, None: the model's own. threads: None: every processor. memory_limit: bytes.
-    home: where experts are installed, None: $EXPERT_HOME, else ~/.expert.
+    max_experts: of one request; one more is refused. home: where experts are installed, None: $EXPERT_HOME, else ~/.expert.
     """
 
     def __init__(
@@ -171,6 +171,7 @@ class Engine:
         rope_scaling: Mapping[str, Any] | None = None,
         max_queue: int = 256,
         max_batch: int = 16,
+        max_experts: int = 10,
         use_weight_cache: bool = True,
     ) -> None:
         integer = _request.integer
@@ -186,6 +187,7 @@ class Engine:
             threads=0 if threads is None else integer("threads", threads, 1),
             max_queue=integer("max_queue", max_queue),
             max_batch=integer("max_batch", max_batch),
+            max_experts=integer("max_experts", max_experts, 1),
             use_weight_cache=bool(use_weight_cache),
         )
 

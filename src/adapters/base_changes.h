@@ -1,0 +1,47 @@
+// What LoRA and IA3 adapters may change besides their own method: whole modules (modules_to_save), single token rows
+// (trainable_token_indices), biases; and copies of the base that were saved along and must equal it.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "adapters/adapter.h"
+#include "adapters/expert_tensors.h"
+#include "adapters/lowering.h"
+#include "adapters/target_modules.h"
+
+namespace expert {
+
+class BaseChanges {
+ public:
+  BaseChanges(const AdapterBase& base, ExpertTensors& tensors, SiteDeltas& deltas)
+      : base_(base), tensors_(tensors), deltas_(deltas) {}
+
+  // The modules of modules_to_save become D with e = 0. `tied`: head and embedding stay one matrix (PEFT's
+  // ensure_weight_tying over a tied base).
+  void replace_modules(const TargetModules& modules, bool tied);
+  // A changed bias of the site, as the difference to the base's. Throws load where none was saved.
+  void change_bias(int site);
+  // Rows of the embedding (or of the head) by token; an empty name is the embedding. As in PEFT, a tied head follows the
+  // embedding unless it has other tokens of its own.
+  void replace_tokens(const std::map<std::string, std::vector<int64_t>>& indices, bool ensure_weight_tying);
+  // Weights and biases nobody else took: unused where they equal the base's, else incompatible.
+  void compare_copies();
+
+ private:
+  void replace_module(int site, const TensorEntry& entry);
+  void replace_rows(int site, const std::vector<int64_t>& tokens, const TensorEntry& entry);
+  void compare(int site, const TensorEntry& entry, bool bias);
+  std::vector<float> base_bias(int site);
+  const TensorSet& checkpoint();
+  int site_named(const std::string& name) const;
+
+  const AdapterBase& base_;
+  ExpertTensors& tensors_;
+  SiteDeltas& deltas_;
+  std::optional<TensorSet> checkpoint_;
+};
+
+}  // namespace expert
