@@ -189,6 +189,33 @@ TEST_CASE("a soft prompt takes positions, not tokens") {
   CHECK(bed.engine->embed("hello", "last", true, uses) != bed.engine->embed("hello", "last", true, {}));
 }
 
+TEST_CASE("every kind beside every other in one batch") {
+  Bed bed;
+  std::vector<std::pair<std::string, float>> kinds = {
+      {write_expert(bed.dir / "lora", lora_files(1)), 0.5F},
+      {write_expert(bed.dir / "dora", dora_files(2)), 1.0F},
+      {write_expert(bed.dir / "ia3", ia3_files(3)), 1.2F},
+      {write_expert(bed.dir / "rows", prompt_files(4, 33)), 1.0F},
+  };
+  std::vector<std::vector<std::pair<std::string, float>>> sets = {{}};
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    sets.push_back({kinds[i]});
+    sets.push_back({kinds[i], kinds[(i + 1) % kinds.size()]});
+  }
+  sets.push_back(kinds);
+  std::vector<std::vector<int32_t>> alone;
+  for (const auto& set : sets) {
+    alone.push_back(bed.engine->submit(request_of("hello there", set, 25))->wait(kSoon)->tokens);
+  }
+  std::vector<std::shared_ptr<Generation>> together;
+  for (const auto& set : sets) together.push_back(bed.engine->submit(request_of("hello there", set, 25)));
+  for (size_t i = 0; i < sets.size(); ++i) {
+    CAPTURE(i);
+    CHECK(together[i]->wait(kSoon)->tokens == alone[i]);
+  }
+  CHECK(alone[0] != alone.back());
+}
+
 TEST_CASE("several soft prompts stand in the order of their names") {
   Bed bed;
   const std::vector<int32_t> ids = tiny_prompt(20, 3, 300);
@@ -232,7 +259,7 @@ TEST_CASE("the limit of experts is the engine's and named") {
   EXPECT_ERROR(invalid_request, "3 experts on one request; the limit is 2", bed.logits({1, 2}, experts));
   EXPECT_ERROR(invalid_request, "the limit is 2", bed.engine->submit(request_of("x", experts, 1)));
   experts.back().second = 0;  // not there at all
-  CHECK(bed.logits({1, 2}, experts) == bed.expected({1, 2}, {experts[0], experts[1]}));
+  CHECK(bed.logits({1, 2}, experts) == bed.logits({1, 2}, {experts[0], experts[1]}));
   experts[1] = experts[0];
   EXPECT_ERROR(invalid_request, "named twice", bed.logits({1, 2}, experts));
   experts[1] = {experts[2].first, std::nanf("")};
