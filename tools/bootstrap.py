@@ -165,6 +165,7 @@ def test() -> None:
     stages.run("unit tests, release", [ctest, "--test-dir", release, "--output-on-failure", "-j", "2"])
     stages.run("oracles, bindings, command line, README",
                [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], **paths)  # fmt: skip
+    stages.run("smoke training", [python, "-B", ROOT / "training" / "smoke.py"], **paths)
     asan = build("asan", "--preset", "asan")
     stages.run("unit tests, AddressSanitizer and UBSan", [ctest, "--test-dir", asan, "--output-on-failure", "-j", "2"])
     fuzz(stages, asan, seconds=5)

@@ -34,6 +34,10 @@ def config_json(c) -> dict:
 
 def export_base(checkpoint: Path, out: Path) -> None:
     state = torch.load(checkpoint, weights_only=False, map_location="cpu")
+    out.mkdir(parents=True, exist_ok=True)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        if not (out / file).exists():  # exported elsewhere than where tokenizer.py wrote
+            shutil.copyfile(MODELS / "base" / file, out / file)
     encoder = tokenizer.Encoder(out)
     c = dict(state["config"], end=encoder.end, pad=encoder.pad)
     tensors = {k: v.to(torch.bfloat16).contiguous() for k, v in state["model"].items()}

@@ -67,9 +67,9 @@ def _info(folder: Path) -> dict:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def _metrics(name: str) -> dict:
+def _metrics(name: str, models: Path) -> dict:
     """Scores out of models/results.json; zeros until they are measured."""
-    file = MODELS / "results.json"
+    file = models / "results.json"
     none = {"_comment": "not measured yet", "benchmark_score": 0, "base_model_score": 0, "improvement_percent": 0,
             "win_rate_vs_base": 0, "test_queries": 0, "checkpoint": "final", "test_date": "1970-01-01"}
     if not file.exists():
@@ -87,7 +87,8 @@ def _metrics(name: str) -> dict:
 
 
 def write_manifest(name: str, folder: Path) -> None:
-    about = ABOUT[name]
+    """folder: models/experts/NAME; the base it is bound to stands beside it in models/base."""
+    about, models = ABOUT[name], folder.parent.parent
     adapter = json.loads((folder / "adapter_config.json").read_text())
     weights = folder / "adapter_model.safetensors"
     info = _info(folder)
@@ -95,7 +96,7 @@ def write_manifest(name: str, folder: Path) -> None:
         "name": f"expert-{name}", "version": "0.1.0", "schema_version": "2.0", "description": about["description"],
         "author": "libexpert",
         "base_models": [{
-            "name": "expert-tiny", "sha256": base_fingerprint(MODELS / "base" / "model.safetensors"), "quantization": "bf16", "prompt_template": "chatml", "_prompt_template": LAYOUT,
+            "name": "expert-tiny", "sha256": base_fingerprint(models / "base" / "model.safetensors"), "quantization": "bf16", "prompt_template": "chatml", "_prompt_template": LAYOUT,
             "adapters": [{"type": "lora", "target_modules": adapter["target_modules"], "r": adapter["r"], "alpha": adapter["lora_alpha"],
                           "scaling": "standard", "dropout": 0.0, "size_bytes": weights.stat().st_size, "sha256": sha256(weights)}],
         }],
@@ -113,7 +114,7 @@ def write_manifest(name: str, folder: Path) -> None:
             "decoding": {"use_grammar": False, "stop_sequences": ["<|im_end|>"], "temperature": 0.0},
             "base_model_version": "expert-tiny-0.1.0",
         },
-        "quality_metrics": _metrics(name),
+        "quality_metrics": _metrics(name, models),
         "license": "Apache-2.0", "tags": about["tags"],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

@@ -153,7 +153,7 @@ def main():
     p.add_argument("--smoke", action="store_true", help="a few steps, to see that everything runs")
     args = p.parse_args()
     if args.smoke:
-        args.minutes, args.steps, args.check_every, args.no_compile, args.procs = 1, 6, 3, True, 1
+        args.minutes, args.steps, args.check_every, args.no_compile, args.procs = 30, args.steps or 6, 3, True, 1
     Path(args.out).mkdir(parents=True, exist_ok=True)
     args.token = f"{time.time():.0f}-{random.randrange(1 << 30)}"
     if args.procs == 1:

@@ -110,7 +110,7 @@ def main():
     p.add_argument("--smoke", action="store_true")
     args = p.parse_args()
     if args.smoke:
-        args.minutes, args.steps, args.no_compile = 1, 6, True
+        args.minutes, args.steps, args.no_compile = 30, args.steps or 6, True
     train(args)
 
 
