@@ -3,6 +3,7 @@
 
 #include <expert/expert.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <span>
@@ -15,19 +16,15 @@
 
 namespace expert::capi {
 
+// struct_size of what the caller gave: always the first field, read as bytes because an older struct is shorter than ours.
+size_t given_size(const void* given, size_t first_size, const char* what);
+
 // Lays the fields that the caller knows over `defaults`. `first_size` is the size in the first release: less is not one
 // of our structs. Bytes beyond our own fields belong to a newer header and must be zero.
 template <typename T>
 T overlay(const T* given, T defaults, size_t first_size, const char* what) {
-  // Bytes, not a T: what an older caller gave is shorter.
+  const size_t size = given_size(given, first_size, what);
   const char* bytes = reinterpret_cast<const char*>(given);
-  size_t size = 0;
-  std::memcpy(&size, bytes, sizeof size);  // struct_size, always the first field
-  if (size < first_size) {
-    throw Error(ErrorCode::invalid_request,
-                fmt::format("{}.struct_size is {}, at least {} expected", what, size, first_size),
-                "start from the EXPERT_..._INIT macro");
-  }
   for (size_t i = sizeof(T); i < size; ++i) {
     if (bytes[i] != 0) {
       throw Error(ErrorCode::unsupported,
@@ -37,6 +34,15 @@ T overlay(const T* given, T defaults, size_t first_size, const char* what) {
   }
   std::memcpy(&defaults, bytes, std::min(size, sizeof(T)));
   return defaults;
+}
+
+// Writes the fields that the caller's struct has; struct_size stays the caller's.
+template <typename T>
+void give_struct(const T& filled, T* out, size_t first_size) {
+  const size_t size = given_size(out, first_size, "out");
+  char* bytes = reinterpret_cast<char*>(out);
+  std::memcpy(bytes + sizeof size, reinterpret_cast<const char*>(&filled) + sizeof size,
+              std::min(size, sizeof(T)) - sizeof size);
 }
 
 // NULL is empty; EXPERT_NUL_TERMINATED measures.
@@ -53,7 +59,8 @@ std::span<const T> span_of(const T* data, size_t count, const char* what) {
 }
 
 EngineOptions engine_options_of(const expert_engine_options* options);
-Request request_of(const expert_request& request);
+// The pointer may lead to an older, shorter struct: no reference to it is ever made.
+Request request_of(const expert_request* request);
 std::vector<ExpertUse> uses_of(const expert_use* experts, size_t count);
 std::chrono::nanoseconds timeout_of(int64_t timeout_ms);
 bool waits_for_ever(int64_t timeout_ms);

@@ -17,7 +17,7 @@ namespace {
 
 std::shared_ptr<Generation> submit(expert_engine* engine, const expert_request* request) {
   Engine& running = require(engine, "engine").held.get();
-  return running.submit(request_of(require(request, "request")));
+  return running.submit(request_of(request));
 }
 
 // The next chunk of a stream that has not ended; nullopt: it has ended now.
@@ -46,19 +46,6 @@ const int32_t* give_view(const std::vector<int32_t>& tokens, size_t* out_count) 
 const std::string& nothing() {
   static const std::string empty;
   return empty;
-}
-
-// Writes the fields that the caller's struct has.
-template <typename T>
-void give_struct(T filled, T* out, size_t first_size) {
-  const size_t size = require(out, "out").struct_size;
-  if (size < first_size) {
-    throw Error(ErrorCode::invalid_request,
-                fmt::format("out.struct_size is {}, at least {} expected", size, first_size),
-                "start from the EXPERT_..._INIT macro");
-  }
-  filled.struct_size = size;
-  std::memcpy(out, &filled, std::min(size, sizeof(T)));
 }
 
 const Result& result_of(const expert_result* result) { return *require(result, "result").result; }

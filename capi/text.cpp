@@ -99,6 +99,6 @@ expert_status expert_route(const expert_engine* engine, const expert_request* re
   return guard([&] {
     require(out_json, "out_json") = nullptr;
     const Engine& routing = engine_of(engine);
-    *out_json = give_text(dump(routing.route(request_of(require(request, "request")))));
+    *out_json = give_text(dump(routing.route(request_of(request))));
   });
 }

@@ -73,7 +73,7 @@ void print_report(const Json& report, const Bench& bench) {
 }
 
 Json measure(const Bench& bench) {
-  const InterruptScope scope;
+  const InterruptScope scope(/*cleans_up=*/true);  // the random experts lie in a scratch folder
   ProgressBar bar("measuring");
   const auto progress = [](void* shown, double fraction) {
     static_cast<ProgressBar*>(shown)->show(fraction);

@@ -1,12 +1,17 @@
 #include "options.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
+#include <optional>
 
 #include "interrupt.h"
 #include "terminal.h"
@@ -18,6 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMaxText = size_t{64} << 20;
+constexpr int kPatienceMs = 3000;
 
 std::string read_stream(std::istream& stream, const std::string& name) {
   std::string text;
@@ -32,12 +38,60 @@ std::string read_stream(std::istream& stream, const std::string& name) {
 
 std::string read_stdin() { return read_stream(std::cin, "standard input"); }
 
+class Descriptor {
+ public:
+  explicit Descriptor(const std::string& path)
+      : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+    if (descriptor_ < 0) fail();
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() { ::close(descriptor_); }
+
+  mode_t mode() const {
+    struct stat status {};
+    if (::fstat(descriptor_, &status) != 0) fail();
+    return status.st_mode;
+  }
+  // False: nothing came and nobody closed it within `milliseconds`.
+  bool wait(int milliseconds) const {
+    pollfd pipe{descriptor_, POLLIN, 0};
+    return ::poll(&pipe, 1, milliseconds) != 0;
+  }
+  // nullopt: somebody could still write, but has not.
+  std::optional<size_t> try_read(char* buffer, size_t size) {
+    const ssize_t got = ::read(descriptor_, buffer, size);
+    if (got < 0 && errno != EAGAIN) fail();
+    return got < 0 ? std::nullopt : std::optional(static_cast<size_t>(got));
+  }
+  void block() { ::fcntl(descriptor_, F_SETFL, ::fcntl(descriptor_, F_GETFL) & ~O_NONBLOCK); }
+
+ private:
+  [[noreturn]] void fail() const { throw Failure(kGeneral, "load", path_ + ": " + std::strerror(errno)); }
+  const std::string& path_;
+  int descriptor_;
+};
+
 std::string read_file(const std::string& path) {
   if (path == "-") return read_stdin();
-  if (fs::is_directory(path)) throw Failure(kGeneral, "load", path + ": is a directory, not a text file");
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Failure(kGeneral, "load", path + ": " + std::strerror(errno));
-  return read_stream(file, path);
+  Descriptor file(path);
+  const mode_t mode = file.mode();
+  if (S_ISDIR(mode)) throw Failure(kGeneral, "load", path + ": is a directory, not a text file");
+  std::string text;
+  char buffer[65536];
+  if (S_ISFIFO(mode)) {
+    // `<(command)` is a pipe and welcome, a writer that is a little late too; for one that never comes nobody waits.
+    const bool silent = !file.wait(kPatienceMs);
+    const std::optional<size_t> got = file.try_read(buffer, sizeof buffer);
+    if (silent && got == size_t{0}) throw Failure(kGeneral, "load", path + ": is a FIFO that nobody writes to");
+    text.append(buffer, got.value_or(0));
+  }
+  file.block();
+  while (const size_t got = file.try_read(buffer, sizeof buffer).value_or(0)) {
+    text.append(buffer, got);
+    if (text.size() > kMaxText) throw usage_error(path + ": more than 64 MiB of text");
+  }
+  return text;
 }
 
 // Editors and echo end a text with a line end that nobody means.
@@ -54,8 +108,13 @@ bool exists(const std::string& path) {
 
 std::string schema_of(const std::string& file_or_text) {
   std::error_code ignored;
-  const bool file = fs::exists(file_or_text, ignored) && !fs::is_directory(file_or_text, ignored);
-  return file ? without_line_end(read_file(file_or_text)) : file_or_text;
+  if (fs::exists(file_or_text, ignored)) return without_line_end(read_file(file_or_text));
+  // A schema names columns; a lone path that leads nowhere is a slip, not a schema.
+  if (file_or_text.find('/') != std::string::npos && file_or_text.find_first_of(" (\n\t,;") == std::string::npos) {
+    throw Failure(kGeneral, "load", file_or_text + ": no such file",
+                  "--schema takes a file or a text such as users(id,name,age)");
+  }
+  return file_or_text;
 }
 
 std::optional<float> number_of(const std::string& text) {

@@ -1,17 +1,12 @@
 #include "engine/answer_text.h"
 
+#include "core/strings.h"
+
 namespace expert {
 namespace {
 
-constexpr std::string_view kBlank = " \t\r\n\v\f";
 constexpr std::string_view kThink = "<think>";
 constexpr std::string_view kEndOfThink = "</think>";
-
-std::string_view trimmed(std::string_view text) {
-  const size_t first = text.find_first_not_of(kBlank);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
-}
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/strings.h"
 #include "packages/semver.h"
 
 namespace expert {
@@ -13,12 +14,6 @@ namespace {
 
 std::string_view bare(std::string_view name) {
   return name.starts_with("expert-") ? name.substr(std::string_view("expert-").size()) : name;
-}
-
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
-  return text;
 }
 
 // One of ">=1.0.0", "<2.0.0", "1.2.3", "*".

@@ -381,10 +381,7 @@ std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
   parts.model = Model::load(parts.base.directory, *parts.backend, model);
   parts.tokenizer = Tokenizer::load(parts.base.directory);
   parts.chat_template = ChatTemplate::load(parts.base.directory);
-  const std::string generation_config = (parts.base.directory / "generation_config.json").string();
-  if (file_exists(generation_config)) {
-    parts.generation_config = generation_config_options(read_json_file(generation_config));
-  }
+  parts.generation_config = layer_of(parts.model->config().generation);
 
   parts.memory_limit = options.memory_limit;
   if (options.memory_limit != 0 && parts.model->weight_bytes() > options.memory_limit) {

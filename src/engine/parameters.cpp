@@ -7,6 +7,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "core/utf8.h"
 
 namespace expert {
 namespace {
@@ -22,28 +23,6 @@ bool between(const std::optional<float>& value, bool (*test)(float)) {
   return !value || (std::isfinite(*value) && test(*value));
 }
 
-// Text is held back, compared and cut at whole characters only.
-bool is_utf8(const std::string& text) {
-  size_t i = 0;
-  const auto at = [&](size_t index) { return static_cast<unsigned char>(text[index]); };
-  while (i < text.size()) {
-    const unsigned lead = at(i);
-    const size_t length = lead < 0x80                   ? 1
-                          : lead >= 0xC2 && lead < 0xE0 ? 2
-                          : (lead & 0xF0) == 0xE0       ? 3
-                          : lead >= 0xF0 && lead < 0xF5 ? 4
-                                                        : 0;
-    if (length == 0 || i + length > text.size()) return false;
-    for (size_t k = 1; k < length; ++k) {
-      if ((at(i + k) & 0xC0) != 0x80) return false;
-    }
-    if (length == 3 && ((lead == 0xE0 && at(i + 1) < 0xA0) || (lead == 0xED && at(i + 1) >= 0xA0))) return false;
-    if (length == 4 && ((lead == 0xF0 && at(i + 1) < 0x90) || (lead == 0xF4 && at(i + 1) >= 0x90))) return false;
-    i += length;
-  }
-  return true;
-}
-
 void validate_lists(const SamplingOptions& options, int32_t vocab_size, const std::string& source) {
   for (const auto& [id, bias] : options.logit_bias) {
     if (id < 0 || id >= vocab_size) {
@@ -56,7 +35,8 @@ void validate_lists(const SamplingOptions& options, int32_t vocab_size, const st
   }
   for (const std::string& stop : options.stop) {
     if (stop.empty()) fail(ErrorCode::invalid_request, "stop holds an empty string (set by {})", source);
-    if (!is_utf8(stop)) fail(ErrorCode::invalid_request, "stop holds a string that is not UTF-8 (set by {})", source);
+    // Text is held back, compared and cut at whole characters only.
+    if (!unicode::is_utf8(stop)) fail(ErrorCode::invalid_request, "stop holds a string that is not UTF-8 (set by {})", source);
   }
   if (options.logprobs < 0 || options.logprobs > kMaxLogprobs) {
     fail(ErrorCode::invalid_request, "logprobs is {}, must be 0 to {} (set by {})", options.logprobs, kMaxLogprobs,
@@ -116,18 +96,6 @@ void unite_stops(std::span<const ParameterLayer> layers, EffectiveParameters& re
   result.sources["stop"] = std::move(sources);
 }
 
-template <typename T>
-void read(const Json& config, const char* key, std::optional<T>& value) {
-  const auto found = config.find(key);
-  if (found == config.end() || found->is_null()) return;
-  if (!found->is_number()) fail(ErrorCode::load, "generation_config.json: \"{}\" must be a number", key);
-  const double number = found->template get<double>();
-  if (!(std::abs(number) < static_cast<double>(std::numeric_limits<T>::max()))) {
-    fail(ErrorCode::load, "generation_config.json: \"{}\" is {}, out of range", key, number);
-  }
-  value = static_cast<T>(number);
-}
-
 }  // namespace
 
 void validate(const SamplingOptions& options, int32_t vocab_size, const std::string& source) {
@@ -170,17 +138,17 @@ EffectiveParameters resolve_parameters(std::span<const ParameterLayer> layers, i
   return result;
 }
 
-SamplingOptions generation_config_options(const Json& config) {
+SamplingOptions layer_of(const GenerationDefaults& defaults) {
+  const auto as_float = [](const std::optional<double>& value) {
+    return value ? std::optional(static_cast<float>(*value)) : std::nullopt;
+  };
   SamplingOptions options;
-  if (!config.is_object()) return options;
-  read(config, "temperature", options.temperature);
-  read(config, "top_p", options.top_p);
-  read(config, "top_k", options.top_k);
-  read(config, "min_p", options.min_p);
-  read(config, "repetition_penalty", options.repetition_penalty);
-  read(config, "max_new_tokens", options.max_tokens);
-  const auto do_sample = config.find("do_sample");
-  if (do_sample != config.end() && do_sample->is_boolean() && !do_sample->get<bool>()) options.temperature = 0.0F;
+  options.temperature = defaults.do_sample.value_or(true) ? as_float(defaults.temperature) : 0.0F;
+  options.top_p = as_float(defaults.top_p);
+  options.top_k = defaults.top_k;
+  options.min_p = as_float(defaults.min_p);
+  options.repetition_penalty = as_float(defaults.repetition_penalty);
+  options.max_tokens = defaults.max_new_tokens;
   return options;
 }
 

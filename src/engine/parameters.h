@@ -9,6 +9,7 @@
 
 #include "core/json.h"
 #include "engine/request.h"
+#include "models/config.h"
 
 namespace expert {
 
@@ -50,8 +51,7 @@ void validate(const SamplingOptions& options, int32_t vocab_size, const std::str
 // ignore_eos are the request's alone (the first layer's). Without a seed a random one is drawn. Validates every layer.
 EffectiveParameters resolve_parameters(std::span<const ParameterLayer> layers, int32_t vocab_size);
 
-// generation_config.json (null: none) as a layer. do_sample: false means temperature 0. Throws load for values of the
-// wrong type.
-SamplingOptions generation_config_options(const Json& config);
+// What generation_config.json says, as a layer. do_sample: false means temperature 0.
+SamplingOptions layer_of(const GenerationDefaults& defaults);
 
 }  // namespace expert

@@ -180,6 +180,11 @@ bool file_exists(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
 }
 
+bool entry_exists(const std::string& path) {
+  struct stat status {};
+  return ::lstat(path.c_str(), &status) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 bool directory_exists(const std::string& path) {
   struct stat status {};
   return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
@@ -211,6 +216,11 @@ std::string last_segment(std::string_view path) {
 std::string read_text_file(const std::string& path, uint64_t limit) {
   const Bytes bytes = File::open(path).read_all(limit);
   return std::string(as_text(bytes));
+}
+
+std::optional<std::string> read_text_if_present(const std::string& path, uint64_t limit) {
+  if (!entry_exists(path)) return std::nullopt;
+  return read_text_file(path, limit);
 }
 
 void create_directories(const std::string& path) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +59,8 @@ class File {
 };
 
 bool file_exists(const std::string& path);       // a regular file, through links
+// Anything of this name, a link that leads nowhere too: what is there but cannot be read is an error, never "absent".
+bool entry_exists(const std::string& path);
 bool directory_exists(const std::string& path);  // a directory, through links
 // Names in the directory, sorted, without "." and "..".
 std::vector<std::string> list_directory(const std::string& path);
@@ -68,6 +71,8 @@ std::string last_segment(std::string_view path);
 // Default limit of text files (configurations, tokenizers, templates).
 inline constexpr uint64_t kTextFileLimit = uint64_t{256} << 20;
 std::string read_text_file(const std::string& path, uint64_t limit = kTextFileLimit);
+// nullopt where nothing has this name.
+std::optional<std::string> read_text_if_present(const std::string& path, uint64_t limit = kTextFileLimit);
 
 // Creates a directory and its parents; an existing one is fine.
 void create_directories(const std::string& path);

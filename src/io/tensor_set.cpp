@@ -93,13 +93,12 @@ TensorSet TensorSet::open(const std::string& directory) {
   const std::string single = join_path(directory, kSingleFile), index_path = join_path(directory, kIndexFile);
   TensorSet set;
   set.source_ = directory;
-  std::error_code error;
-  // exists() rather than file_exists(): a FIFO under this name shall be named as such by open().
-  if (std::filesystem::exists(single, error)) {
+  // Not file_exists(): a FIFO or a broken link under this name shall be named as such by open().
+  if (entry_exists(single)) {
     set.add_file(SafeTensors::open(single));
     return set;
   }
-  if (!std::filesystem::exists(index_path, error)) fail_without_weights(directory);
+  if (!entry_exists(index_path)) fail_without_weights(directory);
   const std::map<std::string, std::string> shards = read_weight_map(index_path);
   std::vector<std::string> files;
   for (const auto& [tensor, shard] : shards) files.push_back(shard);

@@ -262,14 +262,15 @@ std::optional<double> bounded(const JsonFields& fields, std::string_view key, do
 }
 
 GenerationDefaults read_generation(const JsonFields& fields) {
-  constexpr double kAny = std::numeric_limits<double>::max();
+  constexpr double kAny = std::numeric_limits<float>::max();
   GenerationDefaults defaults;
   defaults.do_sample = fields.optional_boolean("do_sample");
   defaults.temperature = bounded(fields, "temperature", 0, kAny);
   defaults.top_p = bounded(fields, "top_p", 0, 1);
   if (defaults.top_p == 0.0) fail(ErrorCode::load, "{}: \"top_p\" is 0, must be above 0", fields.source());
   defaults.min_p = bounded(fields, "min_p", 0, 1);
-  defaults.repetition_penalty = bounded(fields, "repetition_penalty", std::numeric_limits<double>::min(), kAny);
+  if (defaults.min_p == 1.0) fail(ErrorCode::load, "{}: \"min_p\" is 1, must be below 1", fields.source());
+  defaults.repetition_penalty = bounded(fields, "repetition_penalty", std::numeric_limits<float>::min(), kAny);
   if (fields.has("top_k")) defaults.top_k = in_range(fields, "top_k", fields.integer("top_k"), 0);
   if (fields.has("max_new_tokens")) {
     defaults.max_new_tokens = in_range(fields, "max_new_tokens", fields.integer("max_new_tokens"));

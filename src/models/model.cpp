@@ -14,7 +14,7 @@ std::shared_ptr<const Model> Model::load(const std::filesystem::path& directory,
   const std::string generation = join_path(root, "generation_config.json");
   const ModelConfig config =
       ModelConfig::parse(read_json_file(join_path(root, "config.json")),
-                         file_exists(generation) ? read_json_file(generation) : Json(), root, options.rope_scaling);
+                         entry_exists(generation) ? read_json_file(generation) : Json(), root, options.rope_scaling);
   config.context_for(options.context_size);  // before any weight is read
   return std::make_shared<Decoder>(config, TensorSet::open(root), root, backend, options);
 }

@@ -3,40 +3,18 @@
 #include <array>
 #include <cstdint>
 
+#include "core/utf8.h"
+
 namespace expert {
 namespace {
 
 constexpr char32_t kInvalid = 0xffffffff;
 
-// The code point at `at`, which moves behind it. Overlong forms, surrogates and stray bytes are kInvalid.
+// The code point at `at`, which moves behind it. What is not UTF-8 is kInvalid, byte by byte.
 char32_t next_code_point(std::string_view text, size_t& at) {
-  const auto lead = static_cast<unsigned char>(text[at++]);
-  if (lead < 0x80) return lead;
-  const size_t extra = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() - at < extra) return kInvalid;
-  char32_t code = lead & (0x3fu >> extra);
-  for (size_t i = 0; i < extra; ++i) {
-    const auto byte = static_cast<unsigned char>(text[at + i]);
-    if ((byte & 0xc0) != 0x80) return kInvalid;
-    code = code << 6 | (byte & 0x3fu);
-  }
-  static constexpr std::array<char32_t, 4> kLeast = {0, 0x80, 0x800, 0x10000};
-  if (code < kLeast[extra] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return kInvalid;
-  at += extra;
-  return code;
-}
-
-void append_utf8(std::string& out, char32_t code) {
-  auto put = [&](char32_t byte) { out.push_back(static_cast<char>(byte)); };
-  if (code < 0x80) {
-    put(code);
-  } else if (code < 0x800) {
-    put(0xc0 | code >> 6), put(0x80 | (code & 0x3f));
-  } else if (code < 0x10000) {
-    put(0xe0 | code >> 12), put(0x80 | (code >> 6 & 0x3f)), put(0x80 | (code & 0x3f));
-  } else {
-    put(0xf0 | code >> 18), put(0x80 | (code >> 12 & 0x3f)), put(0x80 | (code >> 6 & 0x3f)), put(0x80 | (code & 0x3f));
-  }
+  if (unicode::character_length(text.substr(at)) > 0) return unicode::next_char(text, at);
+  ++at;
+  return kInvalid;
 }
 
 struct Range {
@@ -115,7 +93,7 @@ std::vector<Word> split_words(std::string_view text) {
     if (is_word(code)) {
       const bool alone = is_unspaced_script(code);
       if (!inside || alone) words.push_back({.text = {}, .follows = adjacent && !words.empty()});
-      append_utf8(words.back().text, to_lower(code));
+      unicode::append_utf8(words.back().text, to_lower(code));
       inside = !alone;
       adjacent = true;
       continue;

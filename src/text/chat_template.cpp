@@ -1,10 +1,10 @@
 #include "text/chat_template.h"
 
 #include <array>
-#include <fstream>
 #include <map>
 #include <sstream>
 
+#include "io/json.h"
 #include "text/jinja_parser.h"
 #include "text/jinja_runtime.h"
 #include "text/jinja_unicode.h"
@@ -37,7 +37,7 @@ Value to_value(jinja::Heap& heap, const Json& json, int depth = 0) {
       return Value::floating(json.get<double>());
     case Json::value_t::string: {
       const auto& text = json.get_ref<const std::string&>();
-      if (!jinja::valid_utf8(text)) fail(ErrorCode::invalid_request, "a text in the messages is not valid UTF-8");
+      if (!jinja::is_utf8(text)) fail(ErrorCode::invalid_request, "a text in the messages is not valid UTF-8");
       return heap.string(text);
     }
     case Json::value_t::array: {
@@ -77,37 +77,12 @@ Json normalized(const Json& message) {
   return out;
 }
 
-std::string read_file(const fs::path& path, size_t limit) {
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) fail(ErrorCode::load, "{}: not a regular file", path.string());
-  const auto size = fs::file_size(path, error);
-  if (error) fail(ErrorCode::load, "{}: {}", path.string(), error.message());
-  if (size > limit) fail(ErrorCode::load, "{}: {} bytes, more than the limit of {}", path.string(), size, limit);
-  std::string text(size, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (!file.read(text.data(), static_cast<std::streamsize>(size)))
-    fail(ErrorCode::load, "{}: cannot be read", path.string());
-  return text;
-}
-
-bool is_there(const fs::path& path) {
-  std::error_code error;
-  return fs::exists(path, error);
-}
-
-Json read_json(const fs::path& path) {
-  const std::string text = read_file(path, kConfigLimit);
-  const auto watch = [&](int depth, Json::parse_event_t, Json&) {
-    if (depth > kJsonDepth) fail(ErrorCode::load, "{}: nests deeper than {} levels", path.string(), kJsonDepth);
-    return true;
-  };
-  try {
-    Json json = Json::parse(text, watch);
-    if (!json.is_object()) fail(ErrorCode::load, "{}: not a JSON object", path.string());
-    return json;
-  } catch (const Json::exception& error) {
-    fail(ErrorCode::load, "{}: {}", path.string(), error.what());
-  }
+// An absent file is an empty object.
+Json read_object(const fs::path& path) {
+  if (!entry_exists(path.string())) return Json::object();
+  Json json = read_json_file(path.string(), {.max_bytes = kConfigLimit, .max_depth = kJsonDepth});
+  if (!json.is_object()) fail(ErrorCode::load, "{}: not a JSON object", path.string());
+  return json;
 }
 
 // token: "<s>" or {"content": "<s>", ...}
@@ -144,7 +119,7 @@ struct ChatTemplate::Impl {
     if (source.size() > kTemplateLimit) {
       fail(ErrorCode::load, "{}: {} bytes, more than the limit of {}", name, source.size(), kTemplateLimit);
     }
-    if (!jinja::valid_utf8(source)) fail(ErrorCode::load, "{}: not valid UTF-8", name);
+    if (!jinja::is_utf8(source)) fail(ErrorCode::load, "{}: not valid UTF-8", name);
     auto compiled = std::make_unique<Source>();
     try {
       compiled->program = jinja::resolve(jinja::parse(source, compiled->constants));
@@ -156,9 +131,10 @@ struct ChatTemplate::Impl {
 
   void compile_files(const fs::path& model_dir) {
     const auto compile_file = [&](const fs::path& path, std::unique_ptr<Source>& place) {
-      if (!is_there(path)) return;
+      const auto source = read_text_if_present(path.string(), kTemplateLimit);
+      if (!source) return;
       name = path.string();
-      place = compile(read_file(path, kTemplateLimit), name);
+      place = compile(*source, name);
     };
     compile_file(model_dir / "additional_chat_templates" / "tool_use.jinja", tool_use);
     compile_file(model_dir / "chat_template.jinja", standard);
@@ -195,9 +171,8 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::parse(std::string_view source,
 
 std::shared_ptr<const ChatTemplate> ChatTemplate::load(const fs::path& model_dir) {
   auto impl = std::make_unique<Impl>();
-  Json config = Json::object();
   const fs::path config_path = model_dir / "tokenizer_config.json";
-  if (is_there(config_path)) config = read_json(config_path);
+  const Json config = read_object(config_path);
   impl->compile_files(model_dir);
   if (!impl->standard && !impl->tool_use) {
     if (!config.contains("chat_template") || config["chat_template"].is_null()) return nullptr;
@@ -206,9 +181,8 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::load(const fs::path& model_dir
   }
   add_special_tokens(config, impl->special_tokens);
   // An older file, which counts where the configuration does not list its tokens itself.
-  const fs::path map_path = model_dir / "special_tokens_map.json";
-  if (!config.contains("added_tokens_decoder") && is_there(map_path))
-    add_special_tokens(read_json(map_path), impl->special_tokens);
+  if (!config.contains("added_tokens_decoder"))
+    add_special_tokens(read_object(model_dir / "special_tokens_map.json"), impl->special_tokens);
   return std::shared_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
 }
 

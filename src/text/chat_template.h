@@ -9,16 +9,14 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "core/json.h"
 #include "text/template_limits.h"
 
 namespace expert {
-
-using Json = nlohmann::ordered_json;
 
 class ChatTemplate {  // immutable; const methods may run on any number of threads
  public:

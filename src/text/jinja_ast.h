@@ -85,6 +85,7 @@ struct Node {
   bool recursive = false;  // for_
   bool negated_base =
       false;  // power: Jinja2 writes a negative constant base without brackets, so (-2) ** x is -(2 ** x)
+  bool folded = false;  // output: a constant with a slice, which Jinja2 computes while it compiles
   int line = 1;
   int depth = 1;  // height of the expression below
   std::string name;

@@ -86,10 +86,10 @@ Value title(Runtime& runtime, const Value& input, const Arguments& given) {
   std::string out;
   for (size_t at = 0; at < text.size();) {
     const size_t start = at;
-    const bool separator = separates(next_code_point(text, at));
+    const bool separator = separates(next_char(text, at));
     size_t first_end = at;
     for (size_t next = at; at < text.size(); at = next) {
-      if (separates(next_code_point(text, next)) != separator) break;
+      if (separates(next_char(text, next)) != separator) break;
     }
     if (separator) first_end = start;
     if (separator) {
@@ -169,7 +169,7 @@ Value indent(Runtime& runtime, const Value& input, const Arguments& given) {
 
 std::string first_points(const std::string& text, int64_t count) {
   size_t at = 0;
-  for (int64_t i = 0; i < count && at < text.size(); ++i) next_code_point(text, at);
+  for (int64_t i = 0; i < count && at < text.size(); ++i) next_char(text, at);
   return text.substr(0, at);
 }
 
@@ -194,7 +194,7 @@ Value wordcount(Runtime& runtime, const Value& input, const Arguments& given) {
   int64_t words = 0;
   bool inside = false;
   for (size_t at = 0; at < text.size();) {
-    const char32_t c = next_code_point(text, at);
+    const char32_t c = next_char(text, at);
     const bool word = is_alnum(c) || c == '_';
     words += word && !inside ? 1 : 0;
     inside = word;
@@ -914,7 +914,7 @@ bool is_defined(Runtime&, const Value& input, const Arguments& given) {
   return nothing_more(given) && !input.is_undefined();
 }
 bool is_iterable(Runtime&, const Value& input, const Arguments& given) {
-  return nothing_more(given) && (iterable(input) || input.is(Type::loop));
+  return nothing_more(given) && iterable(input);
 }
 bool is_sequence(Runtime&, const Value& input, const Arguments& given) {
   return nothing_more(given) && has_length(input) && !input.is(Type::dict_view) && !input.is(Type::loop);

@@ -137,7 +137,7 @@ std::string format_whole(int64_t value, const Spec& spec) {
 std::string truncated(const std::string& text, int precision) {
   if (precision < 0) return text;
   size_t at = 0;
-  for (int i = 0; i < precision && at < text.size(); ++i) next_code_point(text, at);
+  for (int i = 0; i < precision && at < text.size(); ++i) next_char(text, at);
   return text.substr(0, at);
 }
 
@@ -145,7 +145,7 @@ std::string ascii_repr(const Value& value) {
   const std::string text = repr(value);
   std::string out;
   for (size_t at = 0; at < text.size();) {
-    const auto c = static_cast<uint32_t>(next_code_point(text, at));
+    const auto c = static_cast<uint32_t>(next_char(text, at));
     if (c < 0x80) {
       out += static_cast<char>(c);
     } else {
@@ -619,7 +619,7 @@ class JsonWriter {
   void string(const std::string& text) {
     out_ += '"';
     for (size_t at = 0; at < text.size();) {
-      const char32_t c = next_code_point(text, at);
+      const char32_t c = next_char(text, at);
       static constexpr std::string_view kShort = "\"\\\b\f\n\r\t", kLetters = "\"\\bfnrt";
       const size_t short_escape = c < 0x80 ? kShort.find(static_cast<char>(c)) : kShort.npos;
       if (short_escape != kShort.npos) {

@@ -90,7 +90,7 @@ class StringLiteral {
   // Jinja2 turns characters beyond ASCII into escapes before it resolves them, so a backslash before one shows its
   // code.
   void escaped_non_ascii() {
-    const auto c = static_cast<uint32_t>(next_code_point(text_, at_));
+    const auto c = static_cast<uint32_t>(next_char(text_, at_));
     out_ += c < 0x100 ? fmt::format("x{:02x}", c) : c < 0x10000 ? fmt::format("u{:04x}", c) : fmt::format("U{:08x}", c);
   }
 
@@ -340,7 +340,7 @@ class Lexer {
         std::find_if(kOperators.begin(), kOperators.end(), [&](std::string_view op) { return starts(op); });
     if (found == kOperators.end()) {
       size_t next = at_;
-      next_code_point(source_, next);
+      next_char(source_, next);
       syntax_error(line_, fmt::format("unexpected character '{}'", source_.substr(at_, next - at_)));
     }
     const char c = (*found)[0];

@@ -53,14 +53,14 @@ std::string_view strip_characters(std::string_view value, const std::u32string& 
   const auto in_set = [&](char32_t c) { return set.find(c) != set.npos; };
   while (left && !value.empty()) {
     size_t next = 0;
-    if (!in_set(next_code_point(value, next))) break;
+    if (!in_set(next_char(value, next))) break;
     value.remove_prefix(next);
   }
   while (right && !value.empty()) {
     size_t start = value.size() - 1;
     while ((static_cast<unsigned char>(value[start]) & 0xc0) == 0x80) --start;
     size_t next = start;
-    if (!in_set(next_code_point(value, next))) break;
+    if (!in_set(next_char(value, next))) break;
     value.remove_suffix(value.size() - start);
   }
   return value;
@@ -84,7 +84,7 @@ std::vector<std::string_view> split_space(std::string_view value, int64_t limit)
     }
     size_t end = 0;
     for (size_t next = 0; end < value.size(); end = next) {
-      if (is_space(next_code_point(value, next))) break;
+      if (is_space(next_char(value, next))) break;
     }
     parts.push_back(value.substr(0, end));
     value = strip_space(value.substr(end), true, false);
@@ -102,7 +102,7 @@ std::vector<std::string_view> rsplit_space(std::string_view value, int64_t limit
     }
     size_t word = 0;  // start of the last word
     for (size_t next = 0; next < value.size();) {
-      if (is_space(next_code_point(value, next))) word = next;
+      if (is_space(next_char(value, next))) word = next;
     }
     parts.push_back(value.substr(word));
     value = strip_space(value.substr(0, word), false, true);
@@ -181,7 +181,7 @@ std::vector<std::string_view> lines(std::string_view value, bool keep_ends) {
   size_t start = 0;
   for (size_t at = 0; at < value.size();) {
     const size_t end = at;
-    const char32_t c = next_code_point(value, at);
+    const char32_t c = next_char(value, at);
     if (!is_line_break(c)) continue;
     if (c == '\r' && at < value.size() && value[at] == '\n') ++at;
     out.push_back(value.substr(start, (keep_ends ? at : end) - start));
@@ -222,7 +222,7 @@ Window window(const Value& self, const Value& start, const Value& stop) {
   } else {
     for (int64_t i = 0; i < last; ++i) {
       if (i == out.before) from = to;
-      next_code_point(value, to);
+      next_char(value, to);
     }
     if (out.before == last) from = to;
   }
@@ -315,7 +315,7 @@ Value every(Runtime&, const Value& self, const Arguments& given) {
   given.bind("str method", {}, 0);
   const std::string& value = self.text();
   bool all = !value.empty();
-  for (size_t at = 0; all && at < value.size();) all = Is(next_code_point(value, at));
+  for (size_t at = 0; all && at < value.size();) all = Is(next_char(value, at));
   return Value::boolean(all);
 }
 
@@ -328,7 +328,7 @@ Value isprintable(Runtime&, const Value& self, const Arguments& given) {
   given.bind("isprintable", {}, 0);
   const std::string& value = self.text();
   bool all = true;
-  for (size_t at = 0; all && at < value.size();) all = is_printable(next_code_point(value, at));
+  for (size_t at = 0; all && at < value.size();) all = is_printable(next_char(value, at));
   return Value::boolean(all);
 }
 
@@ -343,7 +343,7 @@ Value istitle(Runtime&, const Value& self, const Arguments& given) {
   bool cased = false, inside = false;
   const std::string& value = self.text();
   for (size_t at = 0; at < value.size();) {
-    const char32_t c = next_code_point(value, at);
+    const char32_t c = next_char(value, at);
     const bool capital = is_upper(c) || is_title(c), small = is_lower(c);
     if ((capital && inside) || (small && !inside)) return Value::boolean(false);
     inside = capital || small;
@@ -378,7 +378,7 @@ Value expandtabs(Runtime& runtime, const Value& self, const Arguments& given) {
   int64_t column = 0;
   const std::string& value = self.text();
   for (size_t at = 0; at < value.size();) {
-    const char32_t c = next_code_point(value, at);
+    const char32_t c = next_char(value, at);
     if (c == '\t') {
       const int64_t fill = size > 0 ? size - column % size : 0;
       out.append(static_cast<size_t>(fill), ' ');
@@ -731,7 +731,7 @@ Value find_attribute(Runtime& runtime, const Value& object, const std::string& n
 bool has_case(std::string_view value, bool upper) {
   bool cased = false;
   for (size_t at = 0; at < value.size();) {
-    const char32_t c = next_code_point(value, at);
+    const char32_t c = next_char(value, at);
     if (is_title(c) || (upper ? is_lower(c) : is_upper(c))) return false;
     cased = cased || (upper ? is_upper(c) : is_lower(c));
   }
@@ -755,7 +755,7 @@ std::string replaced(Runtime& runtime, std::string_view value, std::string_view 
     if (!old.empty()) continue;
     if (at == value.size()) return out;
     size_t next = at;
-    next_code_point(value, next);
+    next_char(value, next);
     out.append(value.substr(at, next - at));
     at = next;
   }

@@ -333,10 +333,11 @@ bool compare_with(Runtime& runtime, Comparison op, const Value& left, const Valu
   }
 }
 
+bool sliceable(const Value& value) { return value.is_string() || value.is_sequence() || value.is(Type::range); }
+
 Value slice(Runtime& runtime, const Value& value, const Value& start, const Value& stop, const Value& step) {
   if (value.is_undefined()) raise_undefined(value);
-  const bool sliceable = value.is_string() || value.is_sequence() || value.is(Type::range);
-  if (!sliceable) raise("'{}' object cannot be sliced", type_name(value));
+  if (!sliceable(value)) raise("'{}' object cannot be sliced", type_name(value));
   const Bounds cut = bounds(length(value), start, stop, step);
   runtime.heap().step(1 + static_cast<uint64_t>(cut.count) / 16);
   if (value.is_string()) return slice_string(runtime, value, cut);
@@ -358,10 +359,10 @@ Value at_index(Runtime& runtime, const Value& sequence, int64_t index) {
   const std::string& text = sequence.text();
   if (sequence.string().ascii()) return runtime.heap().string(text.substr(index, 1), sequence.string().markup);
   size_t at = 0;
-  for (int64_t i = 0; i < index; ++i) next_code_point(text, at);
+  for (int64_t i = 0; i < index; ++i) next_char(text, at);
   runtime.heap().step(1 + static_cast<uint64_t>(index) / 64);
   const size_t start = at;
-  next_code_point(text, at);
+  next_char(text, at);
   return runtime.heap().string(text.substr(start, at - start), sequence.string().markup);
 }
 

@@ -126,7 +126,7 @@ class Parser {
         node->constant = constants_.string(token.text);
         body.push_back(std::move(node));
       } else if (token.kind == TokenKind::variable_begin) {
-        body.push_back(make(Kind::output, token.line, tuple_or_expression()));
+        body.push_back(output(token.line, tuple_or_expression()));
         if (!at(TokenKind::variable_end)) unexpected("'}}'");
         take();
       } else {
@@ -480,6 +480,19 @@ class Parser {
     bool constant = true;
     for_each_child(node, [&](const Node& child) { constant = constant && is_constant(child); });
     return constant;
+  }
+
+  static bool has_slice(const Node& node) {
+    bool found = node.kind == Kind::slice;
+    for_each_child(node, [&](const Node& child) { found = found || has_slice(child); });
+    return found;
+  }
+
+  NodePtr output(int at_line, NodePtr expression) {
+    const bool folded = has_slice(*expression) && is_constant(*expression);
+    NodePtr node = make(Kind::output, at_line, std::move(expression));
+    node->folded = folded;
+    return node;
   }
 
   NodePtr power() {

@@ -51,7 +51,7 @@ Source over_characters(Runtime& runtime, const std::string& text) {
   return [&runtime, &text, at = size_t{0}](Value& out) mutable {
     if (at >= text.size()) return false;
     const size_t start = at;
-    next_code_point(text, at);
+    next_char(text, at);
     out = runtime.heap().string(text.substr(start, at - start));
     return true;
   };
@@ -190,13 +190,25 @@ Runtime::Flow Runtime::execute(const Node& node) {
 
 void Runtime::output(const Node& node) {
   for (const NodePtr& part : node.operands) {
-    const Value value = evaluate(*part);
+    const Value value = node.folded ? folded(*part) : evaluate(*part);
     if (value.is_string()) {
       write(value.text());
     } else {
       write(to_string(value));
     }
   }
+}
+
+// Jinja2 computes a constant output while it compiles, and there a slice of what has none is undefined; where that fails
+// it leaves the expression to the rendering.
+Value Runtime::folded(const Node& expression) {
+  try {
+    Restore folding(folding_, true);
+    return evaluate(expression);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::invalid_request) throw;
+  }
+  return evaluate(expression);
 }
 
 Runtime::Flow Runtime::for_loop(const Node& node) {
@@ -452,6 +464,7 @@ Value Runtime::getitem(const Node& node) {
   const Value start = evaluate_or_none(index.operands[0]);
   const Value stop = evaluate_or_none(index.operands[1]);
   const Value step = evaluate_or_none(index.operands[2]);
+  if (folding_ && !sliceable(object)) return heap_.undefined(fmt::format("'{}' has no slices", type_name(object)));
   return slice(*this, object, start, stop, step);
 }
 
@@ -604,6 +617,16 @@ Source Runtime::iterate(const Value& value) {
         return iterator.next(out);
       };
     }
+    case Type::loop: {  // goes on with the same items: (item, loop), and the loop moves
+      auto& loop = value.object<Loop>();
+      return [this, value, &loop](Value& out) {
+        Depth depth(*this);
+        Value item;
+        if (!loop.next(item)) return false;
+        out = heap_.tuple({item, value});
+        return true;
+      };
+    }
     default:
       raise("'{}' object is not iterable", type_name(value));
   }
@@ -722,6 +745,6 @@ int64_t length(const Value& value) {
   }
 }
 
-bool iterable(const Value& value) { return (has_length(value) && !value.is(Type::loop)) || value.is(Type::iterator); }
+bool iterable(const Value& value) { return has_length(value) || value.is(Type::iterator); }
 
 }  // namespace expert::jinja

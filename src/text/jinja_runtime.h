@@ -70,6 +70,7 @@ class Runtime {
   Flow execute(const Nodes& nodes);
   Flow execute(const Node& node);
   void output(const Node& node);
+  Value folded(const Node& expression);
   Flow for_loop(const Node& node);
   Flow run_loop(const Node& node, Source source, const Value& iterable, int64_t depth0, Activation* home);
   std::string recursive_loop(const Node& node, const Value& iterable, int64_t depth0, Activation* home);
@@ -108,6 +109,7 @@ class Runtime {
   Activation* activation_ = nullptr;
   std::string* out_ = nullptr;
   Value block_text_;  // what the filter of a filter block or set block is applied to
+  bool folding_ = false;  // within folded()
   int line_ = 1;
   size_t depth_ = 0;
 };

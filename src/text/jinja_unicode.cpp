@@ -32,7 +32,7 @@ template <size_t N>
 std::string map_all(const Mapping (&table)[N], std::string_view text) {
   std::string out;
   out.reserve(text.size());
-  for (size_t at = 0; at < text.size();) map_into(table, next_code_point(text, at), out);
+  for (size_t at = 0; at < text.size();) map_into(table, next_char(text, at), out);
   return out;
 }
 
@@ -60,67 +60,15 @@ void lower_into(const std::u32string& text, size_t at, std::string& out) {
 
 }  // namespace
 
-bool valid_utf8(std::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[at]);
-    if (lead < 0x80) {
-      ++at;
-      continue;
-    }
-    const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-    if (lead < 0xc2 || lead > 0xf4 || at + length > text.size()) return false;
-    for (size_t i = 1; i < length; ++i) {
-      if ((static_cast<unsigned char>(text[at + i]) & 0xc0) != 0x80) return false;
-    }
-    size_t next = at;
-    const char32_t c = next_code_point(text, next);
-    const bool overlong = (length == 3 && c < 0x800) || (length == 4 && c < 0x10000);
-    if (overlong || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) return false;
-    at = next;
-  }
-  return true;
-}
-
 size_t code_points(std::string_view text) {
   return static_cast<size_t>(std::count_if(
       text.begin(), text.end(), [](char byte) { return (static_cast<unsigned char>(byte) & 0xc0) != 0x80; }));
 }
 
-char32_t next_code_point(std::string_view text, size_t& offset) {
-  const auto byte = [&](size_t i) { return static_cast<char32_t>(static_cast<unsigned char>(text[offset + i])); };
-  const char32_t lead = byte(0);
-  if (lead < 0x80) return ++offset, lead;
-  char32_t c = 0;
-  if (lead < 0xe0) {
-    c = (lead & 0x1f) << 6 | (byte(1) & 0x3f);
-    offset += 2;
-  } else if (lead < 0xf0) {
-    c = (lead & 0x0f) << 12 | (byte(1) & 0x3f) << 6 | (byte(2) & 0x3f);
-    offset += 3;
-  } else {
-    c = (lead & 0x07) << 18 | (byte(1) & 0x3f) << 12 | (byte(2) & 0x3f) << 6 | (byte(3) & 0x3f);
-    offset += 4;
-  }
-  return c;
-}
-
-void append_utf8(std::string& out, char32_t c) {
-  const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(static_cast<unsigned char>(byte))); };
-  if (c < 0x80) {
-    put(c);
-  } else if (c < 0x800) {
-    put(0xc0 | c >> 6), put(0x80 | (c & 0x3f));
-  } else if (c < 0x10000) {
-    put(0xe0 | c >> 12), put(0x80 | (c >> 6 & 0x3f)), put(0x80 | (c & 0x3f));
-  } else {
-    put(0xf0 | c >> 18), put(0x80 | (c >> 12 & 0x3f)), put(0x80 | (c >> 6 & 0x3f)), put(0x80 | (c & 0x3f));
-  }
-}
-
 std::u32string to_utf32(std::string_view text) {
   std::u32string out;
   out.reserve(text.size());
-  for (size_t at = 0; at < text.size();) out.push_back(next_code_point(text, at));
+  for (size_t at = 0; at < text.size();) out.push_back(next_char(text, at));
   return out;
 }
 
@@ -199,14 +147,14 @@ std::string swap_case(std::string_view text) {
 std::string_view strip_space(std::string_view text, bool left, bool right) {
   while (left && !text.empty()) {
     size_t next = 0;
-    if (!is_space(next_code_point(text, next))) break;
+    if (!is_space(next_char(text, next))) break;
     text.remove_prefix(next);
   }
   while (right && !text.empty()) {
     size_t start = text.size() - 1;
     while ((static_cast<unsigned char>(text[start]) & 0xc0) == 0x80) --start;
     size_t next = start;
-    if (!is_space(next_code_point(text, next))) break;
+    if (!is_space(next_char(text, next))) break;
     text.remove_suffix(text.size() - start);
   }
   return text;

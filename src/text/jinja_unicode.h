@@ -5,13 +5,15 @@
 #include <string>
 #include <string_view>
 
+#include "core/utf8.h"
+
 namespace expert::jinja {
 
-bool valid_utf8(std::string_view text);
+using unicode::append_utf8;
+using unicode::is_utf8;
+using unicode::next_char;
+
 size_t code_points(std::string_view text);
-// Decodes the code point that starts at text[offset] and advances offset; text is valid UTF-8.
-char32_t next_code_point(std::string_view text, size_t& offset);
-void append_utf8(std::string& out, char32_t c);
 std::u32string to_utf32(std::string_view text);
 std::string to_utf8(std::u32string_view text);
 

@@ -1,4 +1,4 @@
-// Written by jinja_unicode_tables.py from Python's str methods, Unicode 14.0.0. Do not edit.
+// Written by tools/unicode/python_tables.py from Python's str methods, Unicode 14.0.0. Do not edit.
 #pragma once
 
 #include <array>

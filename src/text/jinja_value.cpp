@@ -525,7 +525,7 @@ std::string quoted(std::string_view text) {
   const char32_t quote = has_single && !has_double ? '"' : '\'';
   std::string out(1, static_cast<char>(quote));
   for (size_t at = 0; at < text.size();) {
-    const char32_t c = next_code_point(text, at);
+    const char32_t c = next_char(text, at);
     if (c == quote || c == '\\') {
       out += '\\';
       append_utf8(out, c);

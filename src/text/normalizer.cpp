@@ -56,7 +56,7 @@ std::string replace_all(std::string_view text, std::string_view pattern, std::st
 
 std::unique_ptr<Normalizer> make_nfc() { return std::make_unique<Nfc>(); }
 
-std::unique_ptr<Normalizer> make_normalizer(const nlohmann::json& config) {
+std::unique_ptr<Normalizer> make_normalizer(const Json& config) {
   if (config.is_null()) return nullptr;
   const std::string& type = fields::need_text(config, "type");
   if (type == "NFC") return make_nfc();

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "core/json.h"
 
 namespace expert {
 
@@ -21,7 +22,7 @@ class Normalizer {
 std::unique_ptr<Normalizer> make_nfc();
 
 // null gives none. Errors: unsupported for a type or pattern that is not built, load for malformed fields.
-std::unique_ptr<Normalizer> make_normalizer(const nlohmann::json& config);
+std::unique_ptr<Normalizer> make_normalizer(const Json& config);
 
 // Every `pattern` (not empty) becomes `content`, left to right; shared with the Replace decoder.
 std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content);

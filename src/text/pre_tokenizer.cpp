@@ -192,7 +192,7 @@ class PreTokenizerSequence final : public PreTokenizer {
   std::vector<std::unique_ptr<PreTokenizer>> steps_;
 };
 
-std::unique_ptr<PreTokenizer> make_split(const nlohmann::json& config) {
+std::unique_ptr<PreTokenizer> make_split(const Json& config) {
   const Behavior behavior = behavior_of(fields::need_text(config, "behavior"));
   const bool invert = fields::flag(config, "invert", false);
   const auto& pattern = fields::need(config, "pattern");
@@ -220,7 +220,7 @@ std::unique_ptr<PreTokenizer> make_gpt2_pre_tokenizer(bool add_prefix_space) {
   return std::make_unique<ByteLevel>(add_prefix_space, true);
 }
 
-std::unique_ptr<PreTokenizer> make_pre_tokenizer(const nlohmann::json& config) {
+std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Json& config) {
   if (config.is_null()) return nullptr;
   const std::string& type = fields::need_text(config, "type");
   if (type == "ByteLevel")

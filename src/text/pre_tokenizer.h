@@ -2,9 +2,9 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string_view>
 
+#include "core/json.h"
 #include "text/pieces.h"
 
 namespace expert {
@@ -18,7 +18,7 @@ class PreTokenizer {
 
 // null gives none. Errors: unsupported for a type, option or regular expression that is not built, load for malformed
 // fields.
-std::unique_ptr<PreTokenizer> make_pre_tokenizer(const nlohmann::json& config);
+std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Json& config);
 
 // What Transformers builds for these classes from vocab.json and merges.txt.
 std::unique_ptr<PreTokenizer> make_qwen2_pre_tokenizer(bool add_prefix_space);

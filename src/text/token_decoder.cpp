@@ -320,13 +320,13 @@ class DecoderSequence final : public TokenDecoder {
   std::vector<std::unique_ptr<TokenDecoder>> steps_;
 };
 
-uint64_t need_count(const nlohmann::json& config, const char* name) {
+uint64_t need_count(const Json& config, const char* name) {
   const int64_t value = fields::integer(fields::need(config, name), name);
   if (value < 0) fail(ErrorCode::load, "field '{}' must not be negative, is {}", name, value);
   return static_cast<uint64_t>(value);
 }
 
-std::unique_ptr<TokenDecoder> make_sequence(const nlohmann::json& config) {
+std::unique_ptr<TokenDecoder> make_sequence(const Json& config) {
   std::vector<std::unique_ptr<TokenDecoder>> steps;
   for (const auto& step : fields::list(config, "decoders")) {
     if (step.is_null()) fail(ErrorCode::load, "a decoder of a Sequence is null");
@@ -339,7 +339,7 @@ std::unique_ptr<TokenDecoder> make_sequence(const nlohmann::json& config) {
 
 std::unique_ptr<TokenDecoder> make_byte_level_decoder() { return std::make_unique<ByteLevelDecoder>(); }
 
-std::unique_ptr<TokenDecoder> make_token_decoder(const nlohmann::json& config) {
+std::unique_ptr<TokenDecoder> make_token_decoder(const Json& config) {
   if (config.is_null()) return std::make_unique<SpaceJoinDecoder>();
   const std::string& type = fields::need_text(config, "type");
   if (type == "ByteLevel") return make_byte_level_decoder();

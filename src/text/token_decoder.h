@@ -3,9 +3,10 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+
+#include "core/json.h"
 
 namespace expert {
 
@@ -31,7 +32,7 @@ class TokenDecoder {
 
 // null gives the decoder that joins tokens by a space. Errors: unsupported for a type that is not built, load for
 // malformed fields.
-std::unique_ptr<TokenDecoder> make_token_decoder(const nlohmann::json& config);
+std::unique_ptr<TokenDecoder> make_token_decoder(const Json& config);
 std::unique_ptr<TokenDecoder> make_byte_level_decoder();
 
 }  // namespace expert

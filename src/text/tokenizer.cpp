@@ -1,36 +1,15 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
-#include <fstream>
 #include <utility>
 
 #include "core/error.h"
+#include "io/file.h"
 #include "text/tokenizer_parts.h"
 #include "text/unicode.h"
 
 namespace expert {
 namespace {
-
-constexpr uintmax_t kLargestFile = uintmax_t{1} << 30;
-
-std::optional<std::string> read_optional(const std::filesystem::path& path) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (status.type() == std::filesystem::file_type::not_found) return std::nullopt;
-  if (error || status.type() != std::filesystem::file_type::regular)
-    fail(ErrorCode::load, "{} is not a readable file", path.string());
-  const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) fail(ErrorCode::load, "{}: {}", path.string(), error.message());
-  if (size > kLargestFile)
-    fail(ErrorCode::load, "{} has {} bytes, at most {} are read", path.string(), size, kLargestFile);
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail(ErrorCode::load, "{} cannot be opened", path.string());
-  std::string text(static_cast<size_t>(size), '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (static_cast<uintmax_t>(file.gcount()) != size)
-    fail(ErrorCode::load, "{} changed while it was read", path.string());
-  return text;
-}
 
 // The end of the stages: text is complete here.
 class TextSink final : public TokenSink {
@@ -55,6 +34,7 @@ Tokenizer::Tokenizer(std::unique_ptr<const TokenizerParts> parts) : parts_(std::
 Tokenizer::~Tokenizer() = default;
 
 std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& model_dir) {
+  const auto read_optional = [](const std::filesystem::path& path) { return read_text_if_present(path.string()); };
   TokenizerFiles files;
   files.tokenizer_json = read_optional(model_dir / "tokenizer.json");
   if (!files.tokenizer_json) {

@@ -6,17 +6,15 @@
 
 #include "text/in_file.h"
 #include "text/json_fields.h"
-#include "text/json_reader.h"
+#include "core/json_reader.h"
 
 namespace expert {
 namespace {
 
-using nlohmann::json;
-
 constexpr std::array kNamed = {"bos_token", "eos_token", "unk_token", "sep_token",
                                "pad_token", "cls_token", "mask_token"};
 
-AddedToken special_token(const json& value) {
+AddedToken special_token(const Json& value) {
   if (value.is_object()) return read_added_token(value);
   AddedToken token;
   token.content = fields::text(value, "token");
@@ -25,10 +23,10 @@ AddedToken special_token(const json& value) {
   return token;
 }
 
-bool is_token(const json& value) { return value.is_string() || (value.is_object() && value.contains("content")); }
+bool is_token(const Json& value) { return value.is_string() || (value.is_object() && value.contains("content")); }
 
 // "added_tokens_decoder": {"151643": {"content": …}}
-void read_declared(const json& decoder, TokenizerConfig& config) {
+void read_declared(const Json& decoder, TokenizerConfig& config) {
   if (!decoder.is_object()) fail(ErrorCode::load, "field 'added_tokens_decoder' must be an object");
   for (const auto& [key, value] : decoder.items()) {
     int64_t id = -1;
@@ -40,23 +38,23 @@ void read_declared(const json& decoder, TokenizerConfig& config) {
 }
 
 // Named tokens in their fixed order, then the model's own ("image_token": "<img>").
-void read_named(const json& settings, TokenizerConfig& config) {
+void read_named(const Json& settings, TokenizerConfig& config) {
   for (const char* name : kNamed)
-    if (const json* value = fields::find(settings, name)) config.named.emplace_back(name, special_token(*value));
+    if (const Json* value = fields::find(settings, name)) config.named.emplace_back(name, special_token(*value));
   for (const auto& [key, value] : settings.items()) {
     const bool standard = std::find(kNamed.begin(), kNamed.end(), key) != kNamed.end();
     if (!standard && key.ends_with("_token") && is_token(value)) config.named.emplace_back(key, special_token(value));
   }
 }
 
-void read_extra(const json& settings, TokenizerConfig& config) {
+void read_extra(const Json& settings, TokenizerConfig& config) {
   for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
-    const json* value = fields::find(settings, name);
+    const Json* value = fields::find(settings, name);
     if (value == nullptr || value->empty()) continue;
     if (value->is_object()) {
       for (const auto& [key, token] : value->items()) config.named.emplace_back(key, special_token(token));
     } else if (value->is_array()) {
-      for (const json& token : *value) config.extra.push_back(special_token(token));
+      for (const Json& token : *value) config.extra.push_back(special_token(token));
     } else {
       fail(ErrorCode::load, "field '{}' must be a list or an object", name);
     }
@@ -65,7 +63,7 @@ void read_extra(const json& settings, TokenizerConfig& config) {
 }
 
 // added_tokens.json: {"<tool_call>": 151657}
-void read_added_tokens(const json& ids, TokenizerConfig& config) {
+void read_added_tokens(const Json& ids, TokenizerConfig& config) {
   if (!ids.is_object()) fail(ErrorCode::load, "an object of tokens and ids was expected");
   const auto is_special = [&](const std::string& content) {
     const auto same = [&](const AddedToken& token) { return token.content == content; };
@@ -87,7 +85,7 @@ std::string class_for_model_type(const std::string& model_type) {
   return "";
 }
 
-void read_settings(const json& settings, TokenizerConfig& config) {
+void read_settings(const Json& settings, TokenizerConfig& config) {
   config.add_prefix_space = fields::flag(settings, "add_prefix_space", false);
   config.add_bos_token = fields::flag(settings, "add_bos_token", false);
   config.add_eos_token = fields::flag(settings, "add_eos_token", false);
@@ -104,7 +102,7 @@ const AddedToken* TokenizerConfig::find_named(const std::string& key) const {
   return it == named.end() ? nullptr : &it->second;
 }
 
-AddedToken read_added_token(const json& object) {
+AddedToken read_added_token(const Json& object) {
   AddedToken token;
   token.content = fields::need_text(object, "content");
   token.special = fields::flag(object, "special", false);
@@ -117,10 +115,10 @@ AddedToken read_added_token(const json& object) {
 
 TokenizerConfig read_tokenizer_config(const TokenizerFiles& files, const std::string& name) {
   TokenizerConfig config;
-  json settings = json::object();
+  Json settings = Json::object();
   if (files.tokenizer_config_json) {
     in_file(name, "tokenizer_config.json", [&] {
-      settings = read_json(*files.tokenizer_config_json);
+      settings = parse_json(*files.tokenizer_config_json, "");
       read_settings(settings, config);
     });
   }
@@ -128,7 +126,7 @@ TokenizerConfig read_tokenizer_config(const TokenizerFiles& files, const std::st
   // Only directories older than added_tokens_decoder have their tokens in these two files.
   if (!declares && files.special_tokens_map_json) {
     in_file(name, "special_tokens_map.json", [&] {
-      json map = read_json(*files.special_tokens_map_json);
+      Json map = parse_json(*files.special_tokens_map_json, "");
       for (auto& [key, value] : map.items()) {
         if (value.is_object() && value.contains("content")) value["special"] = true;
         settings[key] = std::move(value);
@@ -141,10 +139,10 @@ TokenizerConfig read_tokenizer_config(const TokenizerFiles& files, const std::st
     if (declares) read_declared(settings["added_tokens_decoder"], config);
   });
   if (!declares && files.added_tokens_json)
-    in_file(name, "added_tokens.json", [&] { read_added_tokens(read_json(*files.added_tokens_json), config); });
+    in_file(name, "added_tokens.json", [&] { read_added_tokens(parse_json(*files.added_tokens_json, ""), config); });
   if (config.tokenizer_class.empty() && files.config_json) {
     in_file(name, "config.json", [&] {
-      const json model = read_json(*files.config_json);
+      const Json model = parse_json(*files.config_json, "");
       config.tokenizer_class = class_for_model_type(fields::find_text(model, "model_type").value_or(""));
     });
   }

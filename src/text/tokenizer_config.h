@@ -4,11 +4,11 @@
 
 #include <cstdint>
 #include <map>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/json.h"
 #include "text/added_tokens.h"
 #include "text/tokenizer.h"
 
@@ -28,6 +28,6 @@ struct TokenizerConfig {
 TokenizerConfig read_tokenizer_config(const TokenizerFiles& files, const std::string& name);
 
 // An AddedToken as both kinds of file write it.
-AddedToken read_added_token(const nlohmann::json& object);
+AddedToken read_added_token(const Json& object);
 
 }  // namespace expert

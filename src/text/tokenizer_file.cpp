@@ -6,14 +6,12 @@
 
 #include "text/in_file.h"
 #include "text/json_fields.h"
-#include "text/json_reader.h"
+#include "core/json_reader.h"
 #include "text/tokenizer_config.h"
 #include "text/tokenizer_parts.h"
 
 namespace expert {
 namespace {
-
-using nlohmann::json;
 
 // Merges as read, in one string.
 class MergeList {
@@ -54,12 +52,12 @@ class TokenizerJsonReader final : public JsonReader {
   bool has_vocab = false, has_merges = false;
 
  private:
-  bool takes_object(const std::vector<std::string>& path) override {
+  bool takes_object(const Path& path) override {
     if (path.size() != 2 || path[0] != "model" || path[1] != "vocab") return false;
     if (std::exchange(has_vocab, true)) fail(ErrorCode::load, "key 'vocab' occurs twice");
     return in_vocab_ = true;
   }
-  bool takes_array(const std::vector<std::string>& path) override {
+  bool takes_array(const Path& path) override {
     if (path.size() != 2 || path[0] != "model" || path[1] != "merges") return false;
     if (std::exchange(has_merges, true)) fail(ErrorCode::load, "key 'merges' occurs twice");
     in_vocab_ = false;
@@ -94,19 +92,19 @@ class VocabJsonReader final : public JsonReader {
   Vocab vocab;
 
  private:
-  bool takes_object(const std::vector<std::string>& path) override { return path.empty(); }
+  bool takes_object(const Path& path) override { return path.empty(); }
   void taken_integer(const std::string& token, int64_t id) override { vocab.add(token, id); }
 };
 
-void refuse_affix(const json& model, const char* name) {
+void refuse_affix(const Json& model, const char* name) {
   const auto value = fields::find_text(model, name);
   if (value && !value->empty()) fail(ErrorCode::unsupported, "BPE with {} '{}' is not supported", name, *value);
 }
 
-BpeOptions read_bpe_options(const json& model) {
+BpeOptions read_bpe_options(const Json& model) {
   refuse_affix(model, "continuing_subword_prefix");
   refuse_affix(model, "end_of_word_suffix");
-  if (const json* dropout = fields::find(model, "dropout")) {
+  if (const Json* dropout = fields::find(model, "dropout")) {
     if (!dropout->is_number()) fail(ErrorCode::load, "field 'dropout' must be a number");
     if (dropout->get<double>() != 0) fail(ErrorCode::unsupported, "BPE with dropout is not supported");
   }
@@ -118,7 +116,7 @@ BpeOptions read_bpe_options(const json& model) {
   return options;
 }
 
-Bpe make_model(TokenizerJsonReader& reader, const json& model) {
+Bpe make_model(TokenizerJsonReader& reader, const Json& model) {
   const std::string type = fields::find_text(model, "type").value_or("BPE");
   if (type != "BPE") fail(ErrorCode::unsupported, "model type '{}' is not supported, only BPE is", type);
   if (!reader.has_vocab || !reader.has_merges)
@@ -136,27 +134,27 @@ void add_with_id(TokenizerParts& parts, const AddedToken& token, int64_t id) {
          given);
 }
 
-void read_added_tokens(const json& root, TokenizerParts& parts) {
-  const json* list = fields::find(root, "added_tokens");
+void read_added_tokens(const Json& root, TokenizerParts& parts) {
+  const Json* list = fields::find(root, "added_tokens");
   if (list == nullptr) return;
   if (!list->is_array()) fail(ErrorCode::load, "field 'added_tokens' must be a list");
-  for (const json& token : *list)
+  for (const Json& token : *list)
     add_with_id(parts, read_added_token(token), fields::integer(fields::need(token, "id"), "id"));
 }
 
 // The template for one text: special tokens, $A, special tokens.
-void read_template(const json& processor, TokenizerParts& parts) {
+void read_template(const Json& processor, TokenizerParts& parts) {
   bool behind_text = false;
-  for (const json& piece : fields::list(processor, "single")) {
-    if (const json* sequence = fields::find(piece, "Sequence")) {
+  for (const Json& piece : fields::list(processor, "single")) {
+    if (const Json* sequence = fields::find(piece, "Sequence")) {
       if (behind_text || fields::need_text(*sequence, "id") != "A")
         fail(ErrorCode::unsupported, "TemplateProcessing: 'single' must hold sequence A once");
       behind_text = true;
       continue;
     }
     const std::string& name = fields::need_text(fields::need(piece, "SpecialToken"), "id");
-    const json& token = fields::need(fields::need(processor, "special_tokens"), name.c_str());
-    for (const json& id : fields::list(token, "ids")) {
+    const Json& token = fields::need(fields::need(processor, "special_tokens"), name.c_str());
+    for (const Json& id : fields::list(token, "ids")) {
       const int64_t value = fields::integer(id, "ids");
       if (!parts.added.has_id(value) && !parts.model.vocab().token(value))
         fail(ErrorCode::load, "TemplateProcessing: special token '{}' has the unknown id {}", name, value);
@@ -166,7 +164,7 @@ void read_template(const json& processor, TokenizerParts& parts) {
   if (!behind_text) fail(ErrorCode::unsupported, "TemplateProcessing: 'single' must hold sequence A once");
 }
 
-void read_post_processor(const json& processor, TokenizerParts& parts, bool& has_template) {
+void read_post_processor(const Json& processor, TokenizerParts& parts, bool& has_template) {
   if (processor.is_null()) return;
   const std::string& type = fields::need_text(processor, "type");
   if (type == "ByteLevel") return;  // trims offsets, which nobody asks for here
@@ -176,16 +174,16 @@ void read_post_processor(const json& processor, TokenizerParts& parts, bool& has
     return read_template(processor, parts);
   }
   if (type != "Sequence") fail(ErrorCode::unsupported, "post-processor '{}' is not supported", type);
-  for (const json& step : fields::list(processor, "processors")) read_post_processor(step, parts, has_template);
+  for (const Json& step : fields::list(processor, "processors")) read_post_processor(step, parts, has_template);
 }
 
-json part(const json& root, const char* name) {
-  const json* value = fields::find(root, name);
-  return value == nullptr ? json() : *value;
+Json part(const Json& root, const char* name) {
+  const Json* value = fields::find(root, name);
+  return value == nullptr ? Json() : *value;
 }
 
 // How many times longer a part can make a text, roughly; a Sequence multiplies.
-double growth_of(const json& config) {
+double growth_of(const Json& config) {
   if (!config.is_object()) return 1;
   const std::string type = fields::find_text(config, "type").value_or("");
   if (type == "Prepend") return 1 + static_cast<double>(fields::need_text(config, "prepend").size());
@@ -198,13 +196,13 @@ double growth_of(const json& config) {
   }
   double growth = 1;
   for (const char* list : {"normalizers", "pretokenizers", "decoders"})
-    if (const json* steps = fields::find(config, list))
-      for (const json& step : *steps) growth *= growth_of(step);
+    if (const Json* steps = fields::find(config, list))
+      for (const Json& step : *steps) growth *= growth_of(step);
   return growth;
 }
 
 // A few Replace steps in a row could turn a short text into gigabytes.
-void check_growth(const json& root) {
+void check_growth(const Json& root) {
   constexpr double kMost = 1024;
   if (growth_of(part(root, "normalizer")) * growth_of(part(root, "pre_tokenizer")) > kMost ||
       growth_of(part(root, "decoder")) > kMost)
@@ -214,7 +212,7 @@ void check_growth(const json& root) {
 // "truncation" and "padding" shape batches for training; Transformers switches both off for a plain call, and so do we.
 void read_tokenizer_json(const std::string& text, TokenizerParts& parts) {
   TokenizerJsonReader reader;
-  const json root = reader.read(text);
+  const Json root = reader.read(text);
   check_growth(root);
   parts.model = make_model(reader, fields::need(root, "model"));
   parts.normalizer = make_normalizer(part(root, "normalizer"));
@@ -247,7 +245,7 @@ MergeList read_merges(std::string_view text) {
 // Transformers' defaults of a class for special tokens that the files do not mention.
 void add_class_defaults(TokenizerConfig& config, const TokenizerFiles& files) {
   const bool qwen = config.tokenizer_class == "Qwen2Tokenizer";
-  json settings = files.tokenizer_config_json ? read_json(*files.tokenizer_config_json) : json::object();
+  Json settings = files.tokenizer_config_json ? parse_json(*files.tokenizer_config_json, "") : Json::object();
   for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
     const bool has_default = qwen ? std::string_view(name) != "bos_token" : std::string_view(name) != "pad_token";
     if (!has_default || settings.contains(name) || config.find_named(name) != nullptr) continue;

@@ -1,4 +1,26 @@
-"""bench: the shape of its report and numbers that hang together (no number is judged here)."""
+"""bench: the shape of its report and numbers that hang together (no number is judged here); signals leave nothing behind."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_no_scratch_folder(cli, tmp_path, name):
+    number = getattr(signal, name)
+    cli.environment["TMPDIR"] = str(tmp_path)
+    process = cli.start("bench", "--experts", "3", "--prompt-tokens", "64", "--repeat", "1000", stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL)  # fmt: skip
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob("expert-bench-*/*")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=60) == (130 if number == signal.SIGINT else -number)
+    assert not list(tmp_path.glob("expert-bench-*"))
 
 
 def test_the_report(cli):

@@ -3,11 +3,15 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
+
+BUNDLED = Path(__file__).resolve().parents[2] / "models"
 
 QUESTION = ["Find all users older than 25", "--schema", "users(id,name,age)"]
 LONG = ["run", "Count", "--experts", "", "--max-tokens", "900", "--ignore-eos", "--temperature", "0"]
@@ -73,6 +77,39 @@ def test_a_schema_from_a_fifo_is_read(cli, tmp_path):
         writer.write("users(id,name,age)")
     assert process.communicate(timeout=60)[0].strip()
     assert process.returncode == 0
+
+
+def test_what_is_no_text_file_is_refused(cli, tmp_path):
+    fifo, folder = tmp_path / "fifo", tmp_path / "folder"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    for option in ("--body", "--schema"):
+        for path, words in ((fifo, "FIFO that nobody writes to"), (folder, "is a directory"), (tmp_path / "nothing", "o such file")):
+            run = cli("run", "hi", option, path, "--experts", "", timeout=30)
+            assert run.returncode == 1 and words in run.stderr, run
+
+
+def bad_models(tmp_path):
+    """A copy of the bundled base in which one file is replaced by what is no file."""
+    for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        for kind, make, words in (
+            ("fifo", os.mkfifo, "FIFO"),
+            ("folder", os.mkdir, "directory"),
+            ("empty", lambda path: path.touch(), name),
+            ("broken link", lambda path: path.symlink_to(tmp_path / "nothing"), "No such file"),
+        ):
+            model = tmp_path / f"{name} {kind}"
+            shutil.copytree(BUNDLED / "base", model)
+            (model / name).unlink()
+            make(model / name)
+            yield model, name, words
+
+
+def test_a_model_with_a_broken_file_is_refused_by_name(cli, tmp_path):
+    for model, name, words in bad_models(tmp_path):
+        run = cli("run", "hi", "--model", model, "--experts", "", "--max-tokens", "1", timeout=30)
+        assert run.returncode == 1 and name in run.stderr and words in run.stderr, (model, run)
+        shutil.rmtree(model)
 
 
 def test_a_seed_makes_sampling_repeatable(cli):

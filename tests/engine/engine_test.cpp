@@ -175,8 +175,7 @@ TEST_CASE("bad parameters are refused before anything runs") {
 }
 
 TEST_CASE("defaults: request, generation_config.json, library") {
-  SamplingOptions config =
-      generation_config_options(Json::parse(R"({"temperature": 0.6, "top_k": 20, "top_p": 0.95})"));
+  SamplingOptions config = layer_of({.temperature = 0.6, .top_k = 20, .top_p = 0.95});
   const FakeEngine fake = fake_engine({.script = answer("a"), .generation_config = config});
   Request request = request_for("q");
   request.sampling = {};
@@ -189,9 +188,8 @@ TEST_CASE("defaults: request, generation_config.json, library") {
   CHECK(plan["parameters"]["max_tokens"] == 512);
   CHECK(plan["sources"]["seed"] == "random");
 
-  config = generation_config_options(Json::parse(R"({"temperature": 0.6, "do_sample": false})"));
+  config = layer_of({.do_sample = false, .temperature = 0.6});
   CHECK(config.temperature == 0.0F);
-  EXPECT_ERROR(load, "must be a number", generation_config_options(Json::parse(R"({"top_k": "many"})")));
 }
 
 TEST_CASE("a batch of many requests gives each the tokens it gets alone") {

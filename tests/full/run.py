@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The tier that is run by hand before an issue is called resolved: what CI has no time for.
 
-    tests/full/run.py [--fuzz-runs 10000000] [--fuzz-seconds 900] [--only STAGE …] [--log tests/full/last.log]
+    tests/full/run.py [--fuzz-runs 10000000] [--fuzz-seconds N] [--only STAGE …] [--log tests/full/last.log]
 
 Stages: tsan, isa, neon, oracles, fuzz, bench. The log begins with commit, date and machine; the last one is committed.
 """
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--fuzz-runs", type=int, default=10_000_000)
-    parser.add_argument("--fuzz-seconds", type=int, default=900)
+    parser.add_argument("--fuzz-seconds", type=int, default=0, help="end each fuzz target after so long (0: by its runs alone)")
     parser.add_argument("--bench-model", help="directory of a model to time; default: the bundled one")
     parser.add_argument("--log", type=Path, default=ROOT / "tests" / "full" / "last.log")
     arguments = parser.parse_args()
@@ -97,13 +97,10 @@ def main() -> None:
                   EXPERT_ORACLE_VOLUME="full", EXPERT_BUILD_DIR=str(release), PYTHONPATH=str(release / "python"))  # fmt: skip
     if "fuzz" in arguments.only:
         fuzzers = bootstrap.build("asan", "--preset", "asan")
-        for program in sorted(p for p in (fuzzers / "tests" / "fuzz").glob("fuzz_*") if p.is_file()):
-            corpus = ROOT / "tests" / "fuzz" / "corpus" / program.name.removeprefix("fuzz_")
-            scratch = fuzzers / "corpus" / program.name
-            scratch.mkdir(parents=True, exist_ok=True)
-            log.stage(program.name, [program, f"-runs={arguments.fuzz_runs}", f"-max_total_time={arguments.fuzz_seconds}",
-                                     "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1", scratch,
-                                     *([corpus] if corpus.is_dir() else [])], keep=8)  # fmt: skip
+        for program in bootstrap.fuzz_targets(fuzzers):
+            command = bootstrap.fuzz_command(program, fuzzers, f"-runs={arguments.fuzz_runs}", "-print_final_stats=1", "-verbosity=0",
+                                             *([f"-max_total_time={arguments.fuzz_seconds}"] if arguments.fuzz_seconds else []))  # fmt: skip
+            log.stage(f"{program.name}, {arguments.fuzz_runs:,} runs", command, keep=8, **bootstrap.FUZZ_ENVIRONMENT)
     if "bench" in arguments.only:
         model = ["--model", arguments.bench_model] if arguments.bench_model else []
         log.stage("bench", [release / "cli" / "expert-cli", "bench", "--json", *model], keep=80)

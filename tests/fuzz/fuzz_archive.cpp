@@ -7,8 +7,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace expert;
   const ByteView bytes(reinterpret_cast<const std::byte*>(data), size);
-  const ArchiveLimits limits{
-      .max_entries = 64, .max_entry_bytes = 1 << 20, .max_total_bytes = 1 << 22, .max_ratio = 200};
+  // Small, so that an execution that unpacks up to the limits is still short.
+  const ArchiveLimits limits{.max_entries = 8, .max_entry_bytes = 1 << 15, .max_total_bytes = 1 << 16, .max_ratio = 200};
   try {
     uint64_t total = 0;
     std::vector<std::string> names;

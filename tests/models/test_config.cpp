@@ -178,6 +178,8 @@ TEST_CASE("generation_config.json is typed and ranged") {
   EXPECT_ERROR(load, "temperature", parse(tiny_config(), {{"temperature", "hot"}}));
   EXPECT_ERROR(load, "top_p", parse(tiny_config(), {{"top_p", 1.5}}));
   EXPECT_ERROR(load, "top_p", parse(tiny_config(), {{"top_p", 0}}));
+  EXPECT_ERROR(load, "\"min_p\" is 1, must be below 1", parse(tiny_config(), {{"min_p", 1}}));
+  EXPECT_ERROR(load, "\"temperature\" is 1e+300, out of range", parse(tiny_config(), {{"temperature", 1e300}}));
 }
 
 TEST_CASE("what would change the result is refused by name") {

@@ -433,6 +433,14 @@ TEMPLATES = {
 
 # Short templates, one construct or quirk each.
 SNIPPETS = [
+    "{{ none[:1] }}|{{ 5[:1] ~ 'x' }}|{{ none[:1]|default('d') }}|{{ 'abc'[1:] }}|{{ [1, 2, 3][::-1] }}|{{ 1.5[0:2:1] }}",
+    "{{ none[:1].x }}",
+    "{% set x = none[:1] %}{{ x }}",
+    "{% for x in [1, 2, 3] %}{{ x }}{% for y in loop %}({{ y[0] }},{{ loop.index }}){% endfor %}{{ loop.index }}{% endfor %}",
+    "{% for x in [1, 2, 3, 4] %}{{ x }}{% for y, l in loop %}({{ y }},{{ l.index }}){% break %}{% endfor %}{{ loop.index }};{% endfor %}",
+    "{% for x in [1, 2, 3, 4] %}{{ loop|first|first }}{% endfor %}|{% for x in 'abcd' if x != 'b' %}{{ loop|map('first')|list }}{% endfor %}",
+    "{% for x in [1, 2, 3] %}{{ loop is iterable }}{{ loop is sequence }}{{ loop|length }}{{ (3, loop) in loop }}{{ x }}{% endfor %}",
+    "{% for x in [1, 2, 3, 4] %}{{ loop.nextitem }}{{ (loop|list)|length }}{{ loop.previtem }}{{ loop.last }}{% endfor %}",
     "{{ 7 // 2 }} {{ -7 // 2 }} {{ 7 % -3 }} {{ -7.5 % 2 }} {{ 2 ** 10 }} {{ 2 ** -1 }} {{ 7 / 2 }} {{ 1e3 }} {{ 1.0 }} {{ 1e16 }} {{ 1e-5 }} {{ 0.1 + 0.2 }} {{ 123456789012345.678 }}",
     "{{ (-3) ** (messages|length) }} {{ (-3) ** 2 }} {{ (1 - 3) ** messages|length }} {{ (-1.5) ** messages|length }}",
     "{{ 1 + 2 ~ 3 * 4 }} {{ -2 ** 2 }} {{ 2 ** 3 ** 2 }} {{ not 1 == 2 }} {{ 1 < 2 < 3 }} {{ 3 > 2 > 2 }} {{ 1 in [1] in [[1]] }}",

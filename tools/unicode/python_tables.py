@@ -1,6 +1,6 @@
 """Writes jinja_unicode_tables.h: the character properties and case mappings behind Python's str methods.
 
-    python3 src/text/jinja_unicode_tables.py > src/text/jinja_unicode_tables.h
+    python3 tools/unicode/python_tables.py > src/text/jinja_unicode_tables.h
 
 Everything is asked of Python itself, so that the templates' strings behave as Python's do.
 """
@@ -46,7 +46,7 @@ MAPPINGS = {"kToUpper": str.upper, "kToLower": str.lower, "kToTitle": str.title,
 
 def main():
     write = sys.stdout.write
-    write("// Written by jinja_unicode_tables.py from Python's str methods, Unicode %s. Do not edit.\n" % unicodedata.unidata_version)
+    write("// Written by tools/unicode/python_tables.py from Python's str methods, Unicode %s. Do not edit.\n" % unicodedata.unidata_version)
     write("#pragma once\n\n#include <array>\n\nnamespace expert::jinja::unicode_tables {\n\n")
     write("// clang-format off\n")
     write("struct Range { char32_t first, last; };\n")
