@@ -7,6 +7,7 @@
 #include <set>
 
 #include "bandwidth.h"
+#include "bench_load.h"
 #include "bench_model.h"
 #include "convert.h"
 #include "io/file.h"
@@ -36,6 +37,9 @@ struct BenchOptions {
   std::vector<int64_t> prompt_tokens = {128, 512};
   int64_t decode_tokens = 64;
   int64_t repeat = 3;
+  int64_t requests = 0;  // this many at once instead of one after the other
+  int64_t experts_per_request = 1;
+  int64_t rank = kRank;
 };
 
 double milliseconds_since(Clock::time_point start) {
@@ -67,7 +71,8 @@ std::vector<int64_t> positive_integers(const Json& list, const char* key, int64_
 
 void require_known_keys(const Json& json) {
   static const std::set<std::string> known = {"model",   "device",        "weights",       "kv",    "home", "threads",
-                                              "experts", "prompt_tokens", "decode_tokens", "repeat"};
+                                              "experts", "prompt_tokens", "decode_tokens", "repeat",
+                                              "requests", "experts_per_request", "rank"};
   for (const auto& [key, value] : json.items()) {
     if (known.count(key) == 0) fail(ErrorCode::invalid_request, "bench: unknown option \"{}\"", key);
   }
@@ -112,7 +117,25 @@ BenchOptions bench_options_of(const char* text) {
   options.decode_tokens =
       positive_integers(Json::array({fields.integer_or("decode_tokens", 64)}), "decode_tokens", 2)[0];
   options.repeat = positive_integers(Json::array({fields.integer_or("repeat", 3)}), "repeat", 1)[0];
+  const auto read = [&](const char* key, int64_t fallback, int64_t least) {
+    return positive_integers(Json::array({fields.integer_or(key, fallback)}), key, least)[0];
+  };
+  options.requests = read("requests", 0, 0);
+  options.experts_per_request = read("experts_per_request", 1, 1);
+  options.rank = read("rank", kRank, 1);
   return options;
+}
+
+Json load_bench(const BenchOptions& given, const Progress& progress) {
+  LoadBenchOptions options;
+  options.engine = given.engine;
+  options.requests = given.requests;
+  options.experts_per_request = given.experts_per_request;
+  options.rank = given.rank;
+  options.prompt_tokens = given.prompt_tokens.front();
+  options.decode_tokens = given.decode_tokens;
+  options.repeat = given.repeat;
+  return run_load_bench(options, progress);
 }
 
 uint64_t peak_memory_bytes() {
@@ -269,7 +292,8 @@ class Bench {
 
   // Weights of the base and of the row's experts, and the keys and values of an answer half way through.
   double bytes_per_token(int64_t experts) const {
-    const double per_kv = info_.value("kv", "") == "f32" ? 4 : 2;
+    const std::string format = info_.value("kv", "");
+    const double per_kv = format == "f32" ? 4 : format == "bf16" ? 2 : 1 + 4.0 / config_.head_dim;
     const double context = kDecodePrompt + 0.5 * static_cast<double>(options_.decode_tokens);
     const double kv = 2.0 * config_.layers * config_.kv_heads * config_.head_dim * context * per_kv;
     const auto row = expert_bytes_.begin();
@@ -326,6 +350,6 @@ expert_status expert_bench(const char* options, expert_progress_callback progres
     const Progress report = [&](double fraction) {
       if (progress != nullptr && progress(user_data, fraction) != 0) throw Error(ErrorCode::cancelled, "cancelled");
     };
-    *out_json = give_text(dump(Bench(given, report).run()));
+    *out_json = give_text(dump(given.requests > 0 ? load_bench(given, report) : Bench(given, report).run()));
   });
 }

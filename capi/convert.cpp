@@ -13,7 +13,8 @@ namespace {
 constexpr size_t kFirstEngineOptions = offsetof(expert_engine_options, max_experts);
 constexpr size_t kFirstRequest = sizeof(expert_request);
 constexpr uint32_t kRequestFlags =
-    EXPERT_REQUEST_BASE_ONLY | EXPERT_REQUEST_RAW | EXPERT_REQUEST_PLAIN_TEXT | EXPERT_REQUEST_IGNORE_EOS;
+    EXPERT_REQUEST_BASE_ONLY | EXPERT_REQUEST_RAW | EXPERT_REQUEST_PLAIN_TEXT | EXPERT_REQUEST_IGNORE_EOS |
+    EXPERT_REQUEST_TRACE;
 constexpr std::chrono::nanoseconds kForEver = std::chrono::hours(24 * 365 * 50);
 
 std::optional<float> optional_of(float value) { return std::isnan(value) ? std::nullopt : std::optional<float>(value); }
@@ -142,6 +143,7 @@ Request request_of(const expert_request* given) {
   out.deadline_ms = request.deadline_ms;
   out.caller = string_or(request.caller, "");
   out.cache_salt = string_or(request.cache_salt, "");
+  out.trace = (request.flags & EXPERT_REQUEST_TRACE) != 0;
   return out;
 }
 
@@ -197,6 +199,7 @@ Json to_json(const Result& result) {
         {"tokens_per_second", timings.tokens_per_second}}},
       {"plan", result.plan},
   };
+  if (!result.trace.is_null()) out["trace"] = result.trace;
   if (!result.logprobs.empty()) out["logprobs"] = logprobs_of(result.logprobs);
   return out;
 }

@@ -61,6 +61,13 @@ expert_status expert_engine_stats(const expert_engine* engine, char** out_json) 
   });
 }
 
+expert_status expert_engine_metrics(const expert_engine* engine, char** out_text) {
+  return guard([&] {
+    clear(out_text, "out_text");
+    *out_text = give_text(engine_of(engine).metrics());
+  });
+}
+
 expert_status expert_engine_experts(const expert_engine* engine, char** out_json) {
   return guard([&] {
     clear(out_json, "out_json");

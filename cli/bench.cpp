@@ -21,6 +21,9 @@ struct Bench {
   int64_t decode_tokens = 64;
   int64_t repeat = 3;
   int32_t threads = 0;
+  int64_t requests = 0;
+  int64_t experts_per_request = 1;
+  int64_t rank = 16;
 };
 
 // Numbers of random experts, or names of real ones.
@@ -39,7 +42,10 @@ Json options_of(const Bench& bench) {
                   {"prompt_tokens", bench.prompt_tokens},
                   {"decode_tokens", bench.decode_tokens},
                   {"repeat", bench.repeat},
-                  {"threads", bench.threads}};
+                  {"threads", bench.threads},
+                  {"requests", bench.requests},
+                  {"experts_per_request", bench.experts_per_request},
+                  {"rank", bench.rank}};
   for (const auto& [key, value] :
        {std::pair{"model", &bench.model}, {"device", &bench.device}, {"weights", &bench.weights}, {"kv", &bench.kv}}) {
     if (!value->empty()) options[key] = *value;
@@ -72,6 +78,25 @@ void print_report(const Json& report, const Bench& bench) {
         human_bytes(report.at("peak_memory_bytes").get<double>()) + "\n");
 }
 
+void print_load(const Json& report) {
+  Table table({"", "TOKENS/S", "QUEUE P50/P99", "FIRST TOKEN P50/P99", "TOKEN P50/P99", "TOTAL P50/P99"});
+  for (const char* kind : {"base", "with_experts"}) {
+    const Json& load = report.at(kind);
+    std::vector<std::string> cells = {kind == std::string("base") ? "base" : "with experts",
+                                      fixed(load.at("tokens_per_second").get<double>(), 1)};
+    for (const char* key : {"queue_ms", "first_token_ms", "token_ms", "total_ms"}) {
+      const auto part = [&](const char* at) { return fixed(load.at(key).at(at).get<double>(), 1); };
+      cells.push_back(load.contains(key) ? part("p50") + " / " + part("p99") + " ms" : "");
+    }
+    table.add(std::move(cells));
+  }
+  print(report.at("model").get<std::string>() + ", " + report.at("weights").get<std::string>() + ", " +
+        std::to_string(report.at("requests").get<int64_t>()) + " requests at once, " +
+        std::to_string(report.at("experts_per_request").get<int64_t>()) + " of " +
+        std::to_string(report.at("experts").get<int64_t>()) + " experts each\n" + table.text() + "with experts: " +
+        fixed(100 * report.at("share_of_base").get<double>(), 1) + " % of the base's tokens per second\n");
+}
+
 Json measure(const Bench& bench) {
   const InterruptScope scope(/*cleans_up=*/true);  // the random experts lie in a scratch folder
   ProgressBar bar("measuring");
@@ -100,11 +125,15 @@ void add_bench(CLI::App& app, Common& common) {
   command.add_option("--prompt-tokens", bench->prompt_tokens)->delimiter(',')->allow_extra_args(false);
   command.add_option("--decode-tokens", bench->decode_tokens);
   command.add_option("--repeat", bench->repeat);
+  command.add_option("--requests", bench->requests, "this many at once, instead of one after the other");
+  command.add_option("--experts-per-request", bench->experts_per_request, "random experts of each, with --requests");
+  command.add_option("--rank", bench->rank, "of random experts, with --requests");
   command.add_option("--threads", bench->threads, "default: every processor this process may use");
   command.callback([bench, &common] {
     log_to_stderr(common.debug);
     const Json report = measure(*bench);
-    common.json ? print(pretty(report)) : print_report(report, *bench);
+    if (common.json) return print(pretty(report));
+    bench->requests > 0 ? print_load(report) : print_report(report, *bench);
   });
 }
 

@@ -154,7 +154,6 @@ void refuse_what_is_not_built(const ModelOptions& options) {
   const std::string device = !options.device.empty() ? options.device : environment("EXPERT_DEVICE").value_or("auto");
   if (device == "cuda" || device.rfind("cuda:", 0) == 0) throw not_supported_yet("device " + device);
   if (options.weights == "int8" || options.weights == "int4") throw not_supported_yet("--weights " + options.weights);
-  if (options.kv == "int8") throw not_supported_yet("--kv " + options.kv);
 }
 
 }  // namespace
@@ -169,7 +168,7 @@ void ModelOptions::add_to(CLI::App& app) {
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}))
       ->type_name("FORMAT")
       ->group(group);
-  app.add_option("--kv", kv, "auto | f32 | bf16 | int8 (not yet)")
+  app.add_option("--kv", kv, "auto | f32 | bf16 | int8")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
       ->type_name("FORMAT")
       ->group(group);
@@ -257,6 +256,7 @@ PreparedRequest::PreparedRequest(const RequestOptions& options)
   if (options.raw) request_.flags |= EXPERT_REQUEST_RAW;
   if (options.plain_text) request_.flags |= EXPERT_REQUEST_PLAIN_TEXT;
   if (options.ignore_eos) request_.flags |= EXPERT_REQUEST_IGNORE_EOS;
+  if (!options.trace.empty()) request_.flags |= EXPERT_REQUEST_TRACE;
   if (!schema_.empty()) {
     request_.schema = schema_.data();
     request_.schema_length = schema_.size();

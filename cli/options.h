@@ -58,6 +58,7 @@ struct RequestOptions {
   double deadline_ms = 0;
   std::string caller;
   std::string cache_salt;
+  std::string trace;  // file for what happened to the request
   std::string grammar;
   std::string json_schema;
 

@@ -138,7 +138,7 @@ typedef struct expert_engine_options {
   const char* base_model;   /* a directory or a registered name; NULL: the configured default, else the bundled model */
   const char* device;       /* "auto" | "cpu" | "reference" | "cuda[:N]"; NULL or auto: $EXPERT_DEVICE, else cpu */
   const char* weights;      /* "auto" | "f32" | "bf16"; NULL: auto = bf16 for BF16 files, else f32 */
-  const char* kv;           /* "auto" | "f32" | "bf16"; NULL: auto = bf16 over bf16 weights, else f32 */
+  const char* kv;           /* "auto" | "f32" | "bf16" | "int8"; NULL: auto = bf16 over bf16 weights, else f32 */
   const char* rope_scaling; /* JSON as in config.json; NULL: the configuration's own */
   const char* home;         /* NULL: $EXPERT_HOME, else ~/.expert */
   int64_t context_size;     /* tokens; 0: the model's own. More than that needs rope_scaling */
@@ -167,8 +167,11 @@ EXPERT_API void expert_engine_free(expert_engine* engine);
 
 /* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} */
 EXPERT_API expert_status expert_engine_info(const expert_engine* engine, char** out_json);
-/* Counters, memory (also of experts per tier: device, host, disk), KV blocks. */
+/* {requests, tokens, steps, schedule, kv, prefix_cache, memory, experts (also their bytes per tier: device, host, disk),
+ * histograms: {queue_ms: {count, mean, p50, p90, p99, max}, …}, …} */
 EXPERT_API expert_status expert_engine_stats(const expert_engine* engine, char** out_json);
+/* The same counters and histograms in Prometheus' text format. */
+EXPERT_API expert_status expert_engine_metrics(const expert_engine* engine, char** out_text);
 /* [{name, version, kinds, size_bytes, warnings}], the loaded experts. */
 EXPERT_API expert_status expert_engine_experts(const expert_engine* engine, char** out_json);
 EXPERT_API expert_status expert_engine_vocab_size(const expert_engine* engine, int32_t* out);
@@ -205,6 +208,7 @@ typedef struct expert_use {
 #define EXPERT_REQUEST_RAW UINT32_C(2)        /* no chat template; what the tokenizer adds (BOS) is added */
 #define EXPERT_REQUEST_PLAIN_TEXT UINT32_C(4) /* special tokens spelled in the caller's text are ordinary text */
 #define EXPERT_REQUEST_IGNORE_EOS UINT32_C(8) /* end tokens do not end the answer */
+#define EXPERT_REQUEST_TRACE UINT32_C(16)     /* the result's JSON tells what happened to it, step by step: trace */
 
 /* What is unset comes from the expert's manifest, then generation_config.json, then the value named here. With several
  * experts the one of the largest |weight| decides, and the stop strings of all count. */
@@ -242,7 +246,7 @@ typedef struct expert_request {
   int32_t priority;       /* 0: normal, higher first */
   double deadline_ms;     /* from submit; then the request ends with what it has and TIMEOUT; 0: none */
   const char* caller;     /* callers share the machine fairly */
-  const char* cache_salt; /* separates tenants in the prefix cache; no effect yet, there is none */
+  const char* cache_salt; /* what another salt computed is never reused: separates tenants in the prefix cache */
 } expert_request;
 
 #define EXPERT_REQUEST_INIT                                                                                   \
@@ -326,7 +330,7 @@ EXPERT_API expert_status expert_result_usage(const expert_result* result, expert
 EXPERT_API expert_status expert_result_timings(const expert_result* result, expert_timings* out);
 /* JSON: the routing decision and the parameters that were in force. */
 EXPERT_API const char* expert_result_plan(const expert_result* result);
-/* JSON: {text, output, tokens, experts_used, finish_reason, usage, timings, plan, logprobs (when asked for)} */
+/* JSON: {text, output, tokens, experts_used, finish_reason, usage, timings, plan, logprobs and trace (when asked for)} */
 EXPERT_API const char* expert_result_json(const expert_result* result);
 EXPERT_API void expert_result_free(expert_result* result);
 
@@ -396,7 +400,9 @@ EXPERT_API expert_status expert_model_list(const char* home, char** out_json);
  * "threads": 0}, each optional.
  * out_json: {model, weights, isa, threads, bandwidth_gb_s, rows: [{experts, prefill_tokens_per_second: {"128": …},
  * decode_tokens_per_second, bytes_per_token, share_of_bandwidth}], swap_ms: {seen: {p50, p99}, new: {p50, p99}},
- * load_ms, peak_memory_bytes}. Takes minutes on a large model; `progress` may be NULL. */
+ * load_ms, peak_memory_bytes}. With "requests": N (and "experts_per_request": 1, "rank": 16) N requests are drawn at
+ * once, and out_json is {model, …, base: {tokens_per_second, wall_ms, queue_ms: {p50, p90, p99}, first_token_ms,
+ * token_ms, total_ms}, with_experts: {the same}, share_of_base}. Takes minutes on a large model; `progress` may be NULL. */
 EXPERT_API expert_status expert_bench(const char* options, expert_progress_callback progress, void* user_data,
                                       char** out_json);
 

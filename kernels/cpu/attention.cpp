@@ -2,7 +2,7 @@
 // update of each (row, head) state. Tiles and splits stand at absolute positions and are merged in ascending order, so
 // that a row's result does not depend on how the prompt was cut (Milakov and Gimelshein 2018, "Online normalizer
 // calculation for softmax"; the tiling is that of FlashAttention).
-#include "kernels/cpu/tile.h"
+#include "kernels/cpu/kv_panels.h"
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
@@ -23,64 +23,88 @@ const unsigned char* block_of(const AttendArgs& args, int64_t position) {
   return args.kv + args.block_table[position / kKvBlock] * args.block_stride;
 }
 
-// scores[r, 0..16) = q[r] . K of one block, for R rows.
-template <class Panel, int R>
-void score_rows(const AttendArgs& args, const unsigned char* keys, const float* q, float* scores) {
-  const unsigned char* line[1] = {keys};
-  Tile<R, 1> tile;
+// scores[r, 0..16 P) = q[r] . K of P blocks, for R rows.
+template <class Kv, int R, int P>
+void score_blocks(const AttendArgs& args, int64_t position, const float* q, float* scores) {
+  const unsigned char* block[P];
+  const unsigned char* line[P];
+  for (int p = 0; p < P; ++p) {
+    block[p] = block_of(args, position + p * kKvBlock);
+    line[p] = block[p] + kv_scale_bytes(Kv::kFormat);
+  }
+  Tile<R, P> tile;
   clear(tile);
-  Panel::template multiply<R, 1>(tile, line, q, args.head_dim, args.head_dim);
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < kPanelVectors; ++v) store(scores + r * kAttentionTile + v * kLanes, tile.sum[r][v]);
+  Kv::template multiply<R, P>(tile, line, q, args.head_dim, args.head_dim);
+  for (int v = 0; v < P * kPanelVectors; ++v) {
+    if constexpr (Kv::kFormat == KvFormat::int8) {
+      const auto scale = reinterpret_cast<Floats>(line_words(block[v / kPanelVectors], v));
+      for (int r = 0; r < R; ++r) tile.sum[r][v] *= scale;
+    }
+    for (int r = 0; r < R; ++r) store(scores + r * kAttentionTile + v * kLanes, tile.sum[r][v]);
   }
 }
 
-// accumulator[r] = accumulator[r] * scale[r] + sum over tokens of p[r, t] V[t], tokens < `tokens`, for 16 dimensions.
-template <class Panel, int R>
+// accumulator[r] = accumulator[r] * scale[r] + sum over tokens of p[r, t] V[t], tokens < `tokens`, for the 16 P
+// dimensions from `panel` on.
+template <class Kv, int R, int P>
 void value_rows(const AttendArgs& args, int64_t tile_position, int64_t tokens, int64_t panel, const float* p,
                 float* state, const float* scale) {
-  const int64_t offset = kv_k_bytes(Panel::kStorage, args.head_dim) + panel * panel_bytes(Panel::kStorage, kKvBlock);
-  Tile<R, 1> tile;
+  constexpr int64_t kPanel = kv_panel_bytes(Kv::kFormat, kKvBlock);
+  const int64_t offset = kv_k_bytes(Kv::kFormat, args.head_dim) + kv_scale_bytes(Kv::kFormat) + panel * kPanel;
+  Tile<R, P> tile;
   clear(tile);
   for (int64_t t = 0; t < tokens; t += kKvBlock) {
-    const unsigned char* line[1] = {block_of(args, tile_position + t) + offset};
-    Panel::template multiply<R, 1>(tile, line, p + t, kAttentionTile, smaller(kKvBlock, tokens - t));
+    const unsigned char* line[P];
+    for (int i = 0; i < P; ++i) line[i] = block_of(args, tile_position + t) + offset + i * kPanel;
+    Kv::template multiply<R, P>(tile, line, p + t, kAttentionTile, smaller(kKvBlock, tokens - t));
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < kPanelVectors; ++v) {
+    for (int v = 0; v < P * kPanelVectors; ++v) {
       float* out = state + r * state_stride(args.head_dim) + 16 + panel * kPanelRows + v * kLanes;
       store(out, fma(load(out), splat(scale[r]), tile.sum[r][v]));
     }
   }
 }
 
-template <class Panel>
+template <class Kv>
 struct Scores {
   const Work& work;
-  const unsigned char* keys;
-  int64_t column;
+  int64_t tile_position;
+  int64_t tokens;
 
   template <int R>
   __attribute__((always_inline)) void run(int64_t first) const {
-    score_rows<Panel, R>(work.args, keys, work.q + first * work.args.head_dim,
-                         work.scores + first * kAttentionTile + column);
+    constexpr int P = panels_at_once<R>();
+    const float* q = work.q + first * work.args.head_dim;
+    float* scores = work.scores + first * kAttentionTile;
+    int64_t t = 0;
+    for (; t + (P - 1) * kKvBlock < tokens; t += P * kKvBlock) {
+      score_blocks<Kv, R, P>(work.args, tile_position + t, q, scores + t);
+    }
+    for (; t < tokens; t += kKvBlock) score_blocks<Kv, R, 1>(work.args, tile_position + t, q, scores + t);
   }
 };
 
-template <class Panel>
+template <class Kv>
 struct Values {
   const Work& work;
   int64_t tile_position;
   int64_t tokens;
-  int64_t panel;
 
   template <int R>
   __attribute__((always_inline)) void run(int64_t first) const {
+    constexpr int P = panels_at_once<R>();
     const int64_t stride = state_stride(work.args.head_dim);
+    const int64_t panels = panel_count(work.args.head_dim);
+    const float* p = work.scores + first * kAttentionTile;
+    float* state = work.state + first * stride;
     float scale[R];
-    for (int r = 0; r < R; ++r) scale[r] = work.state[(first + r) * stride + 2];
-    value_rows<Panel, R>(work.args, tile_position, tokens, panel, work.scores + first * kAttentionTile,
-                         work.state + first * stride, scale);
+    for (int r = 0; r < R; ++r) scale[r] = state[r * stride + 2];
+    int64_t panel = 0;
+    for (; panel + P <= panels; panel += P) {
+      value_rows<Kv, R, P>(work.args, tile_position, tokens, panel, p, state, scale);
+    }
+    for (; panel < panels; ++panel) value_rows<Kv, R, 1>(work.args, tile_position, tokens, panel, p, state, scale);
   }
 };
 
@@ -104,25 +128,37 @@ void soften(float* scores, int64_t valid, float* state) {
   state[0] = new_max;
 }
 
-// Rows [first, last) of q heads against the tile at tile_position, all seeing `valid` of its tokens.
-template <class Panel>
-void values_of_tile(const Work& work, int64_t tile_position, int64_t valid, int64_t first, int64_t last) {
-  for (int64_t panel = 0; panel < panel_count(work.args.head_dim); ++panel) {
-    over_tiles<Panel::kTileRows>(first, last, Values<Panel>{work, tile_position, valid, panel});
+// Multiplies the probabilities of one row with the scales of the values they will meet.
+void apply_value_scales(const AttendArgs& args, int64_t tile_position, int64_t tokens, float* p) {
+  const int64_t offset = kv_k_bytes(KvFormat::int8, args.head_dim);
+  for (int64_t t = 0; t < tokens; t += kKvBlock) {
+    const unsigned char* scales = block_of(args, tile_position + t) + offset;
+    for (int v = 0; v < kPanelVectors; ++v) {
+      float* at = p + t + v * kLanes;
+      store(at, load(at) * reinterpret_cast<Floats>(line_words(scales, v)));
+    }
   }
 }
 
-template <class Panel>
+// States [first, last) against the values of the tile at tile_position, all seeing `valid` of its tokens.
+template <class Kv>
+void values_of_tile(const Work& work, int64_t tile_position, int64_t valid, int64_t first, int64_t last) {
+  if constexpr (Kv::kFormat == KvFormat::int8) {
+    for (int64_t s = first; s < last; ++s) {
+      apply_value_scales(work.args, tile_position, valid, work.scores + s * kAttentionTile);
+    }
+  }
+  over_tiles<Kv::kTileRows>(first, last, Values<Kv>{work, tile_position, valid});
+}
+
+template <class Kv>
 void attend_tile(const Work& work, int64_t tile_position) {
   const AttendArgs& args = work.args;
   const int64_t last_position = args.first_position + args.rows - 1;
   const int64_t before = tile_position - args.first_position;  // rows in front of the tile see none of it
   const int64_t first_row = before > 0 ? before : 0;
   const int64_t tokens = smaller(kAttentionTile, last_position + 1 - tile_position);
-  for (int64_t t = 0; t < tokens; t += kKvBlock) {
-    over_tiles<Panel::kTileRows>(first_row * args.group, work.states,
-                                 Scores<Panel>{work, block_of(args, tile_position + t), t});
-  }
+  over_tiles<Kv::kTileRows>(first_row * args.group, work.states, Scores<Kv>{work, tile_position, tokens});
   int64_t row = first_row;
   for (; row < args.rows; ++row) {  // rows whose own position lies in the tile see a part of it
     const int64_t valid = args.first_position + row + 1 - tile_position;
@@ -130,13 +166,13 @@ void attend_tile(const Work& work, int64_t tile_position) {
     for (int64_t s = row * args.group; s < (row + 1) * args.group; ++s) {
       soften(work.scores + s * kAttentionTile, valid, work.state + s * state_stride(args.head_dim));
     }
-    values_of_tile<Panel>(work, tile_position, valid, row * args.group, (row + 1) * args.group);
+    values_of_tile<Kv>(work, tile_position, valid, row * args.group, (row + 1) * args.group);
   }
   if (row == args.rows) return;
   for (int64_t s = row * args.group; s < work.states; ++s) {
     soften(work.scores + s * kAttentionTile, kAttentionTile, work.state + s * state_stride(args.head_dim));
   }
-  values_of_tile<Panel>(work, tile_position, kAttentionTile, row * args.group, work.states);
+  values_of_tile<Kv>(work, tile_position, kAttentionTile, row * args.group, work.states);
 }
 
 void reset(float* state, int64_t states, int64_t head_dim) {
@@ -145,11 +181,11 @@ void reset(float* state, int64_t states, int64_t head_dim) {
   for (int64_t s = 0; s < states; ++s) state[s * stride] = -__builtin_inff();
 }
 
-template <class Panel>
+template <class Kv>
 void attend_split(const Work& work, int64_t split) {
   const int64_t end = smaller((split + 1) * kAttentionSplit, work.args.first_position + work.args.rows);
   reset(work.state, work.states, work.args.head_dim);
-  for (int64_t t = split * kAttentionSplit; t < end; t += kAttentionTile) attend_tile<Panel>(work, t);
+  for (int64_t t = split * kAttentionSplit; t < end; t += kAttentionTile) attend_tile<Kv>(work, t);
 }
 
 void scale_queries(const AttendArgs& args, float* q) {
@@ -158,7 +194,7 @@ void scale_queries(const AttendArgs& args, float* q) {
   }
 }
 
-template <class Panel>
+template <class Kv>
 void attend_of(const AttendArgs& args) {
   const int64_t states = args.rows * args.group;
   float* q = args.scratch;
@@ -167,7 +203,7 @@ void attend_of(const AttendArgs& args) {
   scale_queries(args, q);
   reset(args.state, states, args.head_dim);
   for (int64_t split = args.split_begin; split < args.split_end; ++split) {
-    attend_split<Panel>(work, split);
+    attend_split<Kv>(work, split);
     merge(args.state, work.state, states, args.head_dim);
   }
 }
@@ -175,10 +211,13 @@ void attend_of(const AttendArgs& args) {
 }  // namespace
 
 void attend(const AttendArgs& args) {
-  if (args.storage == Storage::f32) {
-    attend_of<F32Panel>(args);
-  } else {
-    attend_of<Bf16Panel>(args);
+  switch (args.format) {
+    case KvFormat::f32:
+      return attend_of<F32Kv>(args);
+    case KvFormat::bf16:
+      return attend_of<Bf16Kv>(args);
+    case KvFormat::int8:
+      return attend_of<Int8Kv>(args);
   }
 }
 
@@ -208,20 +247,55 @@ void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, f
   }
 }
 
-void kv_write(Storage storage, const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* block) {
-  unsigned char* values = block + kv_k_bytes(storage, head_dim);
+namespace {
+
+void write_f32(const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* keys,
+               unsigned char* values) {
   for (int64_t d = 0; d < head_dim; ++d) {
-    unsigned char* panel = values + d / kPanelRows * panel_bytes(storage, kKvBlock);
-    const int64_t lane = d % kPanelRows * 4;
-    if (storage == Storage::f32) {
-      __builtin_memcpy(block + d * 64 + token * 4, k + d, sizeof(float));
-      __builtin_memcpy(panel + token * 64 + lane, v + d, sizeof(float));
-    } else {
-      const uint16_t key = bf16_from_float(k[d]);
-      const uint16_t value = bf16_from_float(v[d]);
-      __builtin_memcpy(block + d / 2 * 64 + token * 4 + d % 2 * 2, &key, sizeof key);
-      __builtin_memcpy(panel + token / 2 * 64 + lane + token % 2 * 2, &value, sizeof value);
-    }
+    unsigned char* panel = values + d / kPanelRows * kv_panel_bytes(KvFormat::f32, kKvBlock);
+    __builtin_memcpy(keys + d * 64 + token * 4, k + d, sizeof(float));
+    __builtin_memcpy(panel + token * 64 + d % kPanelRows * 4, v + d, sizeof(float));
+  }
+}
+
+void write_bf16(const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* keys,
+                unsigned char* values) {
+  for (int64_t d = 0; d < head_dim; ++d) {
+    unsigned char* panel = values + d / kPanelRows * kv_panel_bytes(KvFormat::bf16, kKvBlock);
+    const uint16_t key = bf16_from_float(k[d]);
+    const uint16_t value = bf16_from_float(v[d]);
+    __builtin_memcpy(keys + d / 2 * 64 + token * 4 + d % 2 * 2, &key, sizeof key);
+    __builtin_memcpy(panel + token / 2 * 64 + d % kPanelRows * 4 + token % 2 * 2, &value, sizeof value);
+  }
+}
+
+void write_int8(const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* keys,
+                unsigned char* values) {
+  int8_t numbers[kMostInt8HeadDim];
+  float scale = quantise_int8(k, head_dim, numbers);
+  __builtin_memcpy(keys + token * 4, &scale, sizeof scale);
+  keys += kv_scale_bytes(KvFormat::int8);
+  for (int64_t d = 0; d < head_dim; ++d) keys[d * kPanelRows + token] = static_cast<unsigned char>(numbers[d]);
+  scale = quantise_int8(v, head_dim, numbers);
+  __builtin_memcpy(values + token * 4, &scale, sizeof scale);
+  values += kv_scale_bytes(KvFormat::int8);
+  for (int64_t d = 0; d < head_dim; d += kPanelRows) {
+    unsigned char* line = values + d / kPanelRows * kv_panel_bytes(KvFormat::int8, kKvBlock) + token * kPanelRows;
+    __builtin_memcpy(line, numbers + d, static_cast<size_t>(smaller(kPanelRows, head_dim - d)));
+  }
+}
+
+}  // namespace
+
+void kv_write(KvFormat format, const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* block) {
+  unsigned char* values = block + kv_k_bytes(format, head_dim);
+  switch (format) {
+    case KvFormat::f32:
+      return write_f32(k, v, head_dim, token, block, values);
+    case KvFormat::bf16:
+      return write_bf16(k, v, head_dim, token, block, values);
+    case KvFormat::int8:
+      return write_int8(k, v, head_dim, token, block, values);
   }
 }
 

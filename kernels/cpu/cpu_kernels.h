@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "kernels/formats.h"
+#include "kernels/kv_format.h"
 
 namespace expert::kernels {
 
@@ -45,19 +46,12 @@ struct NormRopeArgs {
   int64_t half;
 };
 
-// One KV block of one layer and head: K as a panel of 16 outputs (tokens) x head_dim inputs, then V as
-// panel_count(head_dim) panels of 16 outputs (dimensions) x 16 inputs (tokens).
-constexpr int64_t kv_k_bytes(Storage storage, int64_t head_dim) { return panel_bytes(storage, head_dim); }
-constexpr int64_t kv_v_bytes(Storage storage, int64_t head_dim) {
-  return panel_count(head_dim) * panel_bytes(storage, kKvBlock);
-}
-
 // Causal attention of `rows` consecutive positions of one request for the q heads of one kv head, over the position
 // splits [split_begin, split_end) of kAttentionSplit tokens. The state of a (row, head) is max, sum and an accumulator:
 //   state[(r * group + g) * state_stride(head_dim)]: [0] max, [1] sum, [16...] accumulator of head_dim values
 // attend() leaves the merged state of its splits; merge() folds a later state into an earlier one.
 struct AttendArgs {
-  Storage storage;
+  KvFormat format;
   const float* q;  // normed and rotated, [rows, q_stride], the group's heads adjacent
   int64_t q_stride;
   int64_t rows;
@@ -93,7 +87,7 @@ struct CpuKernels {
   void (*multiply)(const float* x, const float* y, int64_t count, float* out);
   void (*norm_rope)(const NormRopeArgs& args);
   // Writes one token's K and V of one kv head into slot `token` of a KV block.
-  void (*kv_write)(Storage storage, const float* k, const float* v, int64_t head_dim, int64_t token,
+  void (*kv_write)(KvFormat format, const float* k, const float* v, int64_t head_dim, int64_t token,
                    unsigned char* block);
   void (*attend)(const AttendArgs& args);
   void (*merge)(float* state, const float* later, int64_t states, int64_t head_dim);

@@ -17,7 +17,7 @@ void add(const float* x, const float* y, int64_t count, float* out);
 void multiply(const float* x, const float* y, int64_t count, float* out);
 void exponential(const float* x, int64_t count, float* out);
 void norm_rope(const NormRopeArgs& args);
-void kv_write(Storage storage, const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* block);
+void kv_write(KvFormat format, const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* block);
 void attend(const AttendArgs& args);
 void merge(float* state, const float* later, int64_t states, int64_t head_dim);
 void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, float* out, int64_t out_stride);

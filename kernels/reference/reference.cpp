@@ -3,6 +3,8 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/kv_format.h"
+
 namespace expert::kernels::reference {
 
 void add_product(const double* x, int64_t rows, int64_t inputs, const float* w, int64_t outputs, double weight,
@@ -38,6 +40,12 @@ void rotate(float* x, const float* cos, const float* sin, int64_t half) {
     x[i] = static_cast<float>(a * c - b * s);
     x[half + i] = static_cast<float>(b * c + a * s);
   }
+}
+
+void round_int8(const float* x, int64_t count, float* to) {
+  std::vector<int8_t> numbers(static_cast<size_t>(count));
+  const float scale = quantise_int8(x, count, numbers.data());
+  for (int64_t i = 0; i < count; ++i) to[i] = scale * static_cast<float>(numbers[static_cast<size_t>(i)]);
 }
 
 void attend(const float* q, const float* keys, const float* values, int64_t tokens, int64_t head_dim, float scale,

@@ -13,6 +13,8 @@ void add_product(const double* x, int64_t rows, int64_t inputs, const float* w, 
 void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);
 // Half-split rotation of the first 2 * half values of x.
 void rotate(float* x, const float* cos, const float* sin, int64_t half);
+// A vector as the INT8 KV cache keeps it (kernels/kv_format.h): to = scale * whole numbers.
+void round_int8(const float* x, int64_t count, float* to);
 // One query against `tokens` keys and values [tokens, head_dim]: out = softmax(scale q K^T) V.
 void attend(const float* q, const float* keys, const float* values, int64_t tokens, int64_t head_dim, float scale,
             float* out);

@@ -28,7 +28,7 @@ struct Segment {
   int32_t first_row = 0;
   int32_t row_count = 0;
   int32_t first_position = 0;           // absolute position of its first row; the KV of [0, first_position) is in the cache
-  std::vector<int32_t> block_table;     // KV blocks covering positions [0, first_position + row_count)
+  std::span<const int32_t> block_table; // KV blocks covering positions [0, first_position + row_count)
 };
 
 // Host-side description of one step. `step` grows with every forward: a device backend uploads the lists once per step.
@@ -59,8 +59,16 @@ struct KvShape {
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
   int32_t blocks = 0;
-  DType dtype = DType::f32;  // f32 or bf16
+  DType dtype = DType::f32;  // f32, bf16, or i8: whole numbers and an F32 scale per head and token
 };
+
+// Bytes of one block of all layers, keys and values.
+constexpr uint64_t kv_block_bytes(const KvShape& shape) {
+  const auto vectors = uint64_t{2} * static_cast<uint64_t>(shape.layers) * static_cast<uint64_t>(shape.kv_heads) *
+                       static_cast<uint64_t>(kKvBlockTokens);
+  const uint64_t scale = shape.dtype == DType::i8 ? sizeof(float) : 0;
+  return vectors * (static_cast<uint64_t>(shape.head_dim) * size_of(shape.dtype) + scale);
+}
 
 // One projection of a shared input.
 struct LinearOutput {

@@ -17,16 +17,6 @@ constexpr int64_t kTaskStates = 48;   // (row, head) pairs per task: queries and
 constexpr int64_t kSerialHeads = 64;  // heads to norm and rotate below which a parallel region costs more
 constexpr int64_t kSplitRows = 4;     // segments of at most this many rows may be cut along positions
 
-struct AttentionTask {
-  const Segment* segment;
-  int64_t kv_head;
-  int64_t first_row;  // within the segment
-  int64_t rows;
-  int64_t split_begin;
-  int64_t split_end;
-  size_t state;  // in scratch, for tasks cut along positions
-};
-
 int64_t splits_of(const Segment& segment) {
   return (segment.first_position + segment.row_count + kernels::kAttentionSplit - 1) / kernels::kAttentionSplit;
 }
@@ -84,8 +74,21 @@ void prepare_row(const kernels::CpuKernels& kernels, const AttentionOp& op, cons
   kernels.norm_rope(args);
   const int64_t block = segment.block_table[static_cast<size_t>(position / kKvBlockTokens)];
   for (int64_t h = 0; h < op.kv_heads; ++h) {
-    kernels.kv_write(kv.storage(), args.x + h * op.head_dim, host_floats(op.v) + row * op.v.cols + h * op.head_dim,
+    kernels.kv_write(kv.format(), args.x + h * op.head_dim, host_floats(op.v) + row * op.v.cols + h * op.head_dim,
                      op.head_dim, position % kKvBlockTokens, kv.base(op.layer, h) + block * kv.block_stride());
+  }
+}
+
+kernels::KvFormat kv_format_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return kernels::KvFormat::f32;
+    case DType::bf16:
+      return kernels::KvFormat::bf16;
+    case DType::i8:
+      return kernels::KvFormat::int8;
+    default:
+      fail(ErrorCode::unsupported, "a KV cache in {}", name_of(dtype));
   }
 }
 
@@ -97,7 +100,7 @@ const Segment& segment_of(const BatchLayout& layout, int64_t row) {
 
 kernels::AttendArgs attend_args(const AttentionOp& op, const CpuKvStorage& kv, const AttentionTask& task) {
   kernels::AttendArgs args{};
-  args.storage = kv.storage();
+  args.format = kv.format();
   args.group = op.heads / op.kv_heads;
   args.head_dim = op.head_dim;
   args.q_stride = op.q.cols;
@@ -114,15 +117,9 @@ kernels::AttendArgs attend_args(const AttentionOp& op, const CpuKvStorage& kv, c
   return args;
 }
 
-// The tasks of one call. Tasks cut along positions come first, those of one (segment, kv head) in ascending order.
-struct AttentionPlan {
-  std::vector<AttentionTask> tasks;
-  size_t cut = 0;         // tasks[0, cut) are cut along positions
-  size_t state_size = 0;  // floats for their states
-};
-
-AttentionPlan plan_tasks(const BatchLayout& layout, const AttentionOp& op, int threads) {
-  AttentionPlan plan;
+void plan_tasks(const BatchLayout& layout, const AttentionOp& op, int threads, AttentionPlan& plan) {
+  plan.tasks.clear();
+  plan.state_size = 0;
   const int64_t group = op.heads / op.kv_heads;
   const int64_t stride = kernels::state_stride(op.head_dim);
   const auto is_cut = [&](const Segment& s) {
@@ -149,20 +146,20 @@ AttentionPlan plan_tasks(const BatchLayout& layout, const AttentionOp& op, int t
       for (int64_t h = 0; h < op.kv_heads; ++h) plan.tasks.push_back({&segment, h, r, rows, 0, splits, 0});
     }
   }
-  return plan;
 }
 
 }  // namespace
 
-CpuKvStorage::CpuKvStorage(const KvShape& shape)
-    : shape_(shape), storage_(shape.dtype == DType::f32 ? kernels::Storage::f32 : kernels::Storage::bf16) {
-  if (shape.dtype != DType::f32 && shape.dtype != DType::bf16)
-    fail(ErrorCode::unsupported, "a KV cache in {}", name_of(shape.dtype));
+CpuKvStorage::CpuKvStorage(const KvShape& shape) : shape_(shape), format_(kv_format_of(shape.dtype)) {
+  if (format_ == kernels::KvFormat::int8 && shape.head_dim > kernels::kMostInt8HeadDim) {
+    fail(ErrorCode::unsupported, "a KV cache in I8 with heads of {} values, at most {}", shape.head_dim,
+         kernels::kMostInt8HeadDim);
+  }
   if (shape.layers < 1 || shape.kv_heads < 1 || shape.head_dim < 1 || shape.blocks < 1) {
     fail(ErrorCode::invalid_request, "a KV cache of {} layers, {} heads of {}, {} blocks", shape.layers, shape.kv_heads,
          shape.head_dim, shape.blocks);
   }
-  head_bytes_ = kernels::kv_k_bytes(storage_, shape.head_dim) + kernels::kv_v_bytes(storage_, shape.head_dim);
+  head_bytes_ = kernels::kv_k_bytes(format_, shape.head_dim) + kernels::kv_v_bytes(format_, shape.head_dim);
   const double wished = static_cast<double>(head_bytes_) * shape.kv_heads * shape.layers * shape.blocks;
   if (wished > 0x1p62) fail(ErrorCode::out_of_memory, "a KV cache of {:.0f} bytes", wished);
   size_ = static_cast<size_t>(int64_t{shape.layers} * shape.blocks * block_stride());
@@ -181,7 +178,8 @@ void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
     for (int64_t row = first; row < last; ++row) prepare_row(kernels_, op, kv, segment_of(layout, row), row);
   });
 
-  const AttentionPlan plan = plan_tasks(layout, op, pool_.threads());
+  const AttentionPlan& plan = attention_plan_;
+  plan_tasks(layout, op, pool_.threads(), attention_plan_);
   const int64_t group = op.heads / op.kv_heads;
   const int64_t stride = kernels::state_stride(op.head_dim);
   const int64_t most_states = std::max(kTaskStates, kSplitRows * group);

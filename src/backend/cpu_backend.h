@@ -14,6 +14,25 @@
 
 namespace expert {
 
+// A part of one attention call: rows of one request under the q heads of one kv head, over some of their past.
+struct AttentionTask {
+  const Segment* segment;
+  int64_t kv_head;
+  int64_t first_row;  // within the segment
+  int64_t rows;
+  int64_t split_begin;
+  int64_t split_end;
+  size_t state;  // in scratch, for tasks cut along positions
+};
+
+// The tasks of one call; keeps its memory. Tasks cut along positions come first, those of one (segment, kv head) in
+// ascending order.
+struct AttentionPlan {
+  std::vector<AttentionTask> tasks;
+  size_t cut = 0;         // tasks[0, cut) are cut along positions
+  size_t state_size = 0;  // floats for their states
+};
+
 // Operations run to their end before they return. pack() and allocate() never touch the pool, so they may run on other
 // threads meanwhile.
 class CpuBackend final : public Backend {
@@ -58,6 +77,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   BackendInfo info_;
   CpuLinear linear_;
+  AttentionPlan attention_plan_;
   std::vector<float> attention_scratch_;
 };
 

@@ -1,22 +1,21 @@
-// The KV cache of the CPU backend: per layer, block and kv head one K panel and the V panels
-// (kernels/cpu/cpu_kernels.h).
+// The KV cache of the CPU backend: per layer, block and kv head one K panel and the V panels (kernels/kv_format.h).
 #pragma once
 
 #include <memory>
 
 #include "backend/backend.h"
-#include "kernels/formats.h"
+#include "kernels/kv_format.h"
 
 namespace expert {
 
 class CpuKvStorage final : public KvStorage {
  public:
-  // Throws Error(unsupported) for a dtype other than f32 and bf16, Error(out_of_memory).
+  // Throws Error(unsupported) for a dtype other than f32, bf16 and i8, Error(out_of_memory).
   explicit CpuKvStorage(const KvShape& shape);
 
   size_t size_bytes() const noexcept override { return size_; }
   const KvShape& shape() const noexcept { return shape_; }
-  kernels::Storage storage() const noexcept { return storage_; }
+  kernels::KvFormat format() const noexcept { return format_; }
   // Block b of the head is at base + b * block_stride().
   unsigned char* base(int64_t layer, int64_t kv_head) const noexcept {
     return memory_.get() + layer * shape_.blocks * block_stride() + kv_head * head_bytes_;
@@ -25,7 +24,7 @@ class CpuKvStorage final : public KvStorage {
 
  private:
   KvShape shape_;
-  kernels::Storage storage_;
+  kernels::KvFormat format_;
   int64_t head_bytes_;
   size_t size_;
   std::shared_ptr<unsigned char> memory_;

@@ -42,7 +42,9 @@ class ReferenceKv final : public KvStorage {
                                   shape.head_dim)),
         values_(keys_.size()) {}
 
-  size_t size_bytes() const noexcept override { return 2 * keys_.size() * size_of(shape_.dtype); }
+  size_t size_bytes() const noexcept override {
+    return static_cast<size_t>(kv_block_bytes(shape_)) * static_cast<size_t>(shape_.blocks);
+  }
   const KvShape& shape() const noexcept { return shape_; }
   float* key(int64_t layer, int64_t block, int64_t head, int64_t token) {
     return keys_.data() + at(layer, block, head, token);
@@ -50,8 +52,11 @@ class ReferenceKv final : public KvStorage {
   float* value(int64_t layer, int64_t block, int64_t head, int64_t token) {
     return values_.data() + at(layer, block, head, token);
   }
-  float stored(float x) const {
-    return round_to(shape_.dtype == DType::bf16 ? WeightFormat::bf16 : WeightFormat::f32, x);
+  // One vector of a head as the format keeps it.
+  void store(const float* x, float* to) const {
+    if (shape_.dtype == DType::i8) return ref::round_int8(x, shape_.head_dim, to);
+    const auto format = shape_.dtype == DType::bf16 ? WeightFormat::bf16 : WeightFormat::f32;
+    for (int32_t d = 0; d < shape_.head_dim; ++d) to[d] = round_to(format, x[d]);
   }
 
  private:
@@ -175,7 +180,7 @@ class ReferenceBackend final : public Backend {
   }
   void synchronize() override {}
   std::unique_ptr<KvStorage> create_kv(const KvShape& shape) override {
-    if (shape.dtype != DType::f32 && shape.dtype != DType::bf16)
+    if (shape.dtype != DType::f32 && shape.dtype != DType::bf16 && shape.dtype != DType::i8)
       fail(ErrorCode::unsupported, "a KV cache in {}", name_of(shape.dtype));
     return std::make_unique<ReferenceKv>(shape);
   }
@@ -277,7 +282,7 @@ void ReferenceBackend::attention(const BatchLayout& layout, const AttentionOp& o
   };
   for (const Segment& segment : layout.segments) {
     const auto block_of = [&](int64_t position) {
-      return segment.block_table.at(static_cast<size_t>(position / kKvBlockTokens));
+      return segment.block_table[static_cast<size_t>(position / kKvBlockTokens)];
     };
     for (int64_t i = 0; i < segment.row_count; ++i) {
       const int64_t row = segment.first_row + i;
@@ -288,10 +293,8 @@ void ReferenceBackend::attention(const BatchLayout& layout, const AttentionOp& o
         float* k = host_floats(op.k) + row * op.k.cols + h * dim;
         const float* v = host_floats(op.v) + row * op.v.cols + h * dim;
         norm_rope(k, op.k_norm, position);
-        for (int64_t d = 0; d < dim; ++d) {
-          kv.key(op.layer, block_of(position), h, position % kKvBlockTokens)[d] = kv.stored(k[d]);
-          kv.value(op.layer, block_of(position), h, position % kKvBlockTokens)[d] = kv.stored(v[d]);
-        }
+        kv.store(k, kv.key(op.layer, block_of(position), h, position % kKvBlockTokens));
+        kv.store(v, kv.value(op.layer, block_of(position), h, position % kKvBlockTokens));
       }
     }
     const int64_t end = segment.first_position + segment.row_count;

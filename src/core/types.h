@@ -6,7 +6,7 @@
 
 namespace expert {
 
-enum class DType : uint8_t { f32, f16, bf16, i32 };
+enum class DType : uint8_t { f32, f16, bf16, i32, i8 };
 
 constexpr size_t size_of(DType dtype) {
   switch (dtype) {
@@ -16,6 +16,8 @@ constexpr size_t size_of(DType dtype) {
     case DType::f16:
     case DType::bf16:
       return 2;
+    case DType::i8:
+      return 1;
   }
   return 0;
 }
@@ -30,6 +32,8 @@ constexpr const char* name_of(DType dtype) {
       return "BF16";
     case DType::i32:
       return "I32";
+    case DType::i8:
+      return "I8";
   }
   return "?";
 }

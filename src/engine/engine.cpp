@@ -43,10 +43,9 @@ DType kv_dtype(const std::string& name, WeightFormat weights) {
   if (name.empty() || name == "auto") return weights == WeightFormat::bf16 ? DType::bf16 : DType::f32;
   if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;
-  const bool planned = name == "int8";
-  throw Error(planned ? ErrorCode::unsupported : ErrorCode::invalid_request,
-              fmt::format("a KV cache in \"{}\" is {}", name, planned ? "not supported yet" : "unknown"),
-              "use auto, f32 or bf16");
+  if (name == "int8") return DType::i8;
+  throw Error(ErrorCode::invalid_request, fmt::format("a KV cache in \"{}\" is unknown", name),
+              "use auto, f32, bf16 or int8");
 }
 
 void check_options(const EngineOptions& options) {
@@ -73,25 +72,35 @@ std::optional<Store> open_store(const fs::path& home) {
   }
 }
 
-uint64_t kv_block_bytes(const Model& model, DType dtype) {
-  const KvShape shape = model.kv_shape(1, dtype);
-  return uint64_t{2} * static_cast<uint64_t>(shape.layers) * static_cast<uint64_t>(shape.kv_heads) *
-         static_cast<uint64_t>(shape.head_dim) * kKvBlockTokens * size_of(dtype);
+const char* kv_name(DType dtype) { return dtype == DType::bf16 ? "bf16" : dtype == DType::i8 ? "int8" : "f32"; }
+
+// What every key and value of an engine depends on: a part of the name that a prefix has in its cache. The cache is the
+// engine's own, so the directory stands for the fingerprint of the weights that were loaded from it.
+std::string base_key(const EngineParts& parts) {
+  const Model& model = *parts.model;
+  const RopeConfig& rope = model.config().rope;
+  std::string key = fmt::format("{}|{}|{}|{}|{}|{}", parts.base.directory.string(), model.config().architecture,
+                                name_of(model.weight_format()), kv_name(parts.loop.kv_dtype), model.context_size(),
+                                parts.backend->info().isa);
+  return key + fmt::format("|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", rope.type, rope.theta, rope.factor, rope.original_context,
+                           rope.attention_factor.value_or(-1), rope.mscale, rope.mscale_all_dim, rope.beta_fast,
+                           rope.beta_slow, rope.truncate, rope.low_freq_factor, rope.high_freq_factor);
 }
 
 // One full context, or a quarter of the free memory, or what memory_limit leaves: whichever is least.
 int32_t kv_blocks(const Model& model, DType dtype, uint64_t memory_limit) {
-  const auto full = static_cast<uint64_t>(KvAllocator::blocks_for(model.context_size()));
+  const auto full = static_cast<uint64_t>(BlockPool::blocks_for(model.context_size()));
   uint64_t budget = free_memory() / 4;
   if (memory_limit != 0) {
     const uint64_t weights = model.weight_bytes();
     budget = std::min(budget, memory_limit > weights ? memory_limit - weights : 0);
   }
-  const uint64_t blocks = std::min(full, budget / kv_block_bytes(model, dtype));
+  const uint64_t block_bytes = kv_block_bytes(model.kv_shape(1, dtype));
+  const uint64_t blocks = std::min(full, budget / block_bytes);
   if (blocks == 0) {
     throw Error(ErrorCode::out_of_memory,
                 fmt::format("no memory is left for a KV cache: weights take {} bytes, a block of {} positions {} bytes",
-                            model.weight_bytes(), kKvBlockTokens, kv_block_bytes(model, dtype)),
+                            model.weight_bytes(), kKvBlockTokens, block_bytes),
                 "raise memory_limit, or use a smaller model");
   }
   return static_cast<int32_t>(blocks);
@@ -139,6 +148,7 @@ class EngineImpl final : public Engine {
 
   Json info() const override;
   Json stats() const override;
+  std::string metrics() const override { return prometheus_text(stats(), *open_core().counters); }
   void close(bool drain) override;
 
  private:
@@ -150,10 +160,13 @@ class EngineImpl final : public Engine {
     std::shared_ptr<Counters> counters = std::make_shared<Counters>();
     std::unique_ptr<StepLoop> loop;
     std::jthread cache_writer;
+    std::string base_key;
     std::atomic<bool> closed{false};
   };
 
   Core& open_core() const;
+  std::shared_ptr<Generation> accept(Core& core, const Request& request, Clock::time_point submitted);
+  PrefixRoot prefix_of(const PreparedRequest& prepared, const std::string& salt) const;
   std::vector<float> evaluate(std::vector<int32_t> ids, std::span<const ExpertUse> experts, Sequence::Output output,
                               Sequence::Rows rows, int32_t width);
 
@@ -165,7 +178,9 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   Core& core = *core_;
   core.parts = std::move(parts);
   const EngineParts& own = core.parts;
-  const uint64_t kv_bytes = static_cast<uint64_t>(own.loop.kv_blocks) * kv_block_bytes(*own.model, own.loop.kv_dtype);
+  const uint64_t kv_bytes = static_cast<uint64_t>(own.loop.kv_blocks) * kv_block_bytes(own.model->kv_shape(1, own.loop.kv_dtype));
+
+  core.base_key = base_key(own);
 
   RegistryOptions registry;
   registry.backend = own.backend;
@@ -179,6 +194,7 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
     const uint64_t taken = own.model->weight_bytes() + kv_bytes;
     registry.memory_limit = std::max<uint64_t>(own.memory_limit - std::min(own.memory_limit, taken), 1);
   }
+  registry.host_budget = std::max<uint64_t>(free_memory() / 4, uint64_t{1} << 28);
   core.registry = std::make_shared<ExpertRegistry>(std::move(registry));
 
   Preparation::Parts preparation;
@@ -189,9 +205,10 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   preparation.generation_config = own.generation_config;
   preparation.max_experts = own.max_experts;
   preparation.kv_positions = int64_t{own.loop.kv_blocks} * kKvBlockTokens;
+  preparation.counters = core.counters;
   core.preparation = std::make_unique<Preparation>(std::move(preparation));
 
-  core.loop = std::make_unique<StepLoop>(own.backend, own.model, own.loop);
+  core.loop = std::make_unique<StepLoop>(own.backend, own.model, core.counters, own.loop);
   if (own.write_weight_cache) {
     core.cache_writer = std::jthread([model = own.model](const std::stop_token& stop) { write_cache(*model, stop); });
   }
@@ -211,10 +228,34 @@ EngineImpl::Core& EngineImpl::open_core() const {
   return *core_;
 }
 
+PrefixRoot EngineImpl::prefix_of(const PreparedRequest& prepared, const std::string& salt) const {
+  PrefixKey key;
+  key.base = core_->base_key;
+  // The hash of a set also names its soft prompts, and their order; their rows shift the tokens' positions.
+  std::string rows;
+  if (prepared.adapters) {
+    key.adapters = as_text(std::as_bytes(std::span(prepared.adapters->hash())));
+    key.soft_prompt = rows = std::to_string(prepared.adapters->soft_prompt().rows);
+  }
+  key.salt = salt;
+  return prefix_root(key);
+}
+
 std::shared_ptr<Generation> EngineImpl::submit(Request request) {
   const Clock::time_point submitted = Clock::now();
   Core& core = open_core();
+  try {
+    return accept(core, request, submitted);
+  } catch (...) {
+    ++core.counters->refused;
+    throw;
+  }
+}
+
+std::shared_ptr<Generation> EngineImpl::accept(Core& core, const Request& request, Clock::time_point submitted) {
   PreparedRequest prepared = core.preparation->prepare(request);
+  prepared.prefix = prefix_of(prepared, request.cache_salt);
+  prepared.trace = request.trace;
   auto stream = std::make_shared<Stream>(static_cast<size_t>(core.parts.stream_queue));
   core.loop->submit(
       std::make_unique<GenerationTask>(std::move(prepared), core.parts.tokenizer, stream, core.counters, submitted));
@@ -297,7 +338,7 @@ Json EngineImpl::info() const {
           {"fingerprint", nullptr},
           {"weights", name_of(parts.model->weight_format())},
           {"weight_cache", parts.model->loaded_from_cache()},
-          {"kv", parts.loop.kv_dtype == DType::bf16 ? "bf16" : "f32"},
+          {"kv", kv_name(parts.loop.kv_dtype)},
           {"device", backend.device},
           {"isa", backend.isa},
           {"threads", backend.threads},
@@ -318,18 +359,32 @@ Json EngineImpl::stats() const {
   const uint64_t weights = core.parts.model->weight_bytes();
   const uint64_t experts = core.registry->bytes();
   const bool on_host = core.parts.backend->info().device != "cuda";  // the others compute where the host is
+  const ExpertCacheStats cache = core.registry->cache().stats();
   return {{"requests",
            {{"submitted", counters.requests.load()},
+            {"refused", counters.refused.load()},
             {"running", steps.running},
             {"waiting", steps.waiting},
             {"finished", std::move(finished)}}},
           {"tokens", {{"prompt", counters.prompt_tokens.load()}, {"completion", counters.completion_tokens.load()}}},
           {"steps", {{"count", steps.steps}, {"failed", steps.failed_steps}, {"rows", steps.rows}}},
           {"kv",
-           {{"blocks_total", steps.kv_blocks_total},
-            {"blocks_used", steps.kv_blocks_used},
+           {{"blocks_total", steps.blocks.total},
+            {"blocks_used", steps.blocks.used},
+            {"blocks_kept", steps.blocks.kept},
             {"block_tokens", kKvBlockTokens},
             {"bytes", steps.kv_bytes}}},
+          {"prefix_cache",
+           {{"lookups", steps.schedule.prefix_lookups},
+            {"hits", steps.schedule.prefix_hits},
+            {"prompt_tokens", steps.schedule.prompt_tokens},
+            {"cached_tokens", steps.schedule.cached_tokens},
+            {"evictions", steps.blocks.evictions},
+            {"deduplicated_blocks", steps.blocks.deduplicated}}},
+          {"schedule",
+           {{"admissions", steps.schedule.admissions},
+            {"preemptions", steps.schedule.preemptions},
+            {"recomputed_tokens", steps.schedule.recomputed_tokens}}},
           {"memory",
            {{"weights_bytes", weights},
             {"experts_bytes", experts},
@@ -339,10 +394,16 @@ Json EngineImpl::stats() const {
           {"experts",
            {{"loaded", core.registry->loaded().size()},
             {"in_memory", core.registry->in_memory()},
+            {"kept", core.registry->cache().kept()},
+            {"pinned", core.registry->cache().pinned()},
+            {"hits", cache.hits},
+            {"loads", cache.loads},
+            {"evictions", cache.evictions},
             {"tiers",
              {{"device_bytes", on_host ? 0 : experts},
               {"host_bytes", on_host ? experts : 0},
               {"disk_bytes", core.registry->installed_bytes()}}}}},
+          {"histograms", counters.histograms()},
           {"bytes_per_token", core.parts.model->bytes_per_token()},
           {"load_ms", core.parts.load_ms}};
 }
@@ -389,6 +450,8 @@ std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
          options.memory_limit);
   }
   parts.loop.kv_dtype = kv_dtype(options.kv, parts.model->weight_format());
+  const uint64_t block_bytes = kv_block_bytes(parts.model->kv_shape(1, parts.loop.kv_dtype));
+  parts.loop.most_kept = static_cast<int32_t>(std::min<uint64_t>(options.prefix_cache_bytes / block_bytes, INT32_MAX));
   parts.loop.kv_blocks = kv_blocks(*parts.model, parts.loop.kv_dtype, options.memory_limit);
   parts.loop.max_batch = options.max_batch;
   parts.loop.max_queue = options.max_queue;

@@ -20,11 +20,12 @@ struct EngineOptions {
   std::string base_model;        // a directory, a registered name, or empty: configured default, else the bundled model
   std::string device = "auto";   // auto | cpu | reference | cuda[:N]
   std::string weights = "auto";  // auto | f32 | bf16 (int8, int4: unsupported by name)
-  std::string kv = "auto";   // auto | f32 | bf16 (int8: unsupported by name); auto: bf16 over bf16 weights, else f32
+  std::string kv = "auto";   // auto | f32 | bf16 | int8; auto: bf16 over bf16 weights, else f32
   int64_t context_size = 0;  // 0: the model's own
   Json rope_scaling;         // null: the configuration's own
   int threads = 0;
   uint64_t memory_limit = 0;    // bytes for weights + experts + KV; 0: no limit of our own
+  uint64_t prefix_cache_bytes = UINT64_MAX;  // of the KV cache, for what no request uses; 0: no prefix cache
   int32_t max_queue = 256;      // requests that wait or run; one more is refused
   int32_t max_batch = 16;       // requests that run at once
   int32_t max_experts = 10;     // of one request
@@ -79,7 +80,8 @@ class Engine {
 
   virtual Json info()
       const = 0;  // model, architecture, fingerprint (if known), weights, kv, isa, threads, context_size, warnings
-  virtual Json stats() const = 0;  // counters, memory per tier, KV blocks
+  virtual Json stats() const = 0;  // counters, histograms, memory per tier, KV blocks
+  virtual std::string metrics() const = 0;  // the same as Prometheus text
   // Ends running requests as cancelled, or waits for them; later calls throw closed; twice is harmless.
   virtual void close(bool drain) = 0;
 };

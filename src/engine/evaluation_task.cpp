@@ -7,6 +7,7 @@ namespace expert {
 EvaluationTask::EvaluationTask(std::vector<int32_t> tokens, std::shared_ptr<const AdapterSet> adapters,
                                std::vector<std::shared_ptr<const void>> pins, Output output, Rows rows, int32_t width)
     : Sequence(std::move(tokens), std::move(adapters)), pins_(std::move(pins)), output_(output), rows_(rows) {
+  arrived = Clock::now();
   const size_t count = rows == Rows::all ? tokens_.size() : 1;
   wanted_ = count * static_cast<size_t>(width);
   try {

@@ -10,7 +10,6 @@ namespace expert {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr size_t kMostKept = 64;  // experts loaded on demand
 
 bool looks_like_path(const std::string& source) {
   return source.find('/') != std::string::npos || source.ends_with(".expert");
@@ -116,7 +115,7 @@ void ExpertRegistry::unload(const std::shared_ptr<const LoadedExpert>& handle) {
   const ExpertPtr data = (*found)->data();
   (*found)->mark_unloaded();
   loaded_.erase(found);
-  kept_.remove(data);
+  cache_.forget(data);
 }
 
 std::vector<std::shared_ptr<const LoadedExpert>> ExpertRegistry::loaded() const {
@@ -134,15 +133,20 @@ ExpertPtr ExpertRegistry::resolve(const ExpertUse& use) {
     return handle->data();
   }
   if (use.name.empty()) fail(ErrorCode::invalid_request, "an expert without a name");
-  if (ExpertPtr found = find_loaded(use.name)) return found;
+  if (ExpertPtr found = find_loaded(use.name)) {
+    cache_.note_hit();
+    return found;
+  }
 
   const std::lock_guard loading(load_mutex_);
+  const uint64_t loads = cache_.stats().loads;
   ExpertPtr data = from_source(use.name);
+  if (data && cache_.stats().loads == loads) cache_.note_hit();
   if (!data) {
     throw Error(ErrorCode::invalid_request, fmt::format("unknown expert \"{}\"", use.name),
                 "`expert-cli list` shows what is installed; a path to a package works too");
   }
-  keep(data);
+  cache_.keep(data);
   return data;
 }
 
@@ -240,6 +244,7 @@ ExpertPtr ExpertRegistry::from_package(Package package) {
   source.config = &package.adapter_config();
   source.tensors = &package.tensors();
   source.hash = to_hash(package.content_hash());
+  cache_.note_load();
   const Model& model = *options_.model;
   const AdapterBase base{model.sites(),
                          *options_.backend,
@@ -293,29 +298,17 @@ std::vector<std::string> ExpertRegistry::check_tokenizer(const Package& package)
   return {};
 }
 
-void ExpertRegistry::keep(const ExpertPtr& expert) {
-  const std::lock_guard lock(mutex_);
-  kept_.remove(expert);
-  kept_.push_front(expert);
-  if (kept_.size() > kMostKept) kept_.pop_back();
-}
-
-// Drops kept experts, used longest ago first, until `needed` bytes fit. Those of running requests stay with them.
+// Drops experts that were loaded on demand, used longest ago first, until `needed` bytes fit.
 void ExpertRegistry::make_room(uint64_t needed) {
-  if (options_.memory_limit == 0) return;
-  while (bytes() + needed > options_.memory_limit) {
-    std::unique_lock lock(mutex_);
-    if (kept_.empty()) {
-      lock.unlock();
-      throw Error(
-          ErrorCode::out_of_memory,
-          fmt::format("the expert needs {} bytes; {} of the {} bytes left for experts by memory_limit are in use",
-                      needed, bytes(), options_.memory_limit),
-          "unload experts, or raise memory_limit");
-    }
-    const ExpertPtr dropped = std::move(kept_.back());
-    kept_.pop_back();
-    lock.unlock();
+  const auto over = [&](uint64_t budget) { return budget != 0 && bytes() + needed > budget; };
+  while (over(options_.host_budget) && cache_.drop_one()) {
+  }
+  while (over(options_.memory_limit)) {
+    if (cache_.drop_one()) continue;
+    throw Error(ErrorCode::out_of_memory,
+                fmt::format("the expert needs {} bytes; {} of the {} bytes left for experts by memory_limit are in use",
+                            needed, bytes(), options_.memory_limit),
+                "unload experts, wait for requests to end, or raise memory_limit");
   }
 }
 

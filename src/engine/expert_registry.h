@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <filesystem>
-#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,6 +13,7 @@
 
 #include "adapters/adapter.h"
 #include "engine/engine.h"
+#include "engine/expert_cache.h"
 #include "models/model.h"
 #include "packages/package.h"
 #include "packages/store.h"
@@ -44,7 +44,8 @@ struct RegistryOptions {
   std::filesystem::path bundled_experts;  // empty: none
   std::optional<Store> store;
   std::string cache_directory;  // for what is costly to compute from an expert and this base; empty: none
-  uint64_t memory_limit = 0;  // for experts; 0: none
+  uint64_t memory_limit = 0;   // for experts; 0: none
+  uint64_t host_budget = 0;    // beyond it, those loaded on demand are dropped from memory; 0: none
 };
 
 class ExpertRegistry {
@@ -67,6 +68,7 @@ class ExpertRegistry {
   uint64_t bytes() const;  // of all experts in memory
   size_t in_memory() const;
   uint64_t installed_bytes() const;  // of the packages on disk; 0 where the store cannot be read
+  const ExpertCache& cache() const noexcept { return cache_; }
 
  private:
   class Handle;
@@ -81,7 +83,6 @@ class ExpertRegistry {
   ExpertPtr from_path(const std::string& path);
   ExpertPtr from_package(Package package);
   ExpertPtr known(const std::string& key) const;
-  void keep(const ExpertPtr& expert);
   void make_room(uint64_t needed);
   BaseMatch match_base(const Package& package) const;
   std::vector<std::string> check_tokenizer(const Package& package) const;  // warnings
@@ -92,7 +93,7 @@ class ExpertRegistry {
   std::mutex load_mutex_;  // one load at a time: equal bytes are packed once
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Handle>> loaded_;                    // in order of loading
-  std::list<ExpertPtr> kept_;                                      // loaded on demand, used last first
+  ExpertCache cache_;                                              // loaded on demand
   std::map<std::string, std::weak_ptr<const ExpertData>> by_key_;  // everything in memory
   std::map<std::string, std::string> key_of_path_;                 // file identity -> key
   mutable std::once_flag bundled_once_;

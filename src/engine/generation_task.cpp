@@ -23,7 +23,38 @@ GenerationTask::GenerationTask(PreparedRequest request, std::shared_ptr<const To
       ended_(submitted) {
   priority = request_.priority;
   caller = request_.caller;
+  arrived = submitted;
+  prefix = request_.prefix;
+  constexpr double kLongest = 1e12;  // ms; beyond it a deadline is none
+  if (request_.deadline_ms > 0 && request_.deadline_ms < kLongest) {
+    deadline = submitted + std::chrono::duration_cast<Clock::duration>(
+                               std::chrono::duration<double, std::milli>(request_.deadline_ms));
+  }
   tokens_.reserve(static_cast<size_t>(max_positions()) + 1);
+  if (request_.trace) {
+    trace_.emplace(submitted);
+    trace_->add("submitted", submitted, {{"prompt_tokens", prompt_tokens_}, {"priority", priority}});
+    trace_->add("queued", Clock::now());
+  }
+}
+
+void GenerationTask::on_admitted(Clock::time_point now) {
+  admitted_ = now;
+  if (trace_) trace_->add("admitted", now, {{"level", level}, {"cached_tokens", cached_tokens}});
+}
+
+void GenerationTask::on_preempted(Clock::time_point now) {
+  if (trace_) trace_->add("preempted", now, {{"tokens", tokens_.size()}, {"times", preemptions}});
+}
+
+void GenerationTask::on_step(const StepShare& share, Clock::time_point now) {
+  if (!trace_) return;
+  trace_->add("step", now,
+              {{"step", share.step},
+               {"rows", share.rows},
+               {"batch_rows", share.batch_rows},
+               {"batch_requests", share.batch_requests},
+               {"computed", computed}});
 }
 
 int64_t GenerationTask::max_positions() const noexcept {
@@ -64,9 +95,7 @@ bool GenerationTask::accept(int32_t token) {
 
 bool GenerationTask::ends_now(Clock::time_point now) {
   if (stream_->cancel_requested()) return finish(FinishReason::cancelled);
-  if (request_.deadline_ms > 0 && milliseconds(now - submitted_) >= request_.deadline_ms) {
-    return finish(FinishReason::timeout);
-  }
+  if (now >= deadline) return finish(FinishReason::timeout);
   return false;
 }
 
@@ -80,15 +109,27 @@ bool GenerationTask::finish(FinishReason reason) {
 void GenerationTask::deliver_end() {
   const auto completion = tokens_.size() - static_cast<size_t>(prompt_tokens_);
   if (error_) reason_ = FinishReason::error;
+  ended_ = Clock::now();
   ++counters_->finished[static_cast<size_t>(reason_)];
   counters_->prompt_tokens += static_cast<uint64_t>(std::clamp(computed - virtual_rows(), 0, prompt_tokens_));
   counters_->completion_tokens += completion;
+  count(completion);
   // Experts are free for unload before the caller hears of the end.
   request_.pins.clear();
   if (error_) return stream_->fail(*error_);
-  ended_ = Clock::now();
   chunk_.result = result();
   stream_->finish(std::move(chunk_));
+}
+
+void GenerationTask::count(size_t completion) const {
+  const Timings times = timings();
+  counters_->total_ms.add(times.total_ms);
+  if (!admitted_) return;
+  counters_->queue_ms.add(times.queue_ms);
+  if (!first_token_) return;
+  counters_->prefill_ms.add(times.prefill_ms);
+  counters_->first_token_ms.add(times.first_token_ms);
+  if (completion > 1) counters_->token_ms.add(times.decode_ms / static_cast<double>(completion - 1));
 }
 
 std::shared_ptr<const Result> GenerationTask::result() {
@@ -100,10 +141,15 @@ std::shared_ptr<const Result> GenerationTask::result() {
   result->experts_used = std::move(request_.experts_used);
   result->finish_reason = reason_;
   result->usage.prompt_tokens = prompt_tokens_;
+  result->usage.cached_tokens = cached_tokens;
   result->usage.completion_tokens = static_cast<int32_t>(result->tokens.size());
   result->usage.prompt_virtual_tokens = virtual_rows();
   result->timings = timings();
   result->plan = std::move(request_.plan);
+  if (trace_) {
+    trace_->add("ended", ended_, {{"finish_reason", name_of(reason_)}, {"tokens", result->tokens.size()}});
+    result->trace = trace_->take();
+  }
   return result;
 }
 

@@ -11,16 +11,10 @@
 #include "engine/sampler.h"
 #include "engine/sequence.h"
 #include "engine/stream.h"
+#include "engine/telemetry.h"
+#include "engine/trace.h"
 
 namespace expert {
-
-// Totals of an engine; written by its thread, read by anyone.
-struct Counters {
-  std::atomic<uint64_t> requests{0};
-  std::atomic<uint64_t> finished[5] = {};  // by FinishReason
-  std::atomic<uint64_t> prompt_tokens{0};
-  std::atomic<uint64_t> completion_tokens{0};
-};
 
 // A request after preparation.
 struct PreparedRequest {
@@ -36,6 +30,8 @@ struct PreparedRequest {
   double deadline_ms = 0;
   int32_t priority = 0;
   std::string caller;
+  std::optional<PrefixRoot> prefix;  // whose KV blocks it may share
+  bool trace = false;
 };
 
 class GenerationTask final : public Sequence {
@@ -44,7 +40,9 @@ class GenerationTask final : public Sequence {
                  std::shared_ptr<Counters> counters, Clock::time_point submitted);
 
   int64_t max_positions() const noexcept override;
-  void on_admitted(Clock::time_point now) override { admitted_ = now; }
+  void on_admitted(Clock::time_point now) override;
+  void on_preempted(Clock::time_point now) override;
+  void on_step(const StepShare& share, Clock::time_point now) override;
   bool on_rows(std::span<float> logits, Clock::time_point now) override;
   bool ends_now(Clock::time_point now) override;
   void on_close() override { finish(FinishReason::cancelled); }
@@ -57,6 +55,7 @@ class GenerationTask final : public Sequence {
   bool finish(FinishReason reason);
   std::shared_ptr<const Result> result();
   Timings timings() const;
+  void count(size_t completion) const;
 
   PreparedRequest request_;
   std::shared_ptr<Stream> stream_;
@@ -68,6 +67,7 @@ class GenerationTask final : public Sequence {
   int32_t prompt_tokens_ = 0;
   FinishReason reason_ = FinishReason::stop;
   std::optional<Error> error_;
+  std::optional<Trace> trace_;
   Clock::time_point submitted_, ended_;
   std::optional<Clock::time_point> admitted_, first_token_;
 };

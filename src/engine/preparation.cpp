@@ -77,7 +77,9 @@ void Preparation::check_tokens(std::span<const int32_t> ids, const Composition& 
 PreparedRequest Preparation::prepare(const Request& request) const {
   check_limits(request);
   validate(request.sampling, parts_.model->config().vocab_size, "request");
+  const Clock::time_point begun = Clock::now();
   Choice choice = choose(request);
+  parts_.counters->experts_ms.add(std::chrono::duration<double, std::milli>(Clock::now() - begun).count());
   EffectiveParameters parameters = parameters_for(request, choice.composition);
   EncodedPrompt prompt = prompts_.encode(request, prompt_options(choice.composition));
   check_tokens(prompt.ids, choice.composition);

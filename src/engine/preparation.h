@@ -30,6 +30,7 @@ class Preparation {
     SamplingOptions generation_config;
     int64_t kv_positions = 0;
     int max_experts = kDefaultMaxExperts;
+    std::shared_ptr<Counters> counters;
   };
   explicit Preparation(Parts parts);
 

@@ -55,6 +55,7 @@ struct Request {
   double deadline_ms = 0;  // 0: none
   std::string caller;
   std::string cache_salt;
+  bool trace = false;  // what happened to it, step by step, comes with the result
 };
 
 enum class FinishReason : uint8_t { stop, length, timeout, cancelled, error };
@@ -97,7 +98,8 @@ struct Result {
   FinishReason finish_reason = FinishReason::stop;
   Usage usage;
   Timings timings;
-  Json plan;  // routing decision and the effective parameters
+  Json plan;   // routing decision and the effective parameters
+  Json trace;  // null, or [{t_ms, event, …}] for a request that asked for it
 };
 
 }  // namespace expert

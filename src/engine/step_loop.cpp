@@ -27,12 +27,14 @@ Error current_error() {
 
 }  // namespace
 
-StepLoop::StepLoop(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, const StepLoopOptions& options)
+StepLoop::StepLoop(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model,
+                   std::shared_ptr<Counters> telemetry, const StepLoopOptions& options)
     : backend_(std::move(backend)),
       model_(std::move(model)),
+      telemetry_(std::move(telemetry)),
       options_(options),
       kv_(backend_->create_kv(model_->kv_shape(options.kv_blocks, options.kv_dtype))),
-      scheduler_(options.kv_blocks, options.max_batch) {
+      scheduler_({.kv_blocks = options.kv_blocks, .max_batch = options.max_batch, .most_kept = options.most_kept}) {
   counters_.kv_bytes = kv_->size_bytes();
   publish();
   thread_ = std::thread([this] { run(); });
@@ -41,7 +43,7 @@ StepLoop::StepLoop(std::shared_ptr<Backend> backend, std::shared_ptr<const Model
 StepLoop::~StepLoop() { close(false); }
 
 void StepLoop::submit(std::unique_ptr<Sequence> sequence) {
-  if (KvAllocator::blocks_for(sequence->max_positions()) > options_.kv_blocks) {
+  if (BlockPool::blocks_for(sequence->max_positions()) > options_.kv_blocks) {
     fail(ErrorCode::out_of_memory, "the request needs {} KV positions, the KV cache holds {}",
          sequence->max_positions(), kv_positions());
   }
@@ -119,7 +121,7 @@ void StepLoop::step() {
   end([&](Sequence& sequence) { return sequence.ends_now(now); });
   scheduler_.admit(now);
   publish();
-  scheduler_.plan(plan_);
+  scheduler_.plan(plan_, now);
   ended_.clear();
   if (!plan_.logits.empty()) compute(plan_.logits, Sequence::Output::logits);
   if (!plan_.hidden.empty()) compute(plan_.hidden, Sequence::Output::hidden);
@@ -128,35 +130,62 @@ void StepLoop::step() {
 }
 
 void StepLoop::compute(PlannedBatch& planned, Sequence::Output output) {
+  size_t width = 0;
   try {
-    ++counters_.steps;
-    Batch& batch = planned.batch;
-    batch.layout.step = counters_.steps;
-    const Tensor rows = output == Sequence::Output::logits ? model_->forward(batch, *kv_) : model_->hidden(batch, *kv_);
-    const size_t wanted = batch.logit_rows.size();
-    if (wanted != 0) {
-      values_.resize(wanted * static_cast<size_t>(rows.cols));
-      backend_->download(values_.data(), rows, values_.size() * sizeof(float));
-    } else {
-      backend_->synchronize();
-    }
-    counters_.rows += batch.layout.token_ids.size();
-    scheduler_.advance(planned);
-    deliver(planned, wanted == 0 ? 0 : static_cast<size_t>(rows.cols));
+    width = forward(planned, output);
   } catch (...) {
     ++counters_.failed_steps;
-    drop(planned, current_error());
+    const Error error = current_error();
+    return planned.sequences.size() > 1 ? compute_apart(planned, output, error) : drop(planned, error);
+  }
+  scheduler_.advance(planned);
+  deliver(planned, width);
+}
+
+// Fills values_ with the wanted rows; returns their width.
+size_t StepLoop::forward(PlannedBatch& planned, Sequence::Output output) {
+  const Clock::time_point begun = Clock::now();
+  Batch& batch = planned.batch;
+  batch.layout.step = ++counters_.steps;
+  const Tensor rows = output == Sequence::Output::logits ? model_->forward(batch, *kv_) : model_->hidden(batch, *kv_);
+  values_.resize(batch.logit_rows.size() * static_cast<size_t>(rows.cols));
+  if (values_.empty()) {
+    backend_->synchronize();
+  } else {
+    backend_->download(values_.data(), rows, values_.size() * sizeof(float));
+  }
+  counters_.rows += batch.layout.token_ids.size();
+  telemetry_->step_ms.add(std::chrono::duration<double, std::milli>(Clock::now() - begun).count());
+  telemetry_->step_rows.add(static_cast<double>(batch.layout.token_ids.size()));
+  telemetry_->step_requests.add(static_cast<double>(planned.sequences.size()));
+  return values_.empty() ? 0 : static_cast<size_t>(rows.cols);
+}
+
+// The same rows once more, each request alone: whoever made the step fail ends, the others get the bits they would have
+// got together. What the failed step wrote into their blocks is written again.
+void StepLoop::compute_apart(const PlannedBatch& planned, Sequence::Output output, const Error& error) {
+  log(LogLevel::warning, fmt::format("a step with {} requests failed and is repeated for each alone: {}",
+                                     planned.sequences.size(), error.what()));
+  PlannedBatch alone;
+  const std::vector<Sequence*> sequences = planned.sequences;
+  for (Sequence* sequence : sequences) {
+    scheduler_.plan_alone(*sequence, alone);
+    compute(alone, output);
   }
 }
 
 void StepLoop::deliver(const PlannedBatch& planned, size_t width) {
   const Clock::time_point now = Clock::now();
+  StepShare share{planned.batch.layout.step, 0, static_cast<int32_t>(planned.batch.layout.token_ids.size()),
+                  static_cast<int32_t>(planned.sequences.size())};
   std::span<float> rest(values_);
   for (size_t i = 0; i < planned.sequences.size(); ++i) {
     const size_t count = static_cast<size_t>(planned.output_rows[i]) * width;
-    if (count == 0) continue;
     Sequence& sequence = *planned.sequences[i];
+    share.rows = planned.batch.layout.segments[i].row_count;
     try {
+      sequence.on_step(share, now);
+      if (count == 0) continue;
       if (sequence.on_rows(rest.first(count), now)) ended_.push_back(&sequence);
     } catch (...) {
       sequence.on_error(current_error());
@@ -185,8 +214,8 @@ void StepLoop::end(const std::function<bool(Sequence&)>& ended) {
 void StepLoop::publish() {
   counters_.running = static_cast<int32_t>(scheduler_.running());
   counters_.waiting = static_cast<int32_t>(scheduler_.waiting());
-  counters_.kv_blocks_total = scheduler_.kv().total();
-  counters_.kv_blocks_used = scheduler_.kv().used();
+  counters_.blocks = scheduler_.kv().stats();
+  counters_.schedule = scheduler_.stats();
   const std::lock_guard lock(mutex_);
   stats_ = counters_;
   unfinished_ = static_cast<int64_t>(inbox_.size() + scheduler_.running() + scheduler_.waiting());

@@ -1,6 +1,6 @@
 // The engine thread: takes sequences from callers and steps them - schedule, forward, finish - until they have ended.
-// It sleeps while there is nothing to do, and holds no lock while it computes. A step that fails ends the requests that
-// were in it, gives their blocks back, and the loop goes on.
+// It sleeps while there is nothing to do, and holds no lock while it computes. A step that fails is repeated for each of
+// its requests alone; those that fail again end and give their blocks back, and the loop goes on.
 #pragma once
 
 #include <condition_variable>
@@ -13,6 +13,7 @@
 
 #include "backend/backend.h"
 #include "engine/scheduler.h"
+#include "engine/telemetry.h"
 #include "models/model.h"
 
 namespace expert {
@@ -20,6 +21,7 @@ namespace expert {
 struct StepLoopOptions {
   int32_t kv_blocks = 0;
   DType kv_dtype = DType::f32;
+  int32_t most_kept = INT32_MAX;  // KV blocks of the prefix cache that nobody uses; 0: no prefix cache
   int32_t max_batch = 16;
   int32_t max_queue = 256;  // sequences that wait or run
 };
@@ -30,15 +32,16 @@ struct StepStats {
   uint64_t rows = 0;  // tokens that went through the model
   int32_t running = 0;
   int32_t waiting = 0;
-  int32_t kv_blocks_total = 0;
-  int32_t kv_blocks_used = 0;
   uint64_t kv_bytes = 0;
+  BlockPoolStats blocks;
+  SchedulerStats schedule;
 };
 
 class StepLoop {
  public:
   // Throws out_of_memory when the KV pool does not fit.
-  StepLoop(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, const StepLoopOptions& options);
+  StepLoop(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, std::shared_ptr<Counters> telemetry,
+           const StepLoopOptions& options);
   ~StepLoop();  // close(false)
 
   // Throws out_of_memory (queue full), closed.
@@ -53,6 +56,8 @@ class StepLoop {
   bool wait_for_work();
   void step();
   void compute(PlannedBatch& planned, Sequence::Output output);
+  size_t forward(PlannedBatch& planned, Sequence::Output output);
+  void compute_apart(const PlannedBatch& planned, Sequence::Output output, const Error& error);
   void deliver(const PlannedBatch& planned, size_t width);
   void drop(const PlannedBatch& planned, const Error& error);
   void end(const std::function<bool(Sequence&)>& ended);
@@ -60,6 +65,7 @@ class StepLoop {
 
   std::shared_ptr<Backend> backend_;
   std::shared_ptr<const Model> model_;
+  std::shared_ptr<Counters> telemetry_;
   StepLoopOptions options_;
 
   // Between callers and the engine thread.

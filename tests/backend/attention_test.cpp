@@ -44,13 +44,15 @@ class Attention {
   // Runs the chunks as one batch; returns their output rows. Keys and values are NaN from position `poison` on.
   std::vector<float> run(const std::vector<Chunk>& chunks, int32_t poison = INT32_MAX) {
     BatchLayout layout;
+    std::vector<std::vector<int32_t>> tables(chunks.size());
     std::vector<float> q, k, v;
     int32_t rows = 0;
     for (const Chunk& chunk : chunks) {
       Segment segment{rows, chunk.count, chunk.first, {}};
       // Blocks of a request are scattered: the table is the truth.
-      for (int32_t b = 0; b < blocks_; ++b)
-        segment.block_table.push_back((blocks_ - 1 - b) * requests_ + chunk.request);
+      std::vector<int32_t>& table = tables[layout.segments.size()];
+      for (int32_t b = 0; b < blocks_; ++b) table.push_back((blocks_ - 1 - b) * requests_ + chunk.request);
+      segment.block_table = table;
       layout.segments.push_back(segment);
       append(q, chunk, 1, shape_.heads);
       append(k, chunk, 2, shape_.kv_heads);
@@ -118,7 +120,9 @@ TEST_CASE("attention equals the reference for head sizes, groups and lengths") {
   const std::vector<Shape> shapes = {{2, 2, 16, 16, true, DType::f32},   {4, 2, 64, 64, false, DType::bf16},
                                      {3, 1, 80, 80, true, DType::f32},   {8, 1, 128, 128, true, DType::bf16},
                                      {7, 7, 20, 10, false, DType::f32},  {5, 1, 256, 64, true, DType::bf16},
-                                     {6, 2, 33, 32, false, DType::bf16}, {64, 1, 8, 8, false, DType::f32}};
+                                     {6, 2, 33, 32, false, DType::bf16}, {64, 1, 8, 8, false, DType::f32},
+                                     {4, 2, 64, 64, true, DType::i8},     {3, 1, 20, 20, false, DType::i8},
+                                     {12, 1, 128, 128, false, DType::i8}, {2, 2, 33, 32, true, DType::i8}};
   for (const Shape& shape : shapes) {
     for (const int32_t tokens : {1, 2, 15, 16, 17, 63, 64, 65, 150}) {
       Attention truth(*reference, shape, tokens, 1);
@@ -127,8 +131,9 @@ TEST_CASE("attention equals the reference for head sizes, groups and lengths") {
         Attention attention(*backend, shape, tokens, 1);
         INFO(name_of(*backend), " heads ", shape.heads, "/", shape.kv_heads, " x ", shape.head_dim, ", ", tokens,
              " tokens");
-        // BF16: a key rounded the other way, one in 2^8 of it, may tip a score.
-        CHECK(relative_error(attention.run({{0, 0, tokens}}), expected) < (shape.kv == DType::f32 ? 5e-6 : 2e-3));
+        // A key rounded the other way, one in 2^8 of it in BF16 and of the head's largest in INT8, may tip a score.
+        const double bound = shape.kv == DType::f32 ? 5e-6 : shape.kv == DType::bf16 ? 2e-3 : 1e-2;
+        CHECK(relative_error(attention.run({{0, 0, tokens}}), expected) < bound);
       }
     }
   }
@@ -136,7 +141,7 @@ TEST_CASE("attention equals the reference for head sizes, groups and lengths") {
 
 TEST_CASE("a row gets the same bits however its prompt is cut and whoever shares the batch") {
   for (const auto& backend : cpu_backends()) {
-    for (const DType kv : {DType::f32, DType::bf16}) {
+    for (const DType kv : {DType::f32, DType::bf16, DType::i8}) {
       const Shape shape{6, 2, 48, 48, true, kv};
       const int32_t tokens = 173;
       Attention whole(*backend, shape, tokens, 3);
@@ -176,8 +181,8 @@ TEST_CASE("long pasts: cut along positions or not, the bits are the same, and ri
 }
 
 TEST_CASE("what lies in the cache beyond a row's past cannot reach it, not even NaN") {
-  for (const auto& backend : cpu_backends()) {
-    const Shape shape{2, 1, 32, 32, false, DType::bf16};
+  for (const auto& backend : cpu_backends()) for (const DType kv : {DType::bf16, DType::i8}) {
+    const Shape shape{2, 1, 32, 32, false, kv};
     Attention clean(*backend, shape, 48, 1);
     const std::vector<float> expected = clean.run({{0, 0, 20}});
     Attention dirty(*backend, shape, 48, 1);
@@ -185,5 +190,25 @@ TEST_CASE("what lies in the cache beyond a row's past cannot reach it, not even 
     CHECK(same_bits(poisoned.data(), expected.data(), expected.size()));  // NaN later in the same chunk
     CHECK(std::isnan(poisoned.back()));
     CHECK(same_bits(dirty.run({{0, 0, 20}}), expected));  // NaN left behind in a block that is used again
+  }
+}
+
+TEST_CASE("INT8 keeps a vector within half a step of its largest value, and hides nothing that is not finite") {
+  const auto reference = make_backend({"reference", 0, ""});
+  const Shape exact{2, 1, 64, 64, false, DType::f32};
+  Shape small = exact;
+  small.kv = DType::i8;
+  Attention truth(*reference, exact, 100, 1);
+  const std::vector<float> expected = truth.run({{0, 0, 100}});
+  std::vector<std::unique_ptr<Backend>> backends = cpu_backends();
+  backends.push_back(make_backend({"reference", 0, ""}));
+  for (const auto& backend : backends) {
+    Attention attention(*backend, small, 100, 1);
+    const double error = relative_error(attention.run({{0, 0, 100}}), expected);
+    INFO(name_of(*backend), ": ", error);
+    CHECK(error < 0.05);
+    CHECK(error > 1e-5);  // it is another format
+    Attention poisoned(*backend, small, 100, 1);
+    CHECK(std::isnan(poisoned.run({{0, 0, 100}}, 99).back()));
   }
 }

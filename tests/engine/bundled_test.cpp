@@ -299,7 +299,7 @@ TEST_CASE("limits and options") {
   };
   refused(ErrorCode::out_of_memory, "memory_limit", [](EngineOptions& o) { o.memory_limit = 1 << 20; });
   refused(ErrorCode::unsupported, "int8", [](EngineOptions& o) { o.weights = "int8"; });
-  refused(ErrorCode::unsupported, "int8", [](EngineOptions& o) { o.kv = "int8"; });
+  refused(ErrorCode::invalid_request, "int9", [](EngineOptions& o) { o.kv = "int9"; });
   refused(ErrorCode::invalid_request, "q3", [](EngineOptions& o) { o.weights = "q3"; });
   refused(ErrorCode::unsupported, "cuda", [](EngineOptions& o) { o.device = "cuda"; });
   refused(ErrorCode::invalid_request, "max_batch", [](EngineOptions& o) { o.max_batch = 0; });

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <climits>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -143,7 +144,7 @@ class FakeModel final : public Model {
   }
 
   static size_t slot(const Segment& segment, int32_t position) {
-    const auto block = segment.block_table.at(static_cast<size_t>(position / kKvBlockTokens));
+    const auto block = segment.block_table[static_cast<size_t>(position / kKvBlockTokens)];
     return static_cast<size_t>(block * kKvBlockTokens + position % kKvBlockTokens);
   }
 
@@ -246,6 +247,7 @@ struct FakeEngine {
 struct FakeOptions {
   int64_t context = 4096;
   int32_t kv_blocks = 256;
+  int32_t most_kept = INT32_MAX;
   int32_t max_batch = 16;
   int32_t max_queue = 256;
   int32_t stream_queue = 1024;
@@ -267,6 +269,7 @@ inline FakeEngine fake_engine(const FakeOptions& options = {}) {
   parts.generation_config = options.generation_config;
   parts.base.names = {"fake"};
   parts.loop.kv_blocks = options.kv_blocks;
+  parts.loop.most_kept = options.most_kept;
   parts.loop.max_batch = options.max_batch;
   parts.loop.max_queue = options.max_queue;
   parts.stream_queue = options.stream_queue;

@@ -5,8 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <map>
-#include <random>
-#include <set>
+#include <numeric>
 
 using namespace expert;
 
@@ -31,7 +30,6 @@ class Probe final : public Sequence {
   void generate() { tokens_.push_back(2); }
 
   bool admitted = false;
-  bool leave = false;
 
  private:
   int64_t positions_;
@@ -39,31 +37,92 @@ class Probe final : public Sequence {
   Rows rows_;
 };
 
-Probe& of(Sequence* sequence) { return static_cast<Probe&>(*sequence); }
-
 }  // namespace
 
-TEST_CASE("blocks are taken at once, given back whole, and never twice") {
-  KvAllocator kv(4);
-  std::vector<int32_t> a, b;
-  CHECK(kv.allocate(3, a));
-  CHECK_FALSE(kv.allocate(2, b));
-  CHECK(b.empty());
-  CHECK(kv.used() == 3);
-  std::vector<int32_t> copy = a;
-  kv.release(a);
-  CHECK(a.empty());
-  CHECK(kv.used() == 0);
-  CHECK_THROWS_AS(kv.release(copy), Error);
-  std::vector<int32_t> stranger = {99};
-  CHECK_THROWS_AS(kv.release(stranger), Error);
-  CHECK(KvAllocator::blocks_for(0) == 0);
-  CHECK(KvAllocator::blocks_for(16) == 1);
-  CHECK(KvAllocator::blocks_for(17) == 2);
+TEST_CASE("blocks are counted: taken, shared, kept for their content, given back once") {
+  BlockPool pool(3);
+  const PrefixRoot root = prefix_root({"base", "", "", ""});
+  std::vector<int32_t> tokens(32);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  const auto part = [&](int32_t block) {
+    return std::span<const int32_t>(tokens).subspan(static_cast<size_t>(block) * 16).first<16>();
+  };
+  const int32_t a = pool.take();
+  const int32_t b = pool.take();
+  CHECK(pool.publish(a, root, -1, part(0)) == a);
+  CHECK(pool.publish(b, root, a, part(1)) == b);
+  CHECK(pool.used() == 2);
+
+  std::vector<int32_t> found;
+  pool.share_prefix(root, 2, part, found);
+  CHECK(found == std::vector<int32_t>{a, b});
+  CHECK(pool.uses(a) == 2);
+  for (const int32_t block : {b, a, b, a}) pool.release(block);
+  CHECK_THROWS_AS(pool.release(a), Error);
+  CHECK_THROWS_AS(pool.release(99), Error);
+  CHECK(pool.used() == 0);
+  CHECK(pool.kept() == 2);
+  CHECK(pool.available() == 3);
+
+  // Another root, or another token, finds nothing; a shorter prefix finds its part.
+  found.clear();
+  pool.share_prefix(prefix_root({"base", "set", "", ""}), 2, part, found);
+  CHECK(found.empty());
+  pool.share_prefix(root, 1, part, found);
+  CHECK(found == std::vector<int32_t>{a});
+  pool.release(a);
+
+  // What was computed twice becomes one.
+  const int32_t twin = pool.take();
+  CHECK(pool.publish(twin, root, -1, part(0)) == a);
+  CHECK(pool.uses(a) == 1);
+  CHECK(pool.stats().deduplicated == 1);
+
+  // The free block, then the kept one; the end of a chain before its beginning.
+  pool.release(a);
+  pool.take();
+  CHECK(pool.take() == b);
+  CHECK(pool.take() == a);
+  CHECK(pool.take() == -1);
+  CHECK(pool.stats().evictions == 2);
+  CHECK(pool.index().size() == 0);
+}
+
+TEST_CASE("the cache keeps no more than it may") {
+  BlockPool pool(8, 2);
+  const PrefixRoot root = prefix_root({"base", "", "", ""});
+  const std::vector<int32_t> tokens(64, 7);
+  std::vector<int32_t> chain;
+  for (int i = 0; i < 4; ++i) {
+    chain.push_back(pool.take());
+    pool.publish(chain.back(), root, i == 0 ? -1 : chain[static_cast<size_t>(i) - 1], std::span(tokens).first<16>());
+  }
+  for (auto block = chain.rbegin(); block != chain.rend(); ++block) pool.release(*block);
+  CHECK(pool.kept() == 2);
+  std::vector<int32_t> found;
+  const auto part = [&](int32_t) { return std::span(tokens).first<16>(); };
+  pool.share_prefix(root, 4, part, found);
+  CHECK(found == std::vector<int32_t>{chain[0], chain[1]});
+
+  BlockPool none(8, 0);
+  const int32_t block = none.take();
+  none.publish(block, root, -1, std::span(tokens).first<16>());
+  none.release(block);
+  CHECK(none.kept() == 0);
+  CHECK(none.index().size() == 0);
+}
+
+TEST_CASE("every part of a prefix's name counts, and none runs into the next") {
+  const PrefixRoot root = prefix_root({"b", "a", "s", "t"});
+  CHECK(root == prefix_root({"b", "a", "s", "t"}));
+  for (const PrefixKey& key : {PrefixKey{"B", "a", "s", "t"}, {"b", "A", "s", "t"}, {"b", "a", "S", "t"},
+                               {"b", "a", "s", "T"}, {"ba", "", "s", "t"}, {"b", "a", "st", ""}}) {
+    CHECK(prefix_root(key) != root);
+  }
 }
 
 TEST_CASE("admission: priority, then the caller with fewest running, then arrival; nobody overtakes the first") {
-  Scheduler scheduler(8, 3);
+  Scheduler scheduler({.kv_blocks = 8, .max_batch = 3});
   std::map<std::string, Probe*> probes;
   const auto add = [&](const std::string& name, int32_t priority, const std::string& caller, int32_t tokens) {
     auto probe = std::make_unique<Probe>(tokens, 0);
@@ -82,7 +141,7 @@ TEST_CASE("admission: priority, then the caller with fewest running, then arriva
   CHECK(probes["a1"]->admitted);
   CHECK_FALSE(probes["a2"]->admitted);  // max_batch
 
-  Scheduler small(2, 8);
+  Scheduler small({.kv_blocks = 2, .max_batch = 8});
   auto large = std::make_unique<Probe>(32, 0);
   auto larger = std::make_unique<Probe>(32, 0);
   auto little = std::make_unique<Probe>(1, 0);
@@ -102,7 +161,7 @@ TEST_CASE("admission: priority, then the caller with fewest running, then arriva
 }
 
 TEST_CASE("a step: decoders first, then prompts up to the budget, logits only where they are wanted") {
-  Scheduler scheduler(1000, 8);
+  Scheduler scheduler({.kv_blocks = 1000, .max_batch = 8});
   auto decoding = std::make_unique<Probe>(20, 20);
   Probe* decoder = decoding.get();
   scheduler.add(std::move(decoding));
@@ -138,41 +197,3 @@ TEST_CASE("a step: decoders first, then prompts up to the budget, logits only wh
   CHECK(plan.hidden.output_rows == std::vector<int32_t>{30});
 }
 
-TEST_CASE("random admissions, cancellations and ends leak no block and share none") {
-  std::mt19937_64 rng(17);
-  Scheduler scheduler(40, 6);
-  StepPlan plan;
-  size_t alive = 0, ended = 0;
-  for (int round = 0; round < 5000; ++round) {
-    if (rng() % 3 == 0) {
-      auto probe = std::make_unique<Probe>(1 + static_cast<int32_t>(rng() % 300), 1 + static_cast<int32_t>(rng() % 40));
-      probe->priority = static_cast<int32_t>(rng() % 3);
-      probe->caller = std::string(1, static_cast<char>('a' + rng() % 3));
-      scheduler.add(std::move(probe));
-      ++alive;
-    }
-    scheduler.admit({});
-    scheduler.plan(plan);
-    std::set<int32_t> blocks;
-    for (const Segment& segment : plan.logits.batch.layout.segments) {
-      REQUIRE(static_cast<int32_t>(segment.block_table.size()) * kKvBlockTokens >=
-              segment.first_position + segment.row_count);
-      for (const int32_t block : segment.block_table) REQUIRE(blocks.insert(block).second);
-    }
-    scheduler.advance(plan.logits);
-    for (size_t i = 0; i < plan.logits.sequences.size(); ++i) {
-      Probe& probe = of(plan.logits.sequences[i]);
-      if (plan.logits.output_rows[i] == 0) continue;
-      probe.generate();
-      probe.leave = static_cast<int64_t>(probe.tokens().size()) >= probe.max_positions();
-    }
-    const auto taken = scheduler.take_if([&](Sequence& s) { return of(&s).leave || rng() % 50 == 0; });
-    ended += taken.size();
-    REQUIRE(scheduler.running() + scheduler.waiting() == alive - ended);
-    for (const auto& sequence : taken) REQUIRE(sequence->blocks.empty());
-  }
-  CHECK(ended > 500);
-  scheduler.take_if([](Sequence&) { return true; });
-  CHECK(scheduler.idle());
-  CHECK(scheduler.kv().used() == 0);
-}

@@ -150,7 +150,8 @@ TEST_CASE("only the rows that are asked for come back") {
   batch.layout.step = 1;
   batch.layout.token_ids = ids;
   for (int32_t i = 0; i < 9; ++i) batch.layout.positions.push_back(i);
-  batch.layout.segments.push_back({0, 9, 0, {0}});
+  const int32_t block = 0;
+  batch.layout.segments.push_back({0, 9, 0, {&block, 1}});
   batch.adapters.push_back(nullptr);
   batch.logit_rows = {2, 8};
   const auto kv = runner.backend().create_kv(runner.model().kv_shape(1, DType::f32));

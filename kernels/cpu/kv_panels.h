@@ -1,0 +1,54 @@
+// The three formats of the KV cache as panels a tile can be multiplied with (tile.h).
+#pragma once
+
+#include "kernels/cpu/tile.h"
+#include "kernels/kv_format.h"
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+struct F32Kv : F32Panel {
+  static constexpr KvFormat kFormat = KvFormat::f32;
+};
+
+struct Bf16Kv : Bf16Panel {
+  static constexpr KvFormat kFormat = KvFormat::bf16;
+};
+
+typedef int8_t SmallInts __attribute__((vector_size(kLanes)));
+
+EXPERT_INLINE Floats load_int8(const unsigned char* p) {
+  SmallInts bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
+}
+
+// Sums of whole numbers times activations; the scales are applied by whoever knows whose they are.
+struct Int8Kv {
+  static constexpr KvFormat kFormat = KvFormat::int8;
+  static constexpr int kTileRows = Bf16Panel::kTileRows;
+
+  template <int R, int P>
+  EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
+                              int64_t inputs) {
+    for (int64_t k = 0; k < inputs; ++k) {
+      multiply_input<R, P>(
+          tile, x + k, x_stride, [&](int v) __attribute__((always_inline)) {
+            return load_int8(line[v / kPanelVectors] + k * kPanelRows + v % kPanelVectors * kLanes);
+          });
+    }
+  }
+};
+
+// Panels side by side for R rows: as many chains of additions as the registers hold, or few rows wait for their own.
+#if defined(__AVX512F__) || defined(__ARM_NEON)
+constexpr int kSumRegisters = 24;
+#else
+constexpr int kSumRegisters = 12;
+#endif
+
+template <int R>
+constexpr int panels_at_once() {
+  return R * 4 * kPanelVectors <= kSumRegisters ? 4 : R * 2 * kPanelVectors <= kSumRegisters ? 2 : 1;
+}
+
+}  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

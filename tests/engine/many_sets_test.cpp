@@ -1,0 +1,126 @@
+// Many requests, each with its own set of experts, at once: every one gets the tokens it gets alone.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "engine/engine.h"
+#include "fake_model.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+using namespace expert;
+using namespace expert::test;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr auto kSoon = std::chrono::minutes(20);
+constexpr int kRequests = 64;
+
+// Sets of one to four of `names`; no two alike.
+std::vector<ExpertUse> set_of(int number, const std::vector<std::string>& names) {
+  std::vector<ExpertUse> uses;
+  const size_t first = static_cast<size_t>(number) % names.size();
+  for (size_t i = 0; i <= static_cast<size_t>(number / 5) % 4 && i < names.size(); ++i) {
+    uses.push_back({nullptr, names[(first + i) % names.size()], 1.0F - 0.01F * static_cast<float>(number % 13)});
+  }
+  uses.front().weight += 0.001F * static_cast<float>(number);
+  return uses;
+}
+
+Request request_of(int number, const std::vector<std::string>& names, int32_t tokens) {
+  Request request;
+  request.prompt = "Find all users older than " + std::to_string(number % 7) + std::string(static_cast<size_t>(number) * 2, '!');
+  request.raw = number % 3 != 0;
+  request.experts = set_of(number, names);
+  request.sampling.temperature = number % 2 == 0 ? 0.0F : 0.8F;
+  request.sampling.seed = 1000 + static_cast<uint64_t>(number);
+  request.sampling.max_tokens = tokens + number % 5;
+  request.sampling.ignore_eos = true;
+  request.caller = std::string(1, static_cast<char>('a' + number % 4));
+  request.priority = number % 3;
+  return request;
+}
+
+// All at once, twice over, beside each of them alone.
+void check_alike(Engine& together, Engine& alone, const std::vector<std::string>& names, int32_t tokens) {
+  std::vector<std::shared_ptr<Generation>> running;
+  for (int i = 0; i < kRequests; ++i) running.push_back(together.submit(request_of(i, names, tokens)));
+  for (int i = 0; i < kRequests; ++i) {
+    CAPTURE(i);
+    const auto expected = alone.submit(request_of(i, names, tokens))->wait(kSoon);
+    const auto got = running[static_cast<size_t>(i)]->wait(kSoon);
+    CHECK(got->tokens == expected->tokens);
+    CHECK(got->text == expected->text);
+    if (i % 8 != 0) continue;
+    CHECK(together.submit(request_of(i, names, tokens))->wait(kSoon)->tokens == expected->tokens);
+    const auto again = together.submit(request_of(i, names, tokens))->wait(kSoon);  // now with a prefix that is known
+    CHECK(again->tokens == expected->tokens);
+    CHECK(again->usage.cached_tokens == (again->usage.prompt_tokens - 1) / kKvBlockTokens * kKvBlockTokens);
+  }
+  CHECK(together.stats()["kv"]["blocks_used"] == 0);
+}
+
+// An engine over a small random model, with a KV cache too small for all at once.
+std::shared_ptr<Engine> tiny_engine(const std::string& directory, DType kv, int32_t blocks, int32_t max_batch,
+                                    int32_t most_kept) {
+  EngineParts parts;
+  parts.backend = make_backend({"cpu", 2, ""});
+  ModelOptions options;
+  parts.model = Model::load(directory, *parts.backend, options);
+  parts.tokenizer = byte_tokenizer();
+  parts.chat_template = chatml_template();
+  parts.base.directory = directory;
+  parts.base.names = {"tiny"};
+  parts.loop.kv_blocks = blocks;
+  parts.loop.kv_dtype = kv;
+  parts.loop.max_batch = max_batch;
+  parts.loop.most_kept = most_kept;
+  return assemble_engine(std::move(parts));
+}
+
+}  // namespace
+
+TEST_CASE("64 requests with 64 sets of experts: a small random model, every KV format") {
+  const TempDir scratch;
+  Json config = tiny_config();
+  config["vocab_size"] = 320;
+  config["hidden_size"] = 32;
+  config["max_position_embeddings"] = 512;
+  const std::string base = write_tiny_model(scratch / "base", config, 7, "BF16");
+  std::vector<std::string> names;
+  for (int i = 0; i < kRequests; ++i) {
+    const std::vector<std::vector<std::string>> modules = {
+        {"q_proj", "v_proj"}, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, {"down_proj"}};
+    names.push_back(write_tiny_lora(scratch / ("expert-" + std::to_string(i)), config, 8 + i % 9,
+                                    modules[static_cast<size_t>(i) % 3], static_cast<uint64_t>(i)));
+  }
+  for (const DType kv : {DType::f32, DType::bf16, DType::i8}) {
+    CAPTURE(std::string(name_of(kv)));
+    const auto together = tiny_engine(base, kv, 160, 32, INT32_MAX);
+    const auto alone = tiny_engine(base, kv, 64, 1, 0);
+    check_alike(*together, *alone, names, 24);
+    const Json stats = together->stats();
+    MESSAGE(std::string(name_of(kv)) << ": " << stats["schedule"].dump() << " " << stats["prefix_cache"].dump());
+    CHECK(stats["schedule"]["preemptions"] > 0);
+  }
+}
+
+TEST_CASE("64 requests with 64 sets of experts: the bundled model") {
+  const TempDir scratch;
+  const fs::path models = fs::path(EXPERT_SOURCE_DIR) / "models";
+  setenv("EXPERT_MODELS_PATH", models.c_str(), 1);
+  EngineOptions options;
+  options.base_model = (models / "base").string();
+  options.home = fs::path(scratch.path()) / "home";
+  options.threads = 2;
+  options.max_batch = 64;
+  const auto together = Engine::open(options);
+  options.max_batch = 1;
+  options.prefix_cache_bytes = 0;
+  const auto alone = Engine::open(options);
+  check_alike(*together, *alone, {"sql", "json", "shell", "classify", "jsonfmt"}, 8);
+}
