@@ -29,13 +29,13 @@ struct RopeConfig {
 
 // What generation_config.json says about decoding; absent keys are absent.
 struct GenerationDefaults {
-  std::optional<bool> do_sample;
-  std::optional<double> temperature;
-  std::optional<int32_t> top_k;  // 0: off
-  std::optional<double> top_p;
-  std::optional<double> min_p;
-  std::optional<double> repetition_penalty;
-  std::optional<int32_t> max_new_tokens;
+  std::optional<bool> do_sample{};
+  std::optional<double> temperature{};
+  std::optional<int32_t> top_k{};  // 0: off
+  std::optional<double> top_p{};
+  std::optional<double> min_p{};
+  std::optional<double> repetition_penalty{};
+  std::optional<int32_t> max_new_tokens{};
 };
 
 struct ModelConfig {
