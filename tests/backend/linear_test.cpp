@@ -21,8 +21,7 @@ struct Layer {
   MatrixPtr weight(Backend& b) const { return to_matrix(b, values(1, in * out), out, in, format); }
   Tensor bias(Backend& b) const { return to_tensor(b, values(2, out), 1, out); }
   LowRankTerm low_rank(Backend& b, uint32_t which, int64_t rank, float w) const {
-    return {to_matrix(b, values(which, rank * in), rank, in, format),
-            to_matrix(b, values(which + 1, out * rank, 0.1F), out, rank, format), w};
+    return to_low_rank(b, values(which, rank * in), values(which + 1, out * rank, 0.1F), in, out, rank, format, w);
   }
   Tensor vector(Backend& b, uint32_t which, int64_t count) const {
     return to_tensor(b, values(which, count), 1, count);
