@@ -50,14 +50,15 @@ struct ShrinkArgs {
 
 // One B (kernels/factors.h) and its columns of t.
 struct ExpandTerm {
+  Storage storage;
   const unsigned char* panels;
   int64_t rank;
   const float* t;  // of row 0; the next row is t_stride further
+  int64_t t_stride;
 };
 
 // y = result_scale * (base_scale * y + sum over terms of B t + base_bias + bias) for the outputs of panels
-// [panel_begin, panel_end), in this order; vectors are indexed by output, null ones are left out. All terms have the
-// same storage.
+// [panel_begin, panel_end), in this order; vectors are indexed by output, null ones are left out.
 struct ExpandArgs {
   const ExpandTerm* terms;
   int64_t count;
@@ -65,7 +66,6 @@ struct ExpandArgs {
   int64_t panel_begin;
   int64_t panel_end;
   int64_t rows;
-  int64_t t_stride;
   float* y;
   int64_t y_stride;
   const float* base_scale;
@@ -145,7 +145,7 @@ struct CpuKernels {
   void (*exp)(const float* x, int64_t count, float* out);
   // What experts add.
   void (*shrink)(Storage storage, const ShrinkArgs& args);
-  void (*expand)(Storage storage, const ExpandArgs& args);
+  void (*expand)(const ExpandArgs& args);
 };
 
 // "baseline", "avx2", "avx512" or "neon"; null if this build or this machine does not have it.

@@ -142,7 +142,8 @@ EXPERT_INLINE Floats half_line(const unsigned char* line, int v) {
 }
 
 template <class Panel, int R, int P>
-EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, const float* t, int64_t t_stride, int64_t panel) {
+EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t panel, int64_t row) {
+  const float* t = term.t + row * term.t_stride;
   const int64_t bytes = factor_panel_bytes(Panel::kStorage, term.rank);
   const unsigned char* line[P];
   for (int p = 0; p < P; ++p) line[p] = term.panels + (panel + p) * bytes;
@@ -152,10 +153,10 @@ EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, const floa
     for (int64_t i = 0; i < ahead; i += 64) __builtin_prefetch(next + i);
   }
   const int64_t whole = Panel::kStorage == Storage::bf16 ? term.rank / 2 * 2 : term.rank;
-  Panel::template multiply<R, P>(tile, line, t, t_stride, whole);
+  Panel::template multiply<R, P>(tile, line, t, term.t_stride, whole);
   if (whole < term.rank) {
     multiply_input<R, P>(
-        tile, t + whole, t_stride,
+        tile, t + whole, term.t_stride,
         [&](int v) __attribute__((always_inline)) { return half_line(line[v / kPanelVectors] + whole * 32, v); });
   }
 }
@@ -193,40 +194,31 @@ EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum)
   __builtin_memcpy(y, lanes, bytes);
 }
 
-template <class Panel, int R, int P>
+template <int R, int P>
 EXPERT_INLINE void expand_tile(const ExpandArgs& a, int64_t panel, int64_t row) {
   Tile<R, P> tile;
   clear(tile);
   for (int64_t i = 0; i < a.count; ++i) {
-    const ExpandTerm& term = a.terms[i];
-    add_term<Panel, R, P>(tile, term, term.t + row * a.t_stride, a.t_stride, panel);
+    if (a.terms[i].storage == Storage::bf16) {
+      add_term<Bf16Panel, R, P>(tile, a.terms[i], panel, row);
+    } else {
+      add_term<F32Panel, R, P>(tile, a.terms[i], panel, row);
+    }
   }
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < P * kPanelVectors; ++v) bend(a, row + r, panel * kPanelRows + v * kLanes, tile.sum[r][v]);
   }
 }
 
-template <class Panel>
 struct ExpandTiles {
   const ExpandArgs& a;
   int64_t panel;
 
   template <int R>
   __attribute__((always_inline)) void run(int64_t row) const {
-    expand_tile<Panel, R, 1>(a, panel, row);
+    expand_tile<R, 1>(a, panel, row);
   }
 };
-
-template <class Panel>
-void expand_of(const ExpandArgs& a) {
-  int64_t panel = a.panel_begin;
-  if (a.rows == 1) {
-    for (; panel + 4 <= a.panel_end; panel += 4) expand_tile<Panel, 1, 4>(a, panel, 0);
-    for (; panel < a.panel_end; ++panel) expand_tile<Panel, 1, 1>(a, panel, 0);
-    return;
-  }
-  for (; panel < a.panel_end; ++panel) over_tiles<Panel::kTileRows>(0, a.rows, ExpandTiles<Panel>{a, panel});
-}
 
 }  // namespace
 
@@ -238,12 +230,15 @@ void shrink(Storage storage, const ShrinkArgs& args) {
   }
 }
 
-void expand(Storage storage, const ExpandArgs& args) {
-  if (storage == Storage::f32) {
-    expand_of<F32Panel>(args);
-  } else {
-    expand_of<Bf16Panel>(args);
+void expand(const ExpandArgs& args) {
+  int64_t panel = args.panel_begin;
+  if (args.rows == 1) {
+    for (; panel + 4 <= args.panel_end; panel += 4) expand_tile<1, 4>(args, panel, 0);
+    for (; panel < args.panel_end; ++panel) expand_tile<1, 1>(args, panel, 0);
+    return;
   }
+  for (; panel < args.panel_end; ++panel)
+    over_tiles<Bf16Panel::kTileRows>(0, args.rows, ExpandTiles{args, panel});
 }
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

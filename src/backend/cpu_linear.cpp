@@ -144,40 +144,37 @@ void CpuLinear::plan_segment(const SegmentDelta& part, size_t index) {
   for (const DenseTerm& term : delta.dense) require_matrix(term.d.get(), n, inputs_, "dense term");
   if (part.row_count == 0) return;
   output.scaled = output.scaled || delta.input_scale;
-  Segment segment{{part.first_row, part.row_count}, &delta, terms_.size(), 0, 0};
-  if (!delta.low_rank.empty()) {
-    segment.shrink = shrink_for(segment.rows, delta.input_scale ? static_cast<int64_t>(index) : -1);
-    for (const LowRankTerm& term : delta.low_rank)
-      terms_.push_back(plan_term(term, output, shrinks_[segment.shrink]));
-  }
+  Segment segment{{part.first_row, part.row_count}, &delta, terms_.size(), 0};
+  const int64_t scaled_output = delta.input_scale ? static_cast<int64_t>(index) : -1;
+  for (const LowRankTerm& term : delta.low_rank) terms_.push_back(plan_term(term, n, segment.rows, scaled_output));
   segment.last_term = terms_.size();
   output.segments.push_back(segment);
 }
 
-CpuLinear::Term CpuLinear::plan_term(const LowRankTerm& term, const Output& output, Shrink& shrink) {
+CpuLinear::Term CpuLinear::plan_term(const LowRankTerm& term, int64_t outputs, Rows rows, int64_t scaled_output) {
   const CpuFactor& a = require_factor(term.a.get(), CpuFactor::Role::a, -1, inputs_, "A");
-  const CpuFactor& b = require_factor(term.b.get(), CpuFactor::Role::b, output.weight->rows(), a.rows(), "B");
+  const CpuFactor& b = require_factor(term.b.get(), CpuFactor::Role::b, outputs, a.rows(), "B");
+  const size_t index = shrink_for(rows, scaled_output, a.storage());
+  Shrink& shrink = shrinks_[index];
   const int64_t column = shrink.stride();
-  if (column == 0) shrink.storage = a.storage();
-  if (a.storage() != shrink.storage || b.storage() != shrink.storage) {
-    fail(ErrorCode::internal, "linear: factors of different formats in one batch");
-  }
   for (int64_t r = 0; r < a.rows(); ++r) {
     shrink.factors.push_back(a.bytes() + r * kernels::factor_row_bytes(a.storage(), inputs_));
   }
   shrink.weights.insert(shrink.weights.end(), static_cast<size_t>(a.rows()), term.weight);
-  return {&b, column};
+  return {&b, index, column};
 }
 
 // The shrink over these rows, a new one if there is none yet.
-size_t CpuLinear::shrink_for(Rows rows, int64_t scaled_output) {
+size_t CpuLinear::shrink_for(Rows rows, int64_t scaled_output, kernels::Storage storage) {
   for (size_t i = 0; i < shrink_count_; ++i) {
-    if (shrinks_[i].rows == rows && shrinks_[i].scaled_output == scaled_output) return i;
+    const Shrink& shrink = shrinks_[i];
+    if (shrink.rows == rows && shrink.scaled_output == scaled_output && shrink.storage == storage) return i;
   }
   if (shrink_count_ == shrinks_.size()) shrinks_.emplace_back();
   Shrink& shrink = shrinks_[shrink_count_];
   shrink.rows = rows;
   shrink.scaled_output = scaled_output;
+  shrink.storage = storage;
   shrink.factors.clear();
   shrink.weights.clear();
   return shrink_count_++;
@@ -194,14 +191,11 @@ void CpuLinear::place_scratch() {
     scratch_size_ += static_cast<size_t>(shrinks_[i].rows.count * shrinks_[i].stride());
   }
   scratch_.resize(std::max(scratch_.size(), scratch_size_));
-  expands_.resize(terms_.size());
-  for (const Output& output : outputs_) {
-    for (const Segment& segment : output.segments) {
-      for (size_t t = segment.first_term; t < segment.last_term; ++t) {
-        const Term& term = terms_[t];
-        expands_[t] = {term.b->bytes(), term.b->cols(), scratch_.data() + shrinks_[segment.shrink].t + term.column};
-      }
-    }
+  expands_.clear();
+  for (const Term& term : terms_) {
+    const Shrink& shrink = shrinks_[term.shrink];
+    expands_.push_back({term.b->storage(), term.b->bytes(), term.b->cols(), scratch_.data() + shrink.t + term.column,
+                        shrink.stride()});
   }
 }
 
@@ -351,13 +345,7 @@ void CpuLinear::correct(const Output& output, const Segment& segment, const Task
   args.base_bias = output.bias;
   args.bias = floats_or_null(delta.bias);
   args.result_scale = floats_or_null(delta.result_scale);
-  kernels::Storage storage = kernels::Storage::f32;
-  if (args.count > 0) {
-    const Shrink& shrink = shrinks_[segment.shrink];
-    args.t_stride = shrink.stride();
-    storage = shrink.storage;
-  }
-  kernels_.expand(storage, args);
+  kernels_.expand(args);
 }
 
 void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t rows, float* y, float scale,

@@ -31,7 +31,7 @@ class CpuLinear {
     int64_t count;
     bool operator==(const Rows&) const = default;
   };
-  // The rows of every A that reads the same rows of x; their results stand side by side in t [rows, factors].
+  // The rows of every A, in one storage, that reads the same rows of x; their results stand side by side in t [rows, factors].
   struct Shrink {
     Rows rows;
     int64_t scaled_output;  // whose own d * x it reads; -1: x itself
@@ -44,6 +44,7 @@ class CpuLinear {
   // One B and its columns of t.
   struct Term {
     const CpuFactor* b;
+    size_t shrink;
     int64_t column;
   };
   struct Segment {
@@ -51,7 +52,6 @@ class CpuLinear {
     const LinearDelta* delta;
     size_t first_term;
     size_t last_term;
-    size_t shrink;  // of its terms
   };
   struct Output {
     const CpuMatrix* weight;
@@ -76,8 +76,8 @@ class CpuLinear {
   void plan(const Tensor& x, std::span<const LinearOutput> outputs);
   void plan_output(const LinearOutput& spec, size_t index);
   void plan_segment(const SegmentDelta& part, size_t index);
-  Term plan_term(const LowRankTerm& term, const Output& output, Shrink& shrink);
-  size_t shrink_for(Rows rows, int64_t scaled_output);
+  Term plan_term(const LowRankTerm& term, int64_t outputs, Rows rows, int64_t scaled_output);
+  size_t shrink_for(Rows rows, int64_t scaled_output, kernels::Storage storage);
   void place_scratch();
   void scale_inputs();
   void plan_tasks();

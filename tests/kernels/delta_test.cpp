@@ -80,7 +80,7 @@ struct Case {
     std::vector<ExpandTerm> list;
     int64_t column = 0;
     for (const Pair& pair : pairs) {
-      list.push_back({pair.b.data(), pair.rank, t + column});
+      list.push_back({storage, pair.b.data(), pair.rank, t + column, total()});
       column += pair.rank;
     }
     return list;
@@ -92,7 +92,6 @@ struct Case {
     args.outputs = out;
     args.panel_end = panel_count(out);
     args.rows = rows;
-    args.t_stride = total();
     args.y = y;
     args.y_stride = out;
     return args;
@@ -140,7 +139,7 @@ void check_expand(const Case& c, const CpuKernels& k, int64_t rows, uint32_t see
   const std::vector<float> t = random_floats(rows * c.total(), seed);
   const std::vector<float> y = random_floats(rows * c.out, seed + 1);
   std::vector<float> got = y;
-  k.expand(c.storage, c.expand_args(c.terms(t.data()), rows, got.data()));
+  k.expand(c.expand_args(c.terms(t.data()), rows, got.data()));
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t n = 0; n < c.out; ++n) {
       const auto at = static_cast<size_t>(r * c.out + n);
@@ -251,7 +250,7 @@ TEST_CASE("a row gets the same bits alone, in a crowd, and however factors and p
     for (const CpuKernels* k : all_kernels()) {
       const std::vector<float> t = c.shrunk(*k, x.data(), rows, 0, c.total());
       std::vector<float> all = y;
-      k->expand(storage, c.expand_args(c.terms(t.data()), rows, all.data()));
+      k->expand(c.expand_args(c.terms(t.data()), rows, all.data()));
       for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 13}) {
         for (int64_t first = 0; first + count <= rows; first += count) {
           std::vector<float> part = c.shrunk(*k, x.data() + first * c.in, count, 0, 5, 0.0F);
@@ -265,7 +264,7 @@ TEST_CASE("a row gets the same bits alone, in a crowd, and however factors and p
             ExpandArgs args = c.expand_args(terms, count, some.data());
             args.panel_begin = panel;
             args.panel_end = panel == 0 ? 1 : (panel == 1 ? 5 : panel_count(c.out));
-            k->expand(storage, args);
+            k->expand(args);
           }
           REQUIRE(same_bits(some.data(), all.data() + first * c.out, count * c.out));
         }
@@ -286,7 +285,7 @@ TEST_CASE("expand scales and adds in the order of the formula, and nothing else 
   const std::vector<ExpandTerm> terms = c.terms(t.data());
   for (const CpuKernels* k : all_kernels()) {
     std::vector<float> zero(y.size(), 0.0F);
-    k->expand(c.storage, c.expand_args(terms, rows, zero.data()));
+    k->expand(c.expand_args(terms, rows, zero.data()));
     for (const bool with_terms : {false, true}) {
       std::vector<float> got = y;
       ExpandArgs args = c.expand_args(terms, rows, got.data());
@@ -295,7 +294,7 @@ TEST_CASE("expand scales and adds in the order of the formula, and nothing else 
       args.base_bias = b.data();
       args.bias = db.data();
       args.result_scale = s.data();
-      k->expand(c.storage, args);
+      k->expand(args);
       for (size_t i = 0; i < got.size(); ++i) {
         const size_t n = i % static_cast<size_t>(c.out);
         float expected = y[i] * e[n];
@@ -307,7 +306,7 @@ TEST_CASE("expand scales and adds in the order of the formula, and nothing else 
     std::vector<float> kept(y.size(), -0.0F);
     ExpandArgs nothing = c.expand_args(terms, rows, kept.data());
     nothing.count = 0;
-    k->expand(c.storage, nothing);
+    k->expand(nothing);
     for (const float value : kept) REQUIRE(std::signbit(value));
   }
 }
@@ -324,5 +323,29 @@ TEST_CASE("an input beyond the last does not matter to shrink") {
         for (const float value : t) CHECK(std::isfinite(value));
       }
     }
+  }
+}
+
+TEST_CASE("terms of different storages and strides stand side by side") {
+  const Case exact(Storage::f32, 3, 83, {4, 1}, 1);
+  const Case rounded(Storage::bf16, 3, 83, {5}, 50);
+  const int64_t rows = 7;
+  const std::vector<float> t = random_floats(rows * exact.total(), 2);
+  const std::vector<float> u = random_floats(rows * rounded.total(), 3);
+  std::vector<ExpandTerm> both = exact.terms(t.data());
+  const std::vector<ExpandTerm> other = rounded.terms(u.data());
+  both.insert(both.end(), other.begin(), other.end());
+  for (const CpuKernels* k : all_kernels()) {
+    std::vector<float> together(static_cast<size_t>(rows * 83), 0.0F);
+    std::vector<float> apart = together;
+    k->expand(exact.expand_args(both, rows, together.data()));
+    k->expand(exact.expand_args(exact.terms(t.data()), rows, apart.data()));
+    k->expand(rounded.expand_args(other, rows, apart.data()));
+    for (size_t i = 0; i < apart.size(); ++i) CHECK(std::abs(together[i] - apart[i]) < 1e-5F);
+    std::vector<float> alone(83, 0.0F);
+    for (ExpandTerm& term : both) term.t += 2 * term.t_stride;
+    k->expand(exact.expand_args(both, 1, alone.data()));
+    for (ExpandTerm& term : both) term.t -= 2 * term.t_stride;
+    CHECK(same_bits(alone.data(), together.data() + 2 * 83, 83));
   }
 }
