@@ -5,6 +5,7 @@
 #include <functional>
 #include <numeric>
 #include <set>
+#include <thread>
 
 #include "bandwidth.h"
 #include "bench_load.h"
@@ -26,8 +27,10 @@ using LoadedExperts = std::vector<std::shared_ptr<const LoadedExpert>>;
 using Progress = std::function<void(double fraction)>;
 
 constexpr int64_t kRank = 16;
-constexpr int kSwapExperts = 4;  // at least, so that a percentile means something
-constexpr int kSeenRounds = 5;
+constexpr int kSwapExperts = 10;  // of a set whose forming is measured
+constexpr int kSwapRounds = 200;
+constexpr int kLoadRounds = 40;
+constexpr auto kSettling = std::chrono::milliseconds(150);  // until a file's times tell its states apart
 constexpr int kDecodePrompt = 16;
 
 struct BenchOptions {
@@ -188,6 +191,8 @@ class Bench {
       bandwidth = std::max(bandwidth, probe.measure());
     }
     const Json swap = measure_swaps();
+    const Json load_expert = measure_loads();
+    progress_(1.0);
     Json report = {{"model", info_.value("model", "")},
                    {"weights", info_.value("weights", "")},
                    {"isa", info_.value("isa", "")},
@@ -195,6 +200,7 @@ class Bench {
                    {"bandwidth_gb_s", rounded(bandwidth / 1e9)}};
     for (const Row& row : rows_) report["rows"].push_back(report_of(row, bandwidth));
     report["swap_ms"] = swap;
+    report["load_expert"] = load_expert;
     report["load_ms"] = rounded(load_ms_);
     report["peak_memory_bytes"] = peak;
     return report;
@@ -217,14 +223,6 @@ class Bench {
     steps_ = static_cast<double>(options_.counts.size()) * static_cast<double>(options_.repeat + 1);
   }
 
-  // The first load of bytes that the engine has never seen.
-  std::shared_ptr<const LoadedExpert> load_new(const std::string& source) {
-    const auto start = Clock::now();
-    auto loaded = engine_->load_expert(source);
-    new_ms_.push_back(milliseconds_since(start));
-    return loaded;
-  }
-
   void load_experts() {
     sources_ = options_.names;
     const int64_t most = *std::max_element(options_.counts.begin(), options_.counts.end());
@@ -233,13 +231,12 @@ class Bench {
       write_random_expert(directory, config_, kRank, static_cast<uint64_t>(i) + 1);
       sources_.push_back(directory.string());
     }
-    LoadedExperts loaded;
     for (const std::string& source : sources_) {
-      loaded.push_back(load_new(source));
-      expert_bytes_.push_back(static_cast<double>(loaded.back()->size_bytes()));
+      loaded_.push_back(engine_->load_expert(source));
+      expert_bytes_.push_back(static_cast<double>(loaded_.back()->size_bytes()));
     }
     for (int64_t count : options_.counts) {
-      rows_.emplace_back().experts.assign(loaded.begin(), loaded.begin() + count);
+      rows_.emplace_back().experts.assign(loaded_.begin(), loaded_.begin() + count);
       rows_.back().prefill.resize(prompts_.size());
     }
   }
@@ -272,22 +269,62 @@ class Bench {
     row.decode.clear();
   }
 
-  // From a source to an expert that a request can use: bytes never seen, and bytes seen before.
+  // What stands between two requests with different experts, all of them in memory: forming the set. With weights never
+  // used before, and with those of a request before.
   Json measure_swaps() {
+    std::vector<ExpertUse> uses;
+    for (size_t i = 0; i < loaded_.size() && i < kSwapExperts; ++i) uses.push_back({loaded_[i], {}, 1.0F});
+    std::vector<double> new_ms;
     std::vector<double> seen_ms;
+    for (int round = 0; round < kSwapRounds; ++round) {
+      for (ExpertUse& use : uses) use.weight = 0.5F + static_cast<float>(++weights_used_) * 0x1p-16F;
+      for (std::vector<double>* times : {&new_ms, &seen_ms}) {
+        const auto start = Clock::now();
+        engine_->compose(uses);
+        times->push_back(milliseconds_since(start));
+      }
+    }
+    return {{"experts", uses.size()}, {"seen", percentiles_of(seen_ms)}, {"new", percentiles_of(new_ms)}};
+  }
+
+  // From files in the page cache to an expert that a request can use: files that were touched, so that they are hashed,
+  // and files that are as they were when they were hashed last.
+  Json measure_loads() {
     for (Row& row : rows_) row.experts.clear();
-    for (const auto& loaded : engine_->experts()) engine_->unload(loaded);
-    for (int round = 0; round < kSeenRounds; ++round) {
-      for (const std::string& source : sources_) {
+    for (const auto& loaded : loaded_) engine_->unload(loaded);
+    loaded_.clear();
+    if (!options_.names.empty()) return nullptr;  // other people's files are not touched
+    std::vector<double> hashed_ms;
+    std::vector<double> recognised_ms;
+    for (int round = 0; round < kLoadRounds; ++round) {
+      const std::string& source = sources_[static_cast<size_t>(round) % sources_.size()];
+      std::filesystem::last_write_time(join_path(source, "adapter_model.safetensors"),
+                                       std::filesystem::file_time_type::clock::now());
+      std::this_thread::sleep_for(kSettling);
+      for (std::vector<double>* times : {&hashed_ms, &recognised_ms}) {
         const auto start = Clock::now();
         const auto loaded = engine_->load_expert(source);
-        seen_ms.push_back(milliseconds_since(start));
+        times->push_back(milliseconds_since(start));
         engine_->unload(loaded);
       }
     }
-    progress_(1.0);
-    return {{"seen", {{"p50", rounded(percentile(seen_ms, 0.5))}, {"p99", rounded(percentile(seen_ms, 0.99))}}},
-            {"new", {{"p50", rounded(percentile(new_ms_, 0.5))}, {"p99", rounded(percentile(new_ms_, 0.99))}}}};
+    return {{"bytes", expert_bytes_.front()},
+            {"hashed_ms", percentiles_of(hashed_ms)},
+            {"recognised_ms", percentiles_of(recognised_ms)}};
+  }
+
+  static Json percentiles_of(const std::vector<double>& values) {
+    return {{"p50", rounded(percentile(values, 0.5))}, {"p99", rounded(percentile(values, 0.99))}};
+  }
+
+  // How much longer a token takes than with the base alone, from neighbouring measurements; null without that row.
+  Json slowdown_of(const Row& row) const {
+    const auto base = std::find(options_.counts.begin(), options_.counts.end(), 0);
+    if (base == options_.counts.end()) return nullptr;
+    const std::vector<double>& alone = rows_[static_cast<size_t>(base - options_.counts.begin())].decode;
+    std::vector<double> ratios;
+    for (size_t i = 0; i < alone.size(); ++i) ratios.push_back(alone[i] / row.decode[i]);
+    return rounded(median(ratios));
   }
 
   // Weights of the base and of the row's experts, and the keys and values of an answer half way through.
@@ -312,6 +349,7 @@ class Bench {
     return {{"experts", count},
             {"prefill_tokens_per_second", std::move(prefill)},
             {"decode_tokens_per_second", rounded(decode)},
+            {"decode_time_over_base", slowdown_of(row)},
             {"bytes_per_token", std::round(bytes)},
             {"share_of_bandwidth", rounded(decode * bytes / bandwidth)}};
   }
@@ -327,7 +365,8 @@ class Bench {
   std::string decode_prompt_;
   ScratchDirectory scratch_;
   std::vector<std::string> sources_;
-  std::vector<double> new_ms_;
+  LoadedExperts loaded_;
+  int weights_used_ = 0;
   double base_bytes_ = 0;
   std::vector<double> expert_bytes_;
   std::vector<Row> rows_;

@@ -53,27 +53,37 @@ Json options_of(const Bench& bench) {
   return options;
 }
 
+std::string percentiles(const Json& of) {
+  return fixed(of.at("p50").get<double>(), 3) + " / " + fixed(of.at("p99").get<double>(), 3) + " ms";
+}
+
+std::string loads_of(const Json& load) {
+  if (load.is_null()) return {};
+  return "loading an expert of " + human_bytes(load.at("bytes").get<double>()) + " p50 / p99: hashed " +
+         percentiles(load.at("hashed_ms")) + ", recognised " + percentiles(load.at("recognised_ms")) + "\n";
+}
+
 void print_report(const Json& report, const Bench& bench) {
   std::vector<std::string> header = {"EXPERTS"};
   for (int64_t tokens : bench.prompt_tokens) header.push_back("PREFILL " + std::to_string(tokens));
-  header.insert(header.end(), {"DECODE", "MB/TOKEN", "OF BANDWIDTH"});
+  header.insert(header.end(), {"DECODE", "TIME/BASE", "MB/TOKEN", "OF BANDWIDTH"});
   Table table(header);
   for (const Json& row : report.at("rows")) {
     std::vector<std::string> cells = {std::to_string(row.at("experts").get<int64_t>())};
     for (const Json& rate : row.at("prefill_tokens_per_second")) cells.push_back(fixed(rate.get<double>(), 1));
     cells.push_back(fixed(row.at("decode_tokens_per_second").get<double>(), 1));
+    const Json& over_base = row.at("decode_time_over_base");
+    cells.push_back(over_base.is_null() ? "-" : fixed(over_base.get<double>(), 3));
     cells.push_back(fixed(row.at("bytes_per_token").get<double>() / 1e6, 1));
     cells.push_back(fixed(100 * row.at("share_of_bandwidth").get<double>(), 1) + " %");
     table.add(std::move(cells));
   }
   const Json& swap = report.at("swap_ms");
-  const auto percentiles = [](const Json& of) {
-    return fixed(of.at("p50").get<double>(), 2) + " / " + fixed(of.at("p99").get<double>(), 2) + " ms";
-  };
   print(report.at("model").get<std::string>() + ", " + report.at("weights").get<std::string>() + ", " +
         report.at("isa").get<std::string>() + ", " + std::to_string(report.at("threads").get<int>()) + " threads, " +
         fixed(report.at("bandwidth_gb_s").get<double>(), 1) + " GB/s; tokens per second:\n" + table.text() +
-        "swap p50 / p99: seen " + percentiles(swap.at("seen")) + ", new " + percentiles(swap.at("new")) + "\nload " +
+        "forming a set p50 / p99: seen " + percentiles(swap.at("seen")) + ", new " + percentiles(swap.at("new")) + "\n" +
+        loads_of(report.at("load_expert")) + "load " +
         fixed(report.at("load_ms").get<double>(), 0) + " ms, peak memory " +
         human_bytes(report.at("peak_memory_bytes").get<double>()) + "\n");
 }

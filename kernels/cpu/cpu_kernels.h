@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "kernels/factors.h"
 #include "kernels/formats.h"
 #include "kernels/kv_format.h"
 
@@ -32,6 +33,47 @@ struct GemmArgs {
 
 constexpr int64_t kGemmRows = 96;  // rows whose input block is kept in the second-level cache
 constexpr int64_t kGemmScratch = (kGemmRows + kPanelRows) * kInputBlock;
+
+// t[r, j] = weights[j] * sum_k x[r, k] factors[j][k] for the factor rows j of [begin, end): rows of any number of A
+// (kernels/factors.h) over the same inputs, whichever expert or projection they belong to.
+struct ShrinkArgs {
+  const unsigned char* const* factors;
+  const float* weights;
+  int64_t begin;
+  int64_t end;
+  const float* x;
+  int64_t x_stride;
+  int64_t rows;
+  int64_t inputs;
+  float* t;
+  int64_t t_stride;
+};
+
+// One B (kernels/factors.h) and its columns of t.
+struct ExpandTerm {
+  Storage storage;
+  const unsigned char* panels;
+  int64_t rank;
+  const float* t;  // of row 0; the next row is t_stride further
+  int64_t t_stride;
+};
+
+// y = result_scale * (base_scale * y + sum over terms of B t + base_bias + bias) for the outputs of panels
+// [panel_begin, panel_end), in this order; vectors are indexed by output, null ones are left out.
+struct ExpandArgs {
+  const ExpandTerm* terms;
+  int64_t count;
+  int64_t outputs;
+  int64_t panel_begin;
+  int64_t panel_end;
+  int64_t rows;
+  float* y;
+  int64_t y_stride;
+  const float* base_scale;
+  const float* base_bias;
+  const float* bias;
+  const float* result_scale;
+};
 
 // RMSNorm over each of `heads` vectors of head_dim values (weight may be null: none), then half-split rotation of the
 // first 2 * half values: (a, b) -> (a cos - b sin, b cos + a sin) with a = x[i], b = x[half + i].
@@ -95,6 +137,9 @@ struct CpuKernels {
   void (*finish)(const float* state, int64_t rows, int64_t group, int64_t head_dim, float* out, int64_t out_stride);
   // out = exp(x), for tests of its accuracy.
   void (*exp)(const float* x, int64_t count, float* out);
+  // What experts add.
+  void (*shrink)(Storage storage, const ShrinkArgs& args);
+  void (*expand)(const ExpandArgs& args);
 };
 
 // "baseline", "avx2", "avx512" or "neon"; null if this build or this machine does not have it.

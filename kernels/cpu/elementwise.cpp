@@ -107,6 +107,8 @@ const CpuKernels table = {
     merge,
     finish,
     exponential,
+    shrink,
+    expand,
 };
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

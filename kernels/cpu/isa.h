@@ -10,6 +10,8 @@
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 void gemm(Storage storage, const GemmArgs& args);
+void shrink(Storage storage, const ShrinkArgs& args);
+void expand(const ExpandArgs& args);
 void unpack_row(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out);
 void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);
 void swiglu(const float* gate, const float* up, int64_t count, float* out);

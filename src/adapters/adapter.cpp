@@ -49,7 +49,7 @@ std::shared_ptr<const Adapter> Adapter::load(const Source& source, const Adapter
   const JsonFields fields(*source.config, source.origin + ": adapter_config.json");
   Lowered lowered = find_method(fields.string("peft_type"), source.origin).load(source, base);
   const std::shared_ptr<Adapter> adapter(new Adapter());
-  adapter->hash_ = source.hash;
+  adapter->hash_ = source.content_hash();
   adapter->kind_ = std::move(lowered.kind);
   adapter->base_model_ = fields.string_or("base_model_name_or_path", "");
   adapter->deltas_ = std::move(lowered.deltas);

@@ -55,6 +55,8 @@ class Adapter {
     const Json* config = nullptr;  // adapter_config.json
     const SafeTensors* tensors = nullptr;
     ContentHash hash{};  // of the package's bytes
+    std::function<ContentHash()> late_hash;  // instead, where it may still be computed: asked for last
+    ContentHash content_hash() const { return late_hash ? late_hash() : hash; }
   };
 
   // Checks all names and shapes, then reads every tensor once, checks that its values are finite, and packs it. Throws

@@ -178,13 +178,13 @@ void BaseChanges::replace_rows(int site, const std::vector<int64_t>& tokens, con
   std::vector<float> rows = tensors_.read(entry);
   std::vector<float> selection(static_cast<size_t>(vocab * count));  // [vocab, count]
   for (int64_t i = 0; i < count; ++i) selection[static_cast<size_t>(tokens[static_cast<size_t>(i)] * count + i)] = 1.0F;
-  MatrixPtr selected = pack_values(base_.backend, WeightFormat::bf16, selection, vocab, count);
   SiteDelta& delta = deltas_.at(site);
   if (!table) {
     delta.output_scale.assign(static_cast<size_t>(vocab), 1.0F);
     for (const int64_t token : tokens) delta.output_scale[static_cast<size_t>(token)] = 0.0F;
-    delta.a = pack_values(base_.backend, exact_format(rows), rows, count, hidden);
-    delta.b = std::move(selected);
+    using Role = FactorSource::Role;
+    delta.a = pack_factor(base_.backend, Role::a, exact_format(rows), rows, count, hidden);
+    delta.b = pack_factor(base_.backend, Role::b, WeightFormat::bf16, selection, vocab, count);
     return;
   }
   std::vector<float> base(static_cast<size_t>(hidden));
@@ -192,7 +192,7 @@ void BaseChanges::replace_rows(int site, const std::vector<int64_t>& tokens, con
     base_.backend.unpack_rows(*where.weight, tokens[static_cast<size_t>(i)], 1, base.data());
     for (size_t c = 0; c < base.size(); ++c) rows[static_cast<size_t>(i * hidden) + c] -= base[c];
   }
-  delta.a = std::move(selected);
+  delta.a = pack_values(base_.backend, WeightFormat::bf16, selection, vocab, count);
   delta.b = pack_values(base_.backend, WeightFormat::f32, transposed(rows, count, hidden), hidden, count);
 }
 

@@ -104,7 +104,8 @@ std::string key_of(const Adapter::Source& source, const AdapterBase& base) {
     sha.update_framed(site.name).update_framed(name_of(site.weight->format()));
     sha.update_number(static_cast<uint64_t>(site.weight->group()));
   }
-  sha.update(std::as_bytes(std::span(source.hash)));
+  const ContentHash content = source.content_hash();
+  sha.update(std::as_bytes(std::span(content)));
   return sha.finish_hex();
 }
 

@@ -6,6 +6,7 @@
 #include "adapters/base_changes.h"
 #include "adapters/dora_norms.h"
 #include "adapters/expert_tensors.h"
+#include "adapters/factor_list.h"
 #include "adapters/lora_config.h"
 #include "core/error.h"
 
@@ -159,8 +160,34 @@ class LoraLoader {
   void lower() {
     std::optional<DoraNormCache> norms;
     if (config_.dora()) norms.emplace(source_, base_);
-    for (const LoraPair& pair : pairs_) lower(pair, norms ? &*norms : nullptr);
-    if (norms) norms->save();
+    for (const LoraPair& pair : pairs_) {
+      if (norms || pair.of_embedding) lower(pair, norms ? &*norms : nullptr);
+    }
+    if (norms) {
+      norms->save();
+    } else {
+      lower_plain();
+    }
+  }
+
+  // Linear layers without DoRA: their values need no look but one, so all are read, checked and packed in one go.
+  void lower_plain() {
+    FactorList factors(source_.origin, *source_.tensors);
+    std::vector<SiteDelta*> changed;
+    for (const LoraPair& pair : pairs_) {
+      if (pair.of_embedding) continue;
+      const double scale = config_.scale_of(base_.sites[pair.site].name);
+      SiteDelta& delta = deltas_.at(pair.site);
+      if (pair.bias) add_bias(delta.bias, tensors_.read(*pair.bias, scale));
+      factors.add(*pair.a, FactorSource::Role::a);
+      factors.add(*pair.b, FactorSource::Role::b, scale);
+      changed.push_back(&delta);
+    }
+    const std::vector<MatrixPtr> packed = factors.pack(base_.backend, base_.format);
+    for (size_t i = 0; i < changed.size(); ++i) {
+      changed[i]->a = packed[2 * i];
+      changed[i]->b = packed[2 * i + 1];
+    }
   }
 
   // The scale is multiplied in at F32, before the format rounds.
@@ -182,9 +209,13 @@ class LoraLoader {
       delta.output_scale = dora_gains(pair, a, b, rank, *norms);
       for (size_t i = 0; i < b.size(); ++i) b[i] *= delta.output_scale[i / static_cast<size_t>(rank)];
     }
-    delta.a = table ? pack_values(base_.backend, base_.format, transposed(a, rank, where.in), where.in, rank)
-                    : pack_values(base_.backend, base_.format, a, rank, where.in);
-    delta.b = pack_values(base_.backend, base_.format, b, where.out, rank);
+    if (table) {
+      delta.a = pack_values(base_.backend, base_.format, transposed(a, rank, where.in), where.in, rank);
+      delta.b = pack_values(base_.backend, base_.format, b, where.out, rank);
+    } else {
+      delta.a = pack_factor(base_.backend, FactorSource::Role::a, base_.format, a, rank, where.in);
+      delta.b = pack_factor(base_.backend, FactorSource::Role::b, base_.format, b, where.out, rank);
+    }
   }
 
   // g = m / ||W + s B A||, per output.

@@ -18,6 +18,16 @@ bool among(std::span<const std::string_view> keys, std::string_view key) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
 }
 
+MatrixSource source_of(const std::vector<float>& values, int64_t rows, int64_t cols) {
+  MatrixSource source;
+  source.rows = rows;
+  source.cols = cols;
+  source.read = [&values, cols](int64_t first_row, int64_t count, void* destination) {
+    std::memcpy(destination, values.data() + first_row * cols, static_cast<size_t>(count * cols) * sizeof(float));
+  };
+  return source;
+}
+
 }  // namespace
 
 std::vector<SiteDelta> SiteDeltas::take() {
@@ -43,13 +53,15 @@ void refuse_unknown_keys(const JsonFields& config, std::span<const std::string_v
 
 MatrixPtr pack_values(Backend& backend, WeightFormat format, const std::vector<float>& values, int64_t rows,
                       int64_t cols) {
-  MatrixSource source;
-  source.rows = rows;
-  source.cols = cols;
-  source.read = [&](int64_t first_row, int64_t count, void* destination) {
-    std::memcpy(destination, values.data() + first_row * cols, static_cast<size_t>(count * cols) * sizeof(float));
-  };
-  return backend.pack(source, format);
+  return backend.pack(source_of(values, rows, cols), format);
+}
+
+MatrixPtr pack_factor(Backend& backend, FactorSource::Role role, WeightFormat format, const std::vector<float>& values,
+                      int64_t rows, int64_t cols) {
+  FactorSource factor;
+  factor.role = role;
+  factor.values = source_of(values, rows, cols);
+  return backend.pack_factors({&factor, 1}, format).front();
 }
 
 std::vector<float> transposed(const std::vector<float>& values, int64_t rows, int64_t cols) {

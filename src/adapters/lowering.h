@@ -45,6 +45,9 @@ bool is_off(const Json& value);
 // Row-major values into the backend's layout.
 MatrixPtr pack_values(Backend& backend, WeightFormat format, const std::vector<float>& values, int64_t rows,
                       int64_t cols);
+// The same as a factor of a linear layer's low-rank term.
+MatrixPtr pack_factor(Backend& backend, FactorSource::Role role, WeightFormat format, const std::vector<float>& values,
+                      int64_t rows, int64_t cols);
 std::vector<float> transposed(const std::vector<float>& values, int64_t rows, int64_t cols);
 
 }  // namespace expert

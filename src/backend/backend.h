@@ -4,8 +4,8 @@
 // are F32 [rows, features], one row per token of a flat batch in which requests (segments) stand one after the other.
 // Batch invariance, bitwise: what a row gets depends on its own inputs, the weights and the format only - never on the
 // other rows, the chunking of a prompt, or the number of threads (docs/architecture.md).
-// Calls are not thread-safe with each other, except allocate(), pack(), adopt(), unpack_rows() and upload() to memory
-// that no enqueued operation uses: experts are loaded while others generate.
+// Calls are not thread-safe with each other, except allocate(), pack(), pack_factors(), adopt(), unpack_rows() and
+// upload() to memory that no enqueued operation uses: experts are loaded while others generate.
 #pragma once
 
 #include <cstdint>
@@ -119,6 +119,9 @@ class Backend {
   // Repacks into own memory. F32/F16 sources under WeightFormat::bf16 are rounded to nearest even.
   // Throws Error(unsupported) for a format this backend does not have, and what `source.read` throws.
   virtual MatrixPtr pack(const MatrixSource& source, WeightFormat format) = 0;
+  // The factors of one expert, all at once: one block of memory, packed side by side; null-free and in the order of
+  // `sources`. Formats that only base weights have become BF16. Throws as pack() does.
+  virtual std::vector<MatrixPtr> pack_factors(std::span<const FactorSource> sources, WeightFormat format);
   // The packed bytes for our own cache file (empty where a backend cannot give them), and their way back:
   // `bytes` must stay valid and unchanged while `owner` lives.
   virtual std::span<const std::byte> packed_bytes(const Matrix& matrix) const = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu_factor.h"
 #include "backend/cpu_matrix.h"
 #include "backend/host_memory.h"
 #include "core/error.h"
@@ -37,6 +38,10 @@ void CpuBackend::download(void* destination, const Tensor& source, size_t bytes)
 
 MatrixPtr CpuBackend::pack(const MatrixSource& source, WeightFormat format) {
   return pack_matrix(source, format, pool_.threads());
+}
+
+std::vector<MatrixPtr> CpuBackend::pack_factors(std::span<const FactorSource> sources, WeightFormat format) {
+  return pack_cpu_factors(sources, format, pool_.threads());
 }
 
 std::span<const std::byte> CpuBackend::packed_bytes(const Matrix& matrix) const {

@@ -47,6 +47,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<KvStorage> create_kv(const KvShape& shape) override;
 
   MatrixPtr pack(const MatrixSource& source, WeightFormat format) override;
+  std::vector<MatrixPtr> pack_factors(std::span<const FactorSource> sources, WeightFormat format) override;
   std::span<const std::byte> packed_bytes(const Matrix& matrix) const override;
   MatrixPtr adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
                   std::shared_ptr<const void> owner) override;

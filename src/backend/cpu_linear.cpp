@@ -2,37 +2,61 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
+#include <typeinfo>
 
 #include "backend/host_memory.h"
+#include "core/cpu_pause.h"
 #include "core/error.h"
 
 namespace expert {
 
 namespace {
 
-constexpr double kLeastCost = 16384;  // multiply-adds worth a task of its own
-constexpr double kRowCost = 6;        // reading a weight, in multiply-adds
-constexpr int kTasksPerThread = 6;    // uneven progress of the cores is evened out
-constexpr int64_t kPanelGroup = 4;    // panels one row is multiplied with at a time
+constexpr double kLeastCost = 16384;         // multiply-adds worth a task of its own
+constexpr double kRowCost = 6;               // reading a weight, in multiply-adds
+constexpr int kTasksPerThread = 6;           // uneven progress of the cores is evened out
+constexpr int64_t kPanelGroup = 4;           // panels one row is multiplied with at a time
+constexpr int64_t kFactorGroup = 8;          // likewise rows of A
+constexpr int64_t kLeastScaled = 64 * 1024;  // activations to scale, for a parallel region of their own
+constexpr int kSpins = 4096;                 // before a thread that waits for another lets others run
 
 const CpuMatrix& packed(const Matrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
 
-const CpuMatrix& require_matrix(const Matrix* matrix, int64_t rows, int64_t cols, const char* what) {
+void require_size(const Matrix* matrix, int64_t rows, int64_t cols, const char* what) {
   if (matrix == nullptr) fail(ErrorCode::internal, "linear: {} is missing", what);
   if ((rows >= 0 && matrix->rows() != rows) || (cols >= 0 && matrix->cols() != cols)) {
     fail(ErrorCode::internal, "linear: {} is {} x {}, expected {} x {}", what, matrix->rows(), matrix->cols(), rows,
          cols);
   }
+}
+
+const CpuMatrix& require_matrix(const Matrix* matrix, int64_t rows, int64_t cols, const char* what) {
+  require_size(matrix, rows, cols, what);
+  if (typeid(*matrix) != typeid(CpuMatrix)) fail(ErrorCode::internal, "linear: {} was not made by pack()", what);
   return packed(*matrix);
+}
+
+const CpuFactor& require_factor(const Matrix* matrix, CpuFactor::Role role, int64_t rows, int64_t cols,
+                                const char* what) {
+  require_size(matrix, rows, cols, what);
+  if (typeid(*matrix) == typeid(CpuFactor)) {
+    const auto& factor = static_cast<const CpuFactor&>(*matrix);
+    if (factor.role() == role) return factor;
+  }
+  fail(ErrorCode::internal, "linear: {} was not made by pack_factors()", what);
 }
 
 void require_vector(const Tensor& tensor, int64_t cols, const char* what) {
   if (tensor) require_shape(tensor, 1, cols, what);
 }
 
-double cost_of(int64_t inputs, int64_t rows) {
-  return static_cast<double>(inputs * kernels::kPanelRows) * (static_cast<double>(rows) + kRowCost);
+// Of `outputs` outputs over `inputs` inputs.
+double cost_of(int64_t outputs, int64_t inputs, int64_t rows) {
+  return static_cast<double>(outputs * inputs) * (static_cast<double>(rows) + kRowCost);
 }
+
+const float* floats_or_null(const Tensor& tensor) { return tensor ? host_floats(tensor) : nullptr; }
 
 }  // namespace
 
@@ -48,13 +72,13 @@ float* CpuLinear::work_of(int worker) const {
 void CpuLinear::run(const Tensor& x, std::span<const LinearOutput> outputs) {
   if (x.rows == 0 || outputs.empty()) return;
   plan(x, outputs);
-  scratch_.resize(std::max(scratch_.size(), scratch_size_));
+  place_scratch();
   scale_inputs();
-  plan_products();
-  do_products();
-  plan_corrections();
-  do_corrections();
+  plan_tasks();
+  do_tasks();
 }
+
+// --- what there is to do --------------------------------------------------------------------------------------------
 
 void CpuLinear::plan(const Tensor& x, std::span<const LinearOutput> outputs) {
   require_shape(x, x.rows, x.cols, "linear: x");
@@ -62,12 +86,14 @@ void CpuLinear::plan(const Tensor& x, std::span<const LinearOutput> outputs) {
   rows_ = x.rows;
   inputs_ = x.cols;
   scratch_size_ = 0;
+  shrink_count_ = 0;
   terms_.clear();
   outputs_.resize(outputs.size());
-  for (size_t o = 0; o < outputs.size(); ++o) plan_output(outputs[o], outputs_[o]);
+  for (size_t o = 0; o < outputs.size(); ++o) plan_output(outputs[o], o);
 }
 
-void CpuLinear::plan_output(const LinearOutput& spec, Output& output) {
+void CpuLinear::plan_output(const LinearOutput& spec, size_t index) {
+  Output& output = outputs_[index];
   output.weight = &require_matrix(spec.weight, -1, inputs_, "weight");
   const int64_t n = output.weight->rows();
   require_shape(spec.y, rows_, n, "linear: y");
@@ -100,18 +126,15 @@ void CpuLinear::plan_output(const LinearOutput& spec, Output& output) {
     join(output.plain, {row, rows.first - row});
     join(output.with_base, {row, rows.first - row});
     join(part.delta->skip_base ? output.without_base : output.with_base, rows);
-    plan_segment(part, output);
+    plan_segment(part, index);
     row = rows.first + rows.count;
   }
   join(output.plain, {row, rows_ - row});
   join(output.with_base, {row, rows_ - row});
-  if (output.scaled) {
-    output.scaled_x = scratch_size_;
-    scratch_size_ += static_cast<size_t>(rows_ * inputs_);
-  }
 }
 
-void CpuLinear::plan_segment(const SegmentDelta& part, Output& output) {
+void CpuLinear::plan_segment(const SegmentDelta& part, size_t index) {
+  Output& output = outputs_[index];
   const LinearDelta& delta = *part.delta;
   const int64_t n = output.weight->rows();
   require_vector(delta.input_scale, inputs_, "linear: input scale");
@@ -122,14 +145,58 @@ void CpuLinear::plan_segment(const SegmentDelta& part, Output& output) {
   if (part.row_count == 0) return;
   output.scaled = output.scaled || delta.input_scale;
   Segment segment{{part.first_row, part.row_count}, &delta, terms_.size(), 0};
-  for (const LowRankTerm& term : delta.low_rank) {
-    const CpuMatrix& a = require_matrix(term.a.get(), -1, inputs_, "A");
-    const CpuMatrix& b = require_matrix(term.b.get(), n, a.rows(), "B");
-    terms_.push_back({&a, &b, term.weight, scratch_size_});
-    scratch_size_ += static_cast<size_t>(part.row_count * a.rows());
-  }
+  const int64_t scaled_output = delta.input_scale ? static_cast<int64_t>(index) : -1;
+  for (const LowRankTerm& term : delta.low_rank) terms_.push_back(plan_term(term, n, segment.rows, scaled_output));
   segment.last_term = terms_.size();
   output.segments.push_back(segment);
+}
+
+CpuLinear::Term CpuLinear::plan_term(const LowRankTerm& term, int64_t outputs, Rows rows, int64_t scaled_output) {
+  const CpuFactor& a = require_factor(term.a.get(), CpuFactor::Role::a, -1, inputs_, "A");
+  const CpuFactor& b = require_factor(term.b.get(), CpuFactor::Role::b, outputs, a.rows(), "B");
+  const size_t index = shrink_for(rows, scaled_output, a.storage());
+  Shrink& shrink = shrinks_[index];
+  const int64_t column = shrink.stride();
+  for (int64_t r = 0; r < a.rows(); ++r) {
+    shrink.factors.push_back(a.bytes() + r * kernels::factor_row_bytes(a.storage(), inputs_));
+  }
+  shrink.weights.insert(shrink.weights.end(), static_cast<size_t>(a.rows()), term.weight);
+  return {&b, index, column};
+}
+
+// The shrink over these rows, a new one if there is none yet.
+size_t CpuLinear::shrink_for(Rows rows, int64_t scaled_output, kernels::Storage storage) {
+  for (size_t i = 0; i < shrink_count_; ++i) {
+    const Shrink& shrink = shrinks_[i];
+    if (shrink.rows == rows && shrink.scaled_output == scaled_output && shrink.storage == storage) return i;
+  }
+  if (shrink_count_ == shrinks_.size()) shrinks_.emplace_back();
+  Shrink& shrink = shrinks_[shrink_count_];
+  shrink.rows = rows;
+  shrink.scaled_output = scaled_output;
+  shrink.storage = storage;
+  shrink.factors.clear();
+  shrink.weights.clear();
+  return shrink_count_++;
+}
+
+void CpuLinear::place_scratch() {
+  for (Output& output : outputs_) {
+    if (!output.scaled) continue;
+    output.scaled_x = scratch_size_;
+    scratch_size_ += static_cast<size_t>(rows_ * inputs_);
+  }
+  for (size_t i = 0; i < shrink_count_; ++i) {
+    shrinks_[i].t = scratch_size_;
+    scratch_size_ += static_cast<size_t>(shrinks_[i].rows.count * shrinks_[i].stride());
+  }
+  scratch_.resize(std::max(scratch_.size(), scratch_size_));
+  expands_.clear();
+  for (const Term& term : terms_) {
+    const Shrink& shrink = shrinks_[term.shrink];
+    expands_.push_back({term.b->storage(), term.b->bytes(), term.b->cols(), scratch_.data() + shrink.t + term.column,
+                        shrink.stride()});
+  }
 }
 
 void CpuLinear::scale_inputs() {
@@ -141,86 +208,101 @@ void CpuLinear::scale_inputs() {
     for (const Segment& segment : output.segments) {
       if (!segment.delta->input_scale) continue;
       const float* scale = host_floats(segment.delta->input_scale);
-      pool_.run(segment.rows.count, [&](int64_t r, int) {
+      const auto scale_row = [&](int64_t r, int) {
         float* row = to + (segment.rows.first + r) * inputs_;
         kernels_.multiply(row, scale, inputs_, row);
-      });
+      };
+      if (segment.rows.count * inputs_ >= kLeastScaled) {
+        pool_.run(segment.rows.count, scale_row);
+      } else {
+        for (int64_t r = 0; r < segment.rows.count; ++r) scale_row(r, 0);
+      }
     }
   }
 }
 
-// Cuts `panels` panels into tasks of about `target` cost, in whole panel groups.
-void CpuLinear::split(Task task, int64_t panels, double cost_per_panel, double target) {
-  const auto wished = static_cast<int64_t>(std::min(target / cost_per_panel, 1e9));
-  const int64_t step = std::max<int64_t>(1, (wished + kPanelGroup - 1) / kPanelGroup) * kPanelGroup;
-  for (int64_t p = 0; p < panels; p += step) {
-    task.panel_begin = p;
-    task.panel_end = std::min(panels, p + step);
+// --- tasks ----------------------------------------------------------------------------------------------------------
+
+// Cuts `count` panels or factor rows into tasks of about `target` cost, in whole groups of `grain`.
+void CpuLinear::split(Task task, int64_t count, int64_t grain, double cost, double target) {
+  const auto wished = static_cast<int64_t>(std::min(target / cost, 1e9));
+  const int64_t step = std::max<int64_t>(1, (wished + grain - 1) / grain) * grain;
+  for (int64_t i = 0; i < count; i += step) {
+    task.begin = i;
+    task.end = std::min(count, i + step);
     tasks_.push_back(task);
   }
 }
 
-void CpuLinear::plan_products() {
-  tasks_.clear();
-  double total = 0;
-  const auto over_all = [&](const auto& visit) {
-    for (size_t o = 0; o < outputs_.size(); ++o) {
-      const Output& output = outputs_[o];
-      visit(Task{o, -1, -1, 0, 0}, output.weight->panel_count(), cost_of(inputs_, rows_));
-      for (size_t s = 0; s < output.segments.size(); ++s) {
-        const Segment& segment = output.segments[s];
-        for (size_t t = segment.first_term; t < segment.last_term; ++t) {
-          visit(Task{o, static_cast<int64_t>(s), static_cast<int64_t>(t), 0, 0}, terms_[t].a->panel_count(),
-                cost_of(inputs_, segment.rows.count));
-        }
-      }
-    }
-  };
-  over_all([&](Task, int64_t panels, double cost) { total += static_cast<double>(panels) * cost; });
-  const double target = std::max(kLeastCost, total / (pool_.threads() * kTasksPerThread));
-  over_all([&](const Task& task, int64_t panels, double cost) { split(task, panels, cost, target); });
+double CpuLinear::cost_per_panel(const Output& output) const {
+  double cost = cost_of(kernels::kPanelRows, inputs_, rows_);
+  for (const Segment& segment : output.segments) {
+    int64_t inputs = 4 + inputs_ * static_cast<int64_t>(segment.delta->dense.size());
+    for (size_t t = segment.first_term; t < segment.last_term; ++t) inputs += terms_[t].b->cols();
+    cost += cost_of(kernels::kPanelRows, inputs, segment.rows.count);
+  }
+  return cost;
 }
 
-void CpuLinear::plan_corrections() {
+// Tasks are begun in this order: when the first output task waits for the shrinks, all of them are done or being done.
+void CpuLinear::plan_tasks() {
   tasks_.clear();
-  const auto cost_per_panel = [&](const Output& output) {
-    double cost = 0;
-    for (const Segment& segment : output.segments) {
-      int64_t inputs = 4 + inputs_ * static_cast<int64_t>(segment.delta->dense.size());
-      for (size_t t = segment.first_term; t < segment.last_term; ++t) inputs += terms_[t].b->cols();
-      cost += cost_of(inputs, segment.rows.count);
-    }
-    return cost;
-  };
   double total = 0;
-  for (const Output& output : outputs_)
+  for (size_t i = 0; i < shrink_count_; ++i) {
+    total += cost_of(shrinks_[i].stride(), inputs_, shrinks_[i].rows.count);
+  }
+  for (const Output& output : outputs_) {
     total += static_cast<double>(output.weight->panel_count()) * cost_per_panel(output);
+  }
   const double target = std::max(kLeastCost, total / (pool_.threads() * kTasksPerThread));
+  for (size_t i = 0; i < shrink_count_; ++i) {
+    split({true, i, 0, 0}, shrinks_[i].stride(), kFactorGroup, cost_of(1, inputs_, shrinks_[i].rows.count), target);
+  }
+  shrinks_left_.store(static_cast<int64_t>(tasks_.size()), std::memory_order_relaxed);
   for (size_t o = 0; o < outputs_.size(); ++o) {
     const Output& output = outputs_[o];
-    if (!output.segments.empty())
-      split(Task{o, -1, -1, 0, 0}, output.weight->panel_count(), cost_per_panel(output), target);
+    split({false, o, 0, 0}, output.weight->panel_count(), kPanelGroup, cost_per_panel(output), target);
   }
 }
 
-void CpuLinear::do_products() {
+void CpuLinear::do_tasks() {
   pool_.run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker) {
     const Task& task = tasks_[static_cast<size_t>(i)];
-    const Output& output = outputs_[task.output];
-    if (task.term < 0) return base_product(output, task, work_of(worker));
-    const Rows rows = output.segments[static_cast<size_t>(task.segment)].rows;
-    const LowRank& term = terms_[static_cast<size_t>(task.term)];
-    multiply(*term.a, task, output.x + rows.first * inputs_, rows.count, scratch_.data() + term.t, term.weight, false,
-             work_of(worker));
+    if (task.shrinks) return do_shrink(task);
+    const Output& output = outputs_[task.index];
+    base_product(output, task, work_of(worker));
+    if (output.segments.empty()) return;
+    await_shrinks();
+    for (const Segment& segment : output.segments) correct(output, segment, task, work_of(worker));
   });
 }
 
-void CpuLinear::do_corrections() {
-  pool_.run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker) {
-    const Task& task = tasks_[static_cast<size_t>(i)];
-    const Output& output = outputs_[task.output];
-    for (const Segment& segment : output.segments) correct(output, segment, task, work_of(worker));
-  });
+void CpuLinear::await_shrinks() const {
+  for (int spins = 0; shrinks_left_.load(std::memory_order_acquire) != 0; ++spins) {
+    if (spins < kSpins) {
+      cpu_pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void CpuLinear::do_shrink(const Task& task) {
+  const Shrink& shrink = shrinks_[task.index];
+  const float* x = shrink.scaled_output < 0 ? x_ : outputs_[static_cast<size_t>(shrink.scaled_output)].x;
+  kernels::ShrinkArgs args{};
+  args.factors = shrink.factors.data();
+  args.weights = shrink.weights.data();
+  args.begin = task.begin;
+  args.end = task.end;
+  args.x = x + shrink.rows.first * inputs_;
+  args.x_stride = inputs_;
+  args.rows = shrink.rows.count;
+  args.inputs = inputs_;
+  args.t = scratch_.data() + shrink.t;
+  args.t_stride = shrink.stride();
+  kernels_.shrink(shrink.storage, args);
+  shrinks_left_.fetch_sub(1, std::memory_order_acq_rel);
 }
 
 void CpuLinear::base_product(const Output& output, const Task& task, float* work) {
@@ -229,8 +311,8 @@ void CpuLinear::base_product(const Output& output, const Task& task, float* work
     multiply(*output.weight, task, output.x + rows.first * inputs_, rows.count, output.y + rows.first * n, 1.0F, false,
              work);
   }
-  const int64_t first = task.panel_begin * kernels::kPanelRows;
-  const int64_t last = std::min(n, task.panel_end * kernels::kPanelRows);
+  const int64_t first = task.begin * kernels::kPanelRows;
+  const int64_t last = std::min(n, task.end * kernels::kPanelRows);
   for (const Rows rows : output.without_base) {
     for (int64_t r = rows.first; r < rows.first + rows.count; ++r)
       std::fill(output.y + r * n + first, output.y + r * n + last, 0.0F);
@@ -239,22 +321,31 @@ void CpuLinear::base_product(const Output& output, const Task& task, float* work
   for (const Rows rows : output.plain) add_to_rows(output, task, rows, output.bias);
 }
 
-// The formula of linear_delta.h from the base product on, for the task's columns.
+// The formula of linear_delta.h from the base product on, for the task's outputs.
 void CpuLinear::correct(const Output& output, const Segment& segment, const Task& task, float* work) {
   const LinearDelta& delta = *segment.delta;
   const Rows rows = segment.rows;
-  float* y = output.y + rows.first * output.weight->rows();
-  if (delta.output_scale && !delta.skip_base) scale_rows(output, task, rows, host_floats(delta.output_scale));
-  for (const DenseTerm& term : delta.dense) {
-    multiply(packed(*term.d), task, output.x + rows.first * inputs_, rows.count, y, term.weight, true, work);
+  const int64_t n = output.weight->rows();
+  kernels::ExpandArgs args{};
+  args.y = output.y + rows.first * n;
+  args.base_scale = delta.skip_base ? nullptr : floats_or_null(delta.output_scale);
+  if (!delta.dense.empty()) {  // full matrices come between e and the low-rank terms
+    if (args.base_scale != nullptr) scale_rows(output, task, rows, args.base_scale);
+    args.base_scale = nullptr;
+    for (const DenseTerm& term : delta.dense)
+      multiply(packed(*term.d), task, output.x + rows.first * inputs_, rows.count, args.y, term.weight, true, work);
   }
-  for (size_t t = segment.first_term; t < segment.last_term; ++t) {
-    const LowRank& term = terms_[t];
-    multiply(*term.b, task, scratch_.data() + term.t, rows.count, y, 1.0F, true, work);
-  }
-  if (output.bias != nullptr) add_to_rows(output, task, rows, output.bias);
-  if (delta.bias) add_to_rows(output, task, rows, host_floats(delta.bias));
-  if (delta.result_scale) scale_rows(output, task, rows, host_floats(delta.result_scale));
+  args.terms = expands_.data() + segment.first_term;
+  args.count = static_cast<int64_t>(segment.last_term - segment.first_term);
+  args.outputs = n;
+  args.panel_begin = task.begin;
+  args.panel_end = task.end;
+  args.rows = rows.count;
+  args.y_stride = n;
+  args.base_bias = output.bias;
+  args.bias = floats_or_null(delta.bias);
+  args.result_scale = floats_or_null(delta.result_scale);
+  kernels_.expand(args);
 }
 
 void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t rows, float* y, float scale,
@@ -263,8 +354,8 @@ void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, i
   args.panels = w.panels();
   args.outputs = w.rows();
   args.inputs = w.cols();
-  args.panel_begin = task.panel_begin;
-  args.panel_end = task.panel_end;
+  args.panel_begin = task.begin;
+  args.panel_end = task.end;
   args.x = x;
   args.x_stride = w.cols();
   args.rows = rows;
@@ -278,8 +369,8 @@ void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, i
 
 void CpuLinear::add_to_rows(const Output& output, const Task& task, Rows rows, const float* values) const {
   const int64_t n = output.weight->rows();
-  const int64_t first = task.panel_begin * kernels::kPanelRows;
-  const int64_t count = std::min(n, task.panel_end * kernels::kPanelRows) - first;
+  const int64_t first = task.begin * kernels::kPanelRows;
+  const int64_t count = std::min(n, task.end * kernels::kPanelRows) - first;
   for (int64_t r = rows.first; r < rows.first + rows.count; ++r) {
     float* y = output.y + r * n + first;
     kernels_.add(y, values + first, count, y);
@@ -288,8 +379,8 @@ void CpuLinear::add_to_rows(const Output& output, const Task& task, Rows rows, c
 
 void CpuLinear::scale_rows(const Output& output, const Task& task, Rows rows, const float* values) const {
   const int64_t n = output.weight->rows();
-  const int64_t first = task.panel_begin * kernels::kPanelRows;
-  const int64_t count = std::min(n, task.panel_end * kernels::kPanelRows) - first;
+  const int64_t first = task.begin * kernels::kPanelRows;
+  const int64_t count = std::min(n, task.end * kernels::kPanelRows) - first;
   for (int64_t r = rows.first; r < rows.first + rows.count; ++r) {
     float* y = output.y + r * n + first;
     kernels_.multiply(y, values + first, count, y);

@@ -1,6 +1,8 @@
-// Linear layers with their deltas on the CPU: base products and all A x first, then everything that builds on them.
+// Linear layers with their deltas on the CPU, in one parallel region: first all A x of all experts and projections,
+// then base products, each followed by what builds on it for the same outputs.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -8,6 +10,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu_factor.h"
 #include "backend/cpu_matrix.h"
 #include "core/thread_pool.h"
 #include "kernels/cpu/cpu_kernels.h"
@@ -19,20 +22,30 @@ class CpuLinear {
  public:
   CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool);
 
-  // Backend::linear. At most three parallel regions: d * x (where there is a d), products of x, corrections.
+  // Backend::linear.
   void run(const Tensor& x, std::span<const LinearOutput> outputs);
 
  private:
   struct Rows {
     int64_t first;
     int64_t count;
+    bool operator==(const Rows&) const = default;
   };
-  // B (A x) of one term for one segment; t [rows of the segment, rank] lies at `t` in scratch.
-  struct LowRank {
-    const CpuMatrix* a;
-    const CpuMatrix* b;
-    float weight;
-    size_t t;
+  // The rows of every A, in one storage, that reads the same rows of x; their results stand side by side in t [rows, factors].
+  struct Shrink {
+    Rows rows;
+    int64_t scaled_output;  // whose own d * x it reads; -1: x itself
+    kernels::Storage storage;
+    std::vector<const unsigned char*> factors;
+    std::vector<float> weights;
+    size_t t;  // in scratch
+    int64_t stride() const { return static_cast<int64_t>(factors.size()); }
+  };
+  // One B and its columns of t.
+  struct Term {
+    const CpuFactor* b;
+    size_t shrink;
+    int64_t column;
   };
   struct Segment {
     Rows rows;
@@ -52,24 +65,27 @@ class CpuLinear {
     std::vector<Rows> plain;  // rows no delta applies to
     std::vector<Segment> segments;
   };
-  // Panels [panel_begin, panel_end) of an output (term < 0) or of a term's A.
+  // Panels [begin, end) of an output, or factor rows [begin, end) of a shrink.
   struct Task {
-    size_t output;
-    int64_t segment;
-    int64_t term;
-    int64_t panel_begin;
-    int64_t panel_end;
+    bool shrinks;
+    size_t index;
+    int64_t begin;
+    int64_t end;
   };
 
   void plan(const Tensor& x, std::span<const LinearOutput> outputs);
-  void plan_output(const LinearOutput& spec, Output& output);
-  void plan_segment(const SegmentDelta& part, Output& output);
-  void plan_products();
-  void plan_corrections();
-  void split(Task task, int64_t panels, double cost_per_panel, double target);
+  void plan_output(const LinearOutput& spec, size_t index);
+  void plan_segment(const SegmentDelta& part, size_t index);
+  Term plan_term(const LowRankTerm& term, int64_t outputs, Rows rows, int64_t scaled_output);
+  size_t shrink_for(Rows rows, int64_t scaled_output, kernels::Storage storage);
+  void place_scratch();
   void scale_inputs();
-  void do_products();
-  void do_corrections();
+  void plan_tasks();
+  double cost_per_panel(const Output& output) const;
+  void split(Task task, int64_t count, int64_t grain, double cost, double target);
+  void do_tasks();
+  void await_shrinks() const;
+  void do_shrink(const Task& task);
   // `work`: scratch of the worker that does the task.
   void base_product(const Output& output, const Task& task, float* work);
   void correct(const Output& output, const Segment& segment, const Task& task, float* work);
@@ -85,8 +101,12 @@ class CpuLinear {
   int64_t rows_ = 0;
   int64_t inputs_ = 0;
   std::vector<Output> outputs_;
-  std::vector<LowRank> terms_;
+  std::vector<Shrink> shrinks_;  // the first shrink_count_ are in use
+  size_t shrink_count_ = 0;
+  std::vector<Term> terms_;
+  std::vector<kernels::ExpandTerm> expands_;  // of terms_, once scratch has its place
   std::vector<Task> tasks_;
+  std::atomic<int64_t> shrinks_left_{0};  // tasks
   std::vector<float> scratch_;
   size_t scratch_size_ = 0;
   std::shared_ptr<std::byte> work_;  // kernels::kGemmScratch floats per worker

@@ -15,8 +15,8 @@ namespace expert {
 
 // w * B (A x). B carries the kind's own scale (alpha / r); `weight` is the request's and multiplies the rank-space vector.
 struct LowRankTerm {
-  MatrixPtr a;  // [rank, in]; of an embedding [in, rank], a table
-  MatrixPtr b;  // [out, rank]
+  MatrixPtr a;  // [rank, in], as Backend::pack_factors() gives it; of an embedding [in, rank], a table by pack()
+  MatrixPtr b;  // [out, rank], likewise
   float weight = 1.0F;
 };
 

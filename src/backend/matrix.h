@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "core/types.h"
 
@@ -49,5 +50,15 @@ class Matrix {
 };
 
 using MatrixPtr = std::shared_ptr<const Matrix>;
+
+// One factor of an expert's low-rank term B (A x): A [rank, in] or B [out, rank]. Every value is multiplied by `scale`
+// and by its row's entry of `row_scale` (empty: ones), at F32, before the format rounds.
+struct FactorSource {
+  enum class Role : uint8_t { a, b };
+  Role role = Role::a;
+  MatrixSource values;
+  float scale = 1.0F;
+  std::span<const float> row_scale;
+};
 
 }  // namespace expert

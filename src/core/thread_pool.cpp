@@ -5,20 +5,14 @@
 
 #include <chrono>
 
+#include "core/cpu_pause.h"
+
 namespace expert {
 
 namespace {
 
 constexpr uint32_t kOpen = 1U << 31;
 constexpr auto kSpin = std::chrono::microseconds(40);
-
-void pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
 
 // Until done() or the spinning time is over; returns done().
 template <typename Done>
@@ -27,7 +21,7 @@ bool spin_until(const Done& done) {
   do {
     for (int i = 0; i < 32; ++i) {
       if (done()) return true;
-      pause();
+      cpu_pause();
     }
   } while (std::chrono::steady_clock::now() < end);
   return done();

@@ -111,7 +111,7 @@ bool names_expert(std::string_view pattern, std::string_view name, std::string_v
   return true;
 }
 
-Composition compose(std::vector<WeightedExpert> experts, int site_count, int max_experts) {
+Composition compose(std::vector<WeightedExpert> experts, int site_count, int max_experts, AdapterSetCache* sets) {
   for (const auto& [expert, weight] : experts) {
     if (!std::isfinite(weight)) fail(ErrorCode::invalid_request, "the weight of {} is {}", expert->name, weight);
   }
@@ -125,7 +125,13 @@ Composition compose(std::vector<WeightedExpert> experts, int site_count, int max
     const int64_t load_order = expert->manifest ? expert->manifest->constraints.load_order : 0;
     adapters.push_back({expert->adapter, weight, load_order, expert->name});
   }
-  if (!adapters.empty()) composition.adapters = AdapterSet::compose(adapters, site_count, max_experts);
+  if (!adapters.empty()) {
+    composition.adapters = sets != nullptr ? sets->find_or_compose(adapters, site_count, max_experts)
+                                           : AdapterSet::compose(adapters, site_count, max_experts);
+  }
+  for (const auto& [expert, weight] : experts) {
+    if (sets != nullptr && expert->unloaded) sets->forget(*expert->adapter);
+  }
   composition.leading = find_leading(experts);
   composition.experts = std::move(experts);
   return composition;

@@ -29,8 +29,9 @@ struct Composition {
 };
 
 // Throws invalid_request (a weight that is not finite, the same expert twice, more than `max_experts` or a manifest's
-// max_chain) and incompatible (incompatible_with, requires).
-Composition compose(std::vector<WeightedExpert> experts, int site_count, int max_experts = kDefaultMaxExperts);
+// max_chain) and incompatible (incompatible_with, requires). `sets`: where sets are looked for and kept; null: nowhere.
+Composition compose(std::vector<WeightedExpert> experts, int site_count, int max_experts = kDefaultMaxExperts,
+                    AdapterSetCache* sets = nullptr);
 
 // "name", "name@1.2.3", "name@>=1.0.0,<2.0.0", "name<=0.9.0", "name@*"; the prefix "expert-" may be left out.
 bool names_expert(std::string_view pattern, std::string_view name, std::string_view version);

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <future>
 #include <stop_token>
 #include <thread>
 
@@ -23,6 +24,7 @@
 #include "engine/step_loop.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/sha256.h"
 
 namespace expert {
 namespace {
@@ -128,6 +130,11 @@ class EngineImpl final : public Engine {
   }
   void unload(const std::shared_ptr<const LoadedExpert>& handle) override { open_core().registry->unload(handle); }
   std::vector<std::shared_ptr<const LoadedExpert>> experts() const override { return open_core().registry->loaded(); }
+
+  std::string compose(std::span<const ExpertUse> experts) override {
+    const Composition composition = open_core().preparation->compose_uses(experts);
+    return composition.adapters ? to_hex(std::as_bytes(std::span(composition.adapters->hash()))) : std::string();
+  }
 
   std::shared_ptr<Generation> submit(Request request) override;
   Json route(const Request& request) const override { return open_core().preparation->route(request); }
@@ -439,8 +446,10 @@ std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
   model.context_size = options.context_size;
   model.progress = options.progress;
   if (options.use_weight_cache && parts.store) model.cache_dir = parts.store->cache_directory();
+  // The tokenizer is parsed beside the weights, or after them where no thread can be had.
+  auto tokenizer = std::async([&] { return Tokenizer::load(parts.base.directory); });
   parts.model = Model::load(parts.base.directory, *parts.backend, model);
-  parts.tokenizer = Tokenizer::load(parts.base.directory);
+  parts.tokenizer = tokenizer.get();
   parts.chat_template = ChatTemplate::load(parts.base.directory);
   parts.generation_config = layer_of(parts.model->config().generation);
 

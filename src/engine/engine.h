@@ -60,6 +60,10 @@ class Engine {
   virtual void unload(const std::shared_ptr<const LoadedExpert>& expert) = 0;  // a second call is harmless
   virtual std::vector<std::shared_ptr<const LoadedExpert>> experts() const = 0;
 
+  // Forms the set these experts make, so that a request that names them starts with it; returns its hash, hex. Empty
+  // for the base alone. Throws as submit().
+  virtual std::string compose(std::span<const ExpertUse> experts) = 0;
+
   // Checks everything that can be checked before it runs; throws invalid_request, load, incompatible, closed,
   // out_of_memory (queue full).
   virtual std::shared_ptr<Generation> submit(Request request) = 0;

@@ -26,17 +26,16 @@ void ExpertCache::forget(const Ptr& expert) {
   kept_.remove(expert);
 }
 
-bool ExpertCache::drop_one() {
-  Ptr dropped;  // its memory is given back without the lock
+ExpertCache::Ptr ExpertCache::drop_one() {
   const std::lock_guard lock(mutex_);
   for (auto expert = kept_.rbegin(); expert != kept_.rend(); ++expert) {
     if (is_pinned(*expert)) continue;
-    dropped = std::move(*expert);
+    Ptr dropped = std::move(*expert);
     kept_.erase(std::next(expert).base());
     evictions_.fetch_add(1, std::memory_order_relaxed);
-    return true;
+    return dropped;  // its memory is given back without the lock
   }
-  return false;
+  return nullptr;
 }
 
 size_t ExpertCache::kept() const {

@@ -32,8 +32,8 @@ class ExpertCache {
   void keep(const Ptr& expert);
   // Its user is done with it.
   void forget(const Ptr& expert);
-  // Drops the one that was used longest ago and is not pinned; false: there is none.
-  bool drop_one();
+  // Drops the one that was used longest ago and is not pinned, and gives it to the caller; null: there is none.
+  Ptr drop_one();
 
   size_t kept() const;
   size_t pinned() const;  // of the kept ones

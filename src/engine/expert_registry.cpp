@@ -85,7 +85,9 @@ class ExpertRegistry::Handle final : public LoadedExpert {
   std::atomic<bool> unloaded_{false};
 };
 
-ExpertRegistry::ExpertRegistry(RegistryOptions options) : options_(std::move(options)) {}
+ExpertRegistry::ExpertRegistry(RegistryOptions options)
+    : options_(std::move(options)),
+      hashes_(options_.cache_directory.empty() ? std::string() : join_path(options_.cache_directory, "packages")) {}
 
 std::shared_ptr<const LoadedExpert> ExpertRegistry::load(const std::string& source) {
   if (source.empty()) fail(ErrorCode::invalid_request, "the source of an expert is empty");
@@ -99,6 +101,7 @@ std::shared_ptr<const LoadedExpert> ExpertRegistry::load(const std::string& sour
                 fmt::format("{}: no such expert: neither a file nor a directory, and not installed", source),
                 "give a .expert file, a directory, or a name that `expert-cli list` shows");
   }
+  data->unloaded = false;
   auto handle = std::make_shared<Handle>(this, std::move(data));
   const std::lock_guard lock(mutex_);
   loaded_.push_back(handle);
@@ -116,6 +119,13 @@ void ExpertRegistry::unload(const std::shared_ptr<const LoadedExpert>& handle) {
   (*found)->mark_unloaded();
   loaded_.erase(found);
   cache_.forget(data);
+  forget_sets(data);
+}
+
+// A set that is being formed right now is forgotten by whoever forms it, who looks at `unloaded` afterwards.
+void ExpertRegistry::forget_sets(const ExpertPtr& expert) const {
+  expert->unloaded = true;
+  sets_.forget(*expert->adapter);
 }
 
 std::vector<std::shared_ptr<const LoadedExpert>> ExpertRegistry::loaded() const {
@@ -146,7 +156,7 @@ ExpertPtr ExpertRegistry::resolve(const ExpertUse& use) {
     throw Error(ErrorCode::invalid_request, fmt::format("unknown expert \"{}\"", use.name),
                 "`expert-cli list` shows what is installed; a path to a package works too");
   }
-  cache_.keep(data);
+  keep(data);
   return data;
 }
 
@@ -176,7 +186,7 @@ ExpertPtr ExpertRegistry::by_name(const std::string& name) {
   }
   if (installed) {
     if (ExpertPtr found = known(installed->content_hash + "|" + installed->name)) return found;
-    return from_package(options_.store->open(*installed));
+    return from_package(options_.store->open(*installed, hashes_), &*installed);
   }
   for (const Bundled& candidate : bundled()) {
     ExpertData named;
@@ -197,7 +207,7 @@ ExpertPtr ExpertRegistry::from_path(const std::string& path) {
       if (ExpertPtr expert = found->second.lock()) return expert;
     }
   }
-  ExpertPtr expert = from_package(Package::open(path));
+  ExpertPtr expert = from_package(Package::open(path, {}, &hashes_));
   const std::lock_guard lock(mutex_);
   if (key_of_path_.size() > 4096) key_of_path_.clear();
   key_of_path_[identity] = expert->key;
@@ -210,40 +220,24 @@ ExpertPtr ExpertRegistry::known(const std::string& key) const {
   return found == by_key_.end() ? nullptr : found->second.lock();
 }
 
-ExpertPtr ExpertRegistry::from_package(Package package) {
+// The tensors are packed while their hash is still being computed, where it is not known from an earlier reading.
+ExpertPtr ExpertRegistry::from_package(Package package, const InstalledExpert* installed) {
   // Before known experts are asked: the tokenizer is not part of the content hash.
   std::vector<std::string> warnings = check_tokenizer(package);
-  const std::string key = package.content_hash() + "|" + package.name();
-  if (ExpertPtr found = known(key)) return found;
-
-  const BaseMatch match = match_base(package);
-  auto expert = std::make_shared<ExpertData>();
-  expert->backend = options_.backend;
-  expert->name = package.name();
-  expert->version = package.version();
-  expert->kinds = package.kinds();
-  expert->manifest = package.optional_manifest();
-  expert->warnings = match.warnings;
-  expert->warnings.insert(expert->warnings.end(), warnings.begin(), warnings.end());
-  expert->key = key;
-  if (expert->manifest) {
-    expert->manifest_json = expert->manifest->raw;
-    if (match.base_model < expert->manifest->base_models.size()) {
-      expert->prompt_template = expert->manifest->base_models[match.base_model].prompt_template.value_or("");
-    }
-    const auto& tolerated = expert->manifest->warnings;
-    expert->warnings.insert(expert->warnings.end(), tolerated.begin(), tolerated.end());
-    if (expert->manifest->decoding.use_grammar) {
-      expert->warnings.push_back(expert->name + " asks for a grammar; grammars are not applied yet");
-    }
+  const auto key_of = [&] { return package.content_hash() + "|" + package.name(); };
+  if (package.content_hash_is_known()) {
+    if (ExpertPtr found = known(key_of())) return found;
   }
+  const std::shared_ptr<ExpertData> expert = describe(package);
+  expert->warnings.insert(expert->warnings.end(), warnings.begin(), warnings.end());
+
   const WeightFormat format = expert_format(options_.model->weight_format());
   make_room(packed_estimate(package.tensors(), format));
   Adapter::Source source;
   source.origin = package.path();
   source.config = &package.adapter_config();
   source.tensors = &package.tensors();
-  source.hash = to_hash(package.content_hash());
+  source.late_hash = [&] { return to_hash(package.content_hash()); };
   cache_.note_load();
   const Model& model = *options_.model;
   const AdapterBase base{model.sites(),
@@ -253,10 +247,38 @@ ExpertPtr ExpertRegistry::from_package(Package package) {
                          [&model] { return model.fingerprint(); },
                          options_.cache_directory};
   expert->adapter = Adapter::load(source, base);
+  if (installed != nullptr) Store::require_installed(*installed, package);
+  package.remember(hashes_);
+  expert->key = key_of();
 
   const std::lock_guard lock(mutex_);
   std::erase_if(by_key_, [](const auto& entry) { return entry.second.expired(); });
-  by_key_[key] = expert;
+  std::weak_ptr<const ExpertData>& slot = by_key_[expert->key];
+  if (ExpertPtr found = slot.lock()) return found;  // the same bytes under another name
+  slot = expert;
+  return expert;
+}
+
+// All of an expert but its adapter and its key.
+std::shared_ptr<ExpertData> ExpertRegistry::describe(const Package& package) const {
+  const BaseMatch match = match_base(package);
+  auto expert = std::make_shared<ExpertData>();
+  expert->backend = options_.backend;
+  expert->name = package.name();
+  expert->version = package.version();
+  expert->kinds = package.kinds();
+  expert->manifest = package.optional_manifest();
+  expert->warnings = match.warnings;
+  if (!expert->manifest) return expert;
+  expert->manifest_json = expert->manifest->raw;
+  if (match.base_model < expert->manifest->base_models.size()) {
+    expert->prompt_template = expert->manifest->base_models[match.base_model].prompt_template.value_or("");
+  }
+  const auto& tolerated = expert->manifest->warnings;
+  expert->warnings.insert(expert->warnings.end(), tolerated.begin(), tolerated.end());
+  if (expert->manifest->decoding.use_grammar) {
+    expert->warnings.push_back(expert->name + " asks for a grammar; grammars are not applied yet");
+  }
   return expert;
 }
 
@@ -298,13 +320,24 @@ std::vector<std::string> ExpertRegistry::check_tokenizer(const Package& package)
   return {};
 }
 
+void ExpertRegistry::keep(const ExpertPtr& expert) {
+  expert->unloaded = false;
+  cache_.keep(expert);
+}
+
+bool ExpertRegistry::drop_one() {
+  const ExpertPtr dropped = cache_.drop_one();
+  if (dropped) forget_sets(dropped);
+  return dropped != nullptr;
+}
+
 // Drops experts that were loaded on demand, used longest ago first, until `needed` bytes fit.
 void ExpertRegistry::make_room(uint64_t needed) {
   const auto over = [&](uint64_t budget) { return budget != 0 && bytes() + needed > budget; };
-  while (over(options_.host_budget) && cache_.drop_one()) {
+  while (over(options_.host_budget) && drop_one()) {
   }
   while (over(options_.memory_limit)) {
-    if (cache_.drop_one()) continue;
+    if (drop_one()) continue;
     throw Error(ErrorCode::out_of_memory,
                 fmt::format("the expert needs {} bytes; {} of the {} bytes left for experts by memory_limit are in use",
                             needed, bytes(), options_.memory_limit),

@@ -12,9 +12,11 @@
 #include <vector>
 
 #include "adapters/adapter.h"
+#include "adapters/adapter_set_cache.h"
 #include "engine/engine.h"
 #include "engine/expert_cache.h"
 #include "models/model.h"
+#include "packages/hash_memo.h"
 #include "packages/package.h"
 #include "packages/store.h"
 #include "router/router.h"
@@ -33,6 +35,7 @@ struct ExpertData {
   std::string prompt_template;  // of the manifest's entry for this base; may be empty
   std::vector<std::string> warnings;
   std::string key;  // content hash and name
+  mutable std::atomic<bool> unloaded{false};  // no set may be kept for it
 };
 using ExpertPtr = std::shared_ptr<const ExpertData>;
 
@@ -65,6 +68,9 @@ class ExpertRegistry {
   // for. One per name, the one resolve() would give.
   std::vector<RouteCandidate> candidates() const;
 
+  // Sets formed lately, none of an expert that was unloaded or dropped for room.
+  AdapterSetCache& sets() const noexcept { return sets_; }
+
   uint64_t bytes() const;  // of all experts in memory
   size_t in_memory() const;
   uint64_t installed_bytes() const;  // of the packages on disk; 0 where the store cannot be read
@@ -81,8 +87,13 @@ class ExpertRegistry {
   ExpertPtr by_name(const std::string& name);
   ExpertPtr from_source(const std::string& source);
   ExpertPtr from_path(const std::string& path);
-  ExpertPtr from_package(Package package);
+  // `installed`: what the package must turn out to be before it is used; null: anything.
+  ExpertPtr from_package(Package package, const InstalledExpert* installed = nullptr);
+  std::shared_ptr<ExpertData> describe(const Package& package) const;
   ExpertPtr known(const std::string& key) const;
+  void keep(const ExpertPtr& expert);
+  void forget_sets(const ExpertPtr& expert) const;
+  bool drop_one();  // false: every expert in memory is held by somebody
   void make_room(uint64_t needed);
   BaseMatch match_base(const Package& package) const;
   std::vector<std::string> check_tokenizer(const Package& package) const;  // warnings
@@ -90,6 +101,8 @@ class ExpertRegistry {
   bool fits(const Manifest& manifest) const;
 
   RegistryOptions options_;
+  mutable AdapterSetCache sets_;
+  HashMemo hashes_;
   std::mutex load_mutex_;  // one load at a time: equal bytes are packed once
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Handle>> loaded_;                    // in order of loading

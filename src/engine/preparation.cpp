@@ -136,7 +136,8 @@ Composition Preparation::compose_uses(std::span<const ExpertUse> uses) const {
     }
     experts.push_back({parts_.registry->resolve(use), use.weight});
   }
-  return compose(std::move(experts), parts_.model->sites().size(), parts_.max_experts);
+  return compose(std::move(experts), parts_.model->sites().size(), parts_.max_experts,
+                 &parts_.registry->sets());
 }
 
 Choice Preparation::choose(const Request& request) const {
@@ -180,7 +181,8 @@ Choice Preparation::choose_automatically(const Request& request) const {
     }
   }
   try {
-    choice.composition = compose(std::move(experts), parts_.model->sites().size(), parts_.max_experts);
+    choice.composition = compose(std::move(experts), parts_.model->sites().size(), parts_.max_experts,
+                                 &parts_.registry->sets());
   } catch (const Error& error) {
     choice.experts = Json::array();
     choice.warnings.push_back(fmt::format("the base answers alone: {}", error.what()));

@@ -9,9 +9,10 @@
 #include <string_view>
 #include <vector>
 
+#include "io/bytes.h"
+
 namespace expert {
 
-using Bytes = std::vector<std::byte>;
 using ByteView = std::span<const std::byte>;
 
 inline ByteView as_bytes(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }

@@ -2,15 +2,19 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <system_error>
+#include <thread>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -139,12 +143,42 @@ std::vector<Placed> parse(ByteView file, const WeightCacheKey& key) {
       fail(ErrorCode::load, "weight cache: entry outside the file");
     }
     entry.matrix.bytes = file.subspan(entry.offset, entry.bytes);
-    if (checksum(entry.matrix.bytes) != entry.checksum) {
-      fail(ErrorCode::load, "weight cache: {} is damaged", entry.matrix.name);
-    }
     entries.push_back(std::move(entry));
   }
   return entries;
+}
+
+// Faults the pages of a mapped range in at once, where the system can.
+void populate(ByteView bytes) {
+#if defined(MADV_POPULATE_READ)
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t first = reinterpret_cast<uintptr_t>(bytes.data()) / page * page;
+  const uintptr_t last = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size());
+  if (last > first) static_cast<void>(::madvise(reinterpret_cast<void*>(first), last - first, MADV_POPULATE_READ));
+#else
+  static_cast<void>(bytes);
+#endif
+}
+
+// Compares all checksums, several entries at a time.
+void require_undamaged(const std::vector<Placed>& entries, int threads) {
+  std::atomic<size_t> next{0};
+  std::atomic<const Placed*> damaged{nullptr};
+  const auto check = [&] {
+    for (size_t i = next++; i < entries.size(); i = next++) {
+      populate(entries[i].matrix.bytes);
+      if (checksum(entries[i].matrix.bytes) != entries[i].checksum) damaged = &entries[i];
+    }
+  };
+  std::vector<std::thread> helpers;
+  try {
+    for (int t = 1; t < threads; ++t) helpers.emplace_back(check);
+  } catch (const std::system_error&) {
+    // Fewer threads than wished: those there are do it.
+  }
+  check();
+  for (std::thread& helper : helpers) helper.join();
+  if (const Placed* entry = damaged) fail(ErrorCode::load, "weight cache: {} is damaged", entry->matrix.name);
 }
 
 // --- writing ------------------------------------------------------------------------------------------------------
@@ -282,12 +316,14 @@ WeightCacheKey weight_cache_key(const std::string& cache_directory, const std::s
   return {join_path(cache_directory, place.finish_hex().substr(0, 32) + ".weights"), std::string(as_text(digest))};
 }
 
-std::optional<WeightCache> WeightCache::open(const WeightCacheKey& key) {
+std::optional<WeightCache> WeightCache::open(const WeightCacheKey& key, int threads) {
   if (!file_exists(key.path)) return std::nullopt;
   try {
     WeightCache cache;
     cache.file_ = std::make_shared<const MappedFile>(MappedFile::open(key.path));
-    for (Placed& entry : parse(cache.file_->bytes(), key)) {
+    std::vector<Placed> entries = parse(cache.file_->bytes(), key);
+    require_undamaged(entries, threads);
+    for (Placed& entry : entries) {
       std::string name = entry.matrix.name;
       cache.matrices_.emplace(std::move(name), std::move(entry.matrix));
     }

@@ -39,8 +39,8 @@ struct CachedMatrix {
 
 class WeightCache {
  public:
-  // Empty where there is no usable file. Reads all of it once, to compare the checksums.
-  static std::optional<WeightCache> open(const WeightCacheKey& key);
+  // Empty where there is no usable file. Reads all of it once, with up to `threads` threads, to compare the checksums.
+  static std::optional<WeightCache> open(const WeightCacheKey& key, int threads = 1);
 
   // Null where the file has no such matrix or the backend packs it to another size.
   MatrixPtr find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format, Backend& backend) const;

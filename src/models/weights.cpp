@@ -1,11 +1,13 @@
 #include "models/weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string_view>
 #include <unordered_set>
 
 #include "core/error.h"
+#include "io/magnitude.h"
 
 namespace expert {
 namespace {
@@ -30,30 +32,6 @@ void check_tensor(const PlannedWeight& weight, const TensorSet& tensors) {
         fmt::format("{}: tensor {} is {}, which is not supported", tensors.source(), weight.name, found->dtype_name),
         "Base models are read from F32, F16 and BF16 tensors.");
   }
-}
-
-// Without its sign, a pattern at or above the exponent mask is infinity or NaN.
-template <typename Bits, Bits exponent, Bits magnitude>
-bool finite_bits(const void* data, size_t count) {
-  const auto* bits = static_cast<const Bits*>(data);
-  Bits largest = 0;
-  for (size_t i = 0; i < count; ++i) largest = std::max(largest, static_cast<Bits>(bits[i] & magnitude));
-  return largest < exponent;
-}
-
-bool finite(DType dtype, const void* data, size_t count) {
-  switch (dtype) {
-    case DType::f32:
-      return finite_bits<uint32_t, 0x7F800000U, 0x7FFFFFFFU>(data, count);
-    case DType::bf16:
-      return finite_bits<uint16_t, 0x7F80U, 0x7FFFU>(data, count);
-    case DType::f16:
-      return finite_bits<uint16_t, 0x7C00U, 0x7FFFU>(data, count);
-    case DType::i32:
-    case DType::i8:
-      break;
-  }
-  return true;
 }
 
 [[noreturn]] void refuse_not_finite(const std::string& source, const std::string& name) {
@@ -106,14 +84,14 @@ MatrixPtr read_matrix(const PlannedWeight& weight, const TensorSet& tensors, Bac
     const auto values = static_cast<size_t>(count * weight.cols);
     const auto offset = static_cast<uint64_t>(first_row * weight.cols) * size_of(source.dtype);
     tensor.read(offset, destination, values * size_of(source.dtype));
-    if (!finite(source.dtype, destination, values)) refuse_not_finite(tensors.source(), weight.name);
+    if (!std::isfinite(largest_magnitude(source.dtype, destination, values))) refuse_not_finite(tensors.source(), weight.name);
   };
   return backend.pack(source, format);
 }
 
 Tensor read_vector(const PlannedWeight& weight, const TensorSet& tensors, Backend& backend) {
   const std::vector<float> values = tensors.at(weight.name).read_f32();
-  if (!finite(DType::f32, values.data(), values.size())) refuse_not_finite(tensors.source(), weight.name);
+  if (!std::isfinite(largest_magnitude(DType::f32, values.data(), values.size()))) refuse_not_finite(tensors.source(), weight.name);
   Tensor vector = backend.allocate(DType::f32, 1, weight.cols);
   backend.upload(vector, values.data(), values.size() * sizeof(float));
   return vector;

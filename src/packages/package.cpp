@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <filesystem>
+#include <system_error>
 
 #include "core/error.h"
 #include "io/sha256.h"
@@ -56,7 +58,8 @@ void list_folder(const std::string& root, const std::string& prefix, int depth, 
 }
 
 std::vector<ArchiveEntry> read_directory(const std::string& path, const ArchiveLimits& limits, Reading reading,
-                                         std::vector<std::string>& skipped) {
+                                         std::vector<std::string>& skipped,
+                                         std::map<std::string, FileIdentity, std::less<>>& identities) {
   DirectoryListing listing;
   list_folder(path, "", reading == Reading::everything ? 64 : 3, reading, listing);
   std::sort(listing.wanted.begin(), listing.wanted.end());
@@ -65,7 +68,9 @@ std::vector<ArchiveEntry> read_directory(const std::string& path, const ArchiveL
   uint64_t total = 0;
   for (const std::string& name : listing.wanted) {
     if (entries.size() == limits.max_entries) fail(ErrorCode::load, "{}: more than {} files", path, limits.max_entries);
-    entries.push_back({name, File::open(join_path(path, name)).read_all(limits.max_entry_bytes)});
+    const File file = File::open(join_path(path, name));
+    entries.push_back({name, file.read_all(limits.max_entry_bytes)});
+    identities.emplace(name, file.identity());
     total += entries.back().bytes.size();
     if (total > limits.max_total_bytes) fail(ErrorCode::load, "{}: more than {} bytes", path, limits.max_total_bytes);
   }
@@ -101,13 +106,14 @@ std::string lower(std::string text) {
 
 }  // namespace
 
-Package Package::open(const std::string& path, const ArchiveLimits& limits) {
+Package Package::open(const std::string& path, const ArchiveLimits& limits, const HashMemo* memo) {
   Package package;
   package.path_ = path;
   std::vector<ArchiveEntry> entries;
+  Identities files;
   std::string default_name;
   if (directory_exists(path)) {
-    entries = read_directory(path, limits, Reading::what_belongs, package.skipped_);
+    entries = read_directory(path, limits, Reading::what_belongs, package.skipped_, files);
     default_name = name_of_directory(path);
   } else if (is_pickle(path)) {
     fail_pickle(path, last_segment(path));
@@ -115,51 +121,98 @@ Package Package::open(const std::string& path, const ArchiveLimits& limits) {
     throw Error(ErrorCode::load, fmt::format("{}: is a weight file, not an expert", path),
                 "name the folder that holds it together with adapter_config.json");
   } else {
+    const FileIdentity before = File::open(path).identity();
     entries = read_archive(path, limits);
+    if (File::open(path).identity() == before) files.emplace("", before);
     default_name = name_of_file(path);
   }
-  package.take(std::move(entries), std::move(default_name));
+  package.take(std::move(entries), std::move(default_name), files, memo);
   return package;
 }
 
-Package Package::open_installed(const std::string& folder, std::string name, std::string version) {
+Package Package::open_installed(const std::string& folder, std::string name, std::string version,
+                                const HashMemo* memo) {
   Package package;
   package.path_ = folder;
   package.version_ = std::move(version);
-  package.take(read_directory(folder, {}, Reading::everything, package.skipped_), std::move(name));
+  Identities files;
+  std::vector<ArchiveEntry> entries = read_directory(folder, {}, Reading::everything, package.skipped_, files);
+  package.take(std::move(entries), std::move(name), files, memo);
   return package;
 }
 
 Package Package::from_entries(std::vector<ArchiveEntry> entries, std::string source, std::string default_name) {
   Package package;
   package.path_ = std::move(source);
-  package.take(std::move(entries), std::move(default_name));
+  package.take(std::move(entries), std::move(default_name), {}, nullptr);
   return package;
 }
 
-void Package::take(std::vector<ArchiveEntry> entries, std::string default_name) {
+void Package::take(std::vector<ArchiveEntry> entries, std::string default_name, const Identities& files,
+                   const HashMemo* memo) {
   for (ArchiveEntry& entry : entries) {
     contents_[entry.name] = std::make_shared<const Bytes>(std::move(entry.bytes));
   }
   read_contents(std::move(default_name));
+  find_content_hash(files, memo);
 }
 
 void Package::read_contents(std::string default_name) {
   for (const auto& [name, bytes] : contents_) files_.push_back({name, bytes->size()});
   name_ = std::move(default_name);
-  Sha256 hash;
   if (const Bytes* text = file(kManifest)) {
     manifest_ = parse_manifest(as_text(*text), fmt::format("{}: {}", path_, kManifest));
     name_ = manifest_->name;
     version_ = manifest_->version;
-    hash.update_framed("manifest").update_framed(*text);
   }
   refuse_what_is_not_read();
   locate_adapter();
   read_adapter();
-  hash.update_framed("adapter_config").update_framed(*file(adapter_folder_ + kConfig));
-  hash.update_framed("adapter_model").update_framed(*file(adapter_folder_ + kWeights));
-  content_hash_ = hash.finish_hex();
+}
+
+// What the hash covers: all that decides what the expert computes.
+void Package::find_content_hash(const Identities& files, const HashMemo* memo) {
+  constexpr size_t kWorthAThread = size_t{1} << 20;
+  std::vector<std::pair<std::string, std::shared_ptr<const Bytes>>> covered;
+  std::vector<std::pair<std::string, FileIdentity>> identities;
+  for (const auto& [label, name] : {std::pair<std::string, std::string>{"manifest", kManifest},
+                                    {"adapter_config", adapter_folder_ + kConfig},
+                                    {"adapter_model", adapter_folder_ + kWeights}}) {
+    const auto* bytes = find_file(name);
+    if (bytes == nullptr) continue;
+    covered.emplace_back(label, *bytes);
+    const auto identity = files.find(name);
+    if (identity != files.end()) identities.emplace_back(label, identity->second);
+  }
+  if (const auto archive = files.find(""); archive != files.end()) identities.emplace_back("archive", archive->second);
+  const bool whole_archive = files.size() == 1 && files.begin()->first.empty();
+  if (whole_archive || identities.size() == covered.size()) memo_key_ = memo_key(identities);
+  std::promise<std::string> known;
+  if (std::string hash = memo == nullptr ? std::string() : memo->find(memo_key_); !hash.empty()) {
+    known.set_value(std::move(hash));
+    content_hash_ = known.get_future().share();
+    return;
+  }
+  const bool large = covered.back().second->size() >= kWorthAThread;
+  const auto compute = [covered = std::move(covered)] {
+    Sha256 hash;
+    for (const auto& [label, bytes] : covered) hash.update_framed(label).update_framed(*bytes);
+    return hash.finish_hex();
+  };
+  if (large && memo != nullptr) {
+    try {
+      content_hash_ = std::async(std::launch::async, compute).share();
+      return;
+    } catch (const std::system_error&) {
+      // No thread to be had: it is computed here.
+    }
+  }
+  known.set_value(compute());
+  content_hash_ = known.get_future().share();
+}
+
+bool Package::content_hash_is_known() const {
+  return content_hash_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
 }
 
 // Parts of an expert that would change its answers, known by name and not built: never loaded and ignored.

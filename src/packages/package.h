@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "io/archive.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "packages/hash_memo.h"
 #include "packages/manifest.h"
 
 namespace expert {
@@ -40,9 +42,12 @@ class Package {
  public:
   // ErrorCode::load for what cannot be read, ::manifest for a bad manifest, ::unsupported for layouts and formats known
   // by name but not read.
-  static Package open(const std::string& path, const ArchiveLimits& limits = {});
+  // With a memo, files it knows are not hashed again; others are hashed on a thread of their own while the caller goes
+  // on, and remembered by remember().
+  static Package open(const std::string& path, const ArchiveLimits& limits = {}, const HashMemo* memo = nullptr);
   // A folder of the store: every file in it belongs to the expert; name and version stand in for a manifest.
-  static Package open_installed(const std::string& folder, std::string name, std::string version);
+  static Package open_installed(const std::string& folder, std::string name, std::string version,
+                                const HashMemo* memo = nullptr);
   // The same over files that are already in memory. `source` names them in errors, `default_name` and version 0.0.0
   // stand in for a manifest.
   static Package from_entries(std::vector<ArchiveEntry> entries, std::string source, std::string default_name);
@@ -73,7 +78,11 @@ class Package {
   // SHA-256 over the names and bytes of all files.
   std::string files_hash() const;
   // SHA-256 over manifest, adapter_config and the adapter's tensor file: equal hashes compute the same thing.
-  const std::string& content_hash() const { return content_hash_; }
+  // Waits where it is still being computed.
+  const std::string& content_hash() const { return content_hash_.get(); }
+  bool content_hash_is_known() const;
+  // Records the content hash for the files as they were read; nothing where they are too young to be told apart.
+  void remember(HashMemo& memo) const { memo.record(memo_key_, content_hash()); }
 
   // Throws ErrorCode::incompatible when the expert was made for another base: a named fingerprint that differs, or no
   // base model entry whose name matches. Unproven matches are warnings. Shapes are checked by whoever loads it.
@@ -81,8 +90,11 @@ class Package {
 
  private:
   Package() = default;
-  void take(std::vector<ArchiveEntry> entries, std::string default_name);
+  using Identities = std::map<std::string, FileIdentity, std::less<>>;
+  void take(std::vector<ArchiveEntry> entries, std::string default_name, const Identities& files,
+            const HashMemo* memo);
   void read_contents(std::string default_name);
+  void find_content_hash(const Identities& files, const HashMemo* memo);
   void refuse_what_is_not_read() const;
   void locate_adapter();
   void read_adapter();
@@ -99,7 +111,8 @@ class Package {
   std::vector<PackageFile> files_;
   std::map<std::string, std::shared_ptr<const Bytes>, std::less<>> contents_;
   std::vector<std::string> skipped_;  // names seen in a directory and not read
-  std::string content_hash_;
+  std::string memo_key_;  // empty: not to be remembered
+  std::shared_future<std::string> content_hash_;
 };
 
 // The name a base model directory goes by: its last segment, or the model's name for a snapshot in the Hugging Face

@@ -74,6 +74,10 @@ class Store {
   // Its package as installed, under its installed name and version. Files that are not what was installed are
   // ErrorCode::signature.
   Package open(const InstalledExpert& expert) const;
+  // The same with a memo of content hashes. Whether the files are what was installed stays open where their hash is not
+  // known yet: whoever uses them calls require_installed() before their first use.
+  Package open(const InstalledExpert& expert, const HashMemo& memo) const;
+  static void require_installed(const InstalledExpert& expert, const Package& package);
 
   // Records a Hugging Face directory under `name` (default: its last segment). The first one becomes the default.
   InstalledModel add_model(const std::string& directory, std::string_view name = {});

@@ -4,6 +4,8 @@
 #include <limits>
 
 #include "adapters/adapter_set.h"
+#include "adapters/adapter_set_cache.h"
+#include "adapters/factor_list.h"
 #include "adapters/lora_config.h"
 #include "io/json.h"
 #include "support/expect_error.h"
@@ -202,4 +204,49 @@ TEST_CASE("sets are order-free, drop weight zero and know their limits") {
   CHECK(compose(many)->experts().size() == 10);
   many.push_back({one, 1.0F});
   EXPECT_ERROR(invalid_request, "the limit is 10", compose(many));
+}
+
+TEST_CASE("sets formed lately are found again, in any order, until one of their experts is forgotten") {
+  Bench bench;
+  const auto one = bench.simple(1);
+  const auto two = bench.simple(2);
+  AdapterSetCache sets(2);
+  const auto find = [&](const std::vector<WeightedAdapter>& experts) {
+    return sets.find_or_compose(experts, bench.sites.size());
+  };
+  const auto both = find({{one, 1.0F}, {two, 0.5F}});
+  CHECK(find({{two, 0.5F}, {one, 1.0F}}) == both);
+  CHECK(find({{one, 0.5F}, {two, 1.0F}}) != both);
+  CHECK(find({{one, 1.0F}, {two, 0.5F}}) == both);
+  const auto alone = find({{one, 1.0F}, {two, 0.0F}});  // takes the place of the set used longest ago
+  CHECK(alone->experts().size() == 1);
+  CHECK(find({{one, 1.0F}}) == alone);
+  CHECK(sets.size() == 2);
+  CHECK(find({{two, 0.5F}, {one, 1.0F}}) == both);
+
+  const long uses = two.use_count();
+  sets.forget(*two);
+  CHECK(sets.size() == 1);
+  CHECK(two.use_count() == uses - 1);  // `both` is still held here
+  CHECK(find({{one, 1.0F}}) == alone);
+  CHECK(find({{two, 0.5F}, {one, 1.0F}}) != both);
+  EXPECT_ERROR(invalid_request, "named twice", find({{one, 1.0F}, {one, 1.0F}}));
+  EXPECT_ERROR(invalid_request, "not a finite number", find({{one, std::nanf("")}}));
+  EXPECT_ERROR(invalid_request, "an expert is missing", find({{nullptr, 1.0F}}));
+}
+
+TEST_CASE("a factor is scaled once per value and once per row, and may not overflow") {
+  Bench bench;
+  const std::string origin = "sql";
+  TinyRandom random(1);
+  const SafeTensors file = SafeTensors::from_memory(
+      std::make_shared<const Bytes>(make_safetensors({tiny_tensor("b", {3, 2}, random, 1)})), "t.safetensors");
+  const auto pack = [&](double scale, std::vector<float> row_scale) {
+    FactorList factors(origin, file);
+    factors.add(file.entries()[0], FactorSource::Role::b, scale, std::move(row_scale));
+    return factors.pack(*bench.backend, WeightFormat::f32);
+  };
+  CHECK(pack(2.0, {1.0F, 2.0F, 3.0F}).size() == 1);
+  EXPECT_ERROR(load, "overflows", pack(1e38 * 1e3, {}));
+  EXPECT_ERROR(load, "its row 1", pack(1.0, {1.0F, INFINITY, 1.0F}));
 }

@@ -43,6 +43,24 @@ inline MatrixPtr to_matrix(Backend& backend, const std::vector<float>& values, i
   return backend.pack(source, format);
 }
 
+// The two factors of B (A x) from row-major values: A [rank, in], B [out, rank].
+inline LowRankTerm to_low_rank(Backend& backend, const std::vector<float>& a, const std::vector<float>& b, int64_t in,
+                               int64_t out, int64_t rank, WeightFormat format, float weight) {
+  const auto source = [](FactorSource::Role role, const std::vector<float>& values, int64_t rows, int64_t cols) {
+    FactorSource factor;
+    factor.role = role;
+    factor.values.rows = rows;
+    factor.values.cols = cols;
+    factor.values.read = [&values, cols](int64_t first, int64_t count, void* destination) {
+      std::memcpy(destination, values.data() + first * cols, static_cast<size_t>(count * cols) * sizeof(float));
+    };
+    return factor;
+  };
+  const FactorSource sources[] = {source(FactorSource::Role::a, a, rank, in), source(FactorSource::Role::b, b, out, rank)};
+  const std::vector<MatrixPtr> packed = backend.pack_factors(sources, format);
+  return {packed[0], packed[1], weight};
+}
+
 // The CPU backend on every instruction set of this machine, each with one and with three threads.
 inline std::vector<std::unique_ptr<Backend>> cpu_backends() {
   std::vector<std::unique_ptr<Backend>> backends;

@@ -21,8 +21,7 @@ struct Layer {
   MatrixPtr weight(Backend& b) const { return to_matrix(b, values(1, in * out), out, in, format); }
   Tensor bias(Backend& b) const { return to_tensor(b, values(2, out), 1, out); }
   LowRankTerm low_rank(Backend& b, uint32_t which, int64_t rank, float w) const {
-    return {to_matrix(b, values(which, rank * in), rank, in, format),
-            to_matrix(b, values(which + 1, out * rank, 0.1F), out, rank, format), w};
+    return to_low_rank(b, values(which, rank * in), values(which + 1, out * rank, 0.1F), in, out, rank, format, w);
   }
   Tensor vector(Backend& b, uint32_t which, int64_t count) const {
     return to_tensor(b, values(which, count), 1, count);
@@ -196,5 +195,56 @@ TEST_CASE("a full matrix at weight 1 over a skipped base is exactly that matrix"
     backend->linear(x, {&bent, 1});
     backend->linear(x, {&plain, 1});
     CHECK(same_bits(to_vector(*backend, bent.y), to_vector(*backend, plain.y)));
+  }
+}
+
+TEST_CASE("ten experts of mixed ranks and formats on sibling projections equal the reference, row by row too") {
+  const auto reference = make_backend({"reference", 0, ""});
+  constexpr int64_t kIn = 130;
+  constexpr int64_t kOut[] = {70, 33, 16};
+  const auto run_all = [&](Backend& backend, int64_t first, int64_t rows) {
+    const Layer shared{kIn, 1, WeightFormat::bf16, 21};
+    const Tensor x = to_tensor(backend, shared.values(3, 9 * kIn), 9, kIn).row_range(first, rows);
+    std::vector<float> all;
+    std::vector<MatrixPtr> weights;
+    std::vector<LinearDelta> deltas(3);
+    std::vector<SegmentDelta> segments(3);
+    std::vector<LinearOutput> outputs;
+    for (size_t o = 0; o < 3; ++o) {
+      for (uint32_t expert = 0; expert < 10; ++expert) {
+        const WeightFormat format = expert % 3 == 0 ? WeightFormat::f32 : WeightFormat::bf16;
+        const Layer layer{kIn, kOut[o], format, 40 + expert};
+        deltas[o].low_rank.push_back(layer.low_rank(backend, 10, 1 + expert * expert % 19, 0.1F * float(expert) - 0.3F));
+      }
+      const Layer layer{kIn, kOut[o], WeightFormat::bf16, 30};
+      if (o == 1) deltas[o].output_scale = layer.vector(backend, 5, kOut[o]);
+      if (o == 2) deltas[o].input_scale = layer.vector(backend, 6, kIn);
+      weights.push_back(layer.weight(backend));
+      segments[o] = {0, static_cast<int32_t>(rows), &deltas[o]};
+      outputs.push_back(
+          {weights[o].get(), nullptr, backend.allocate(DType::f32, rows, kOut[o]), {&segments[o], 1}});
+    }
+    backend.linear(x, outputs);
+    for (const LinearOutput& output : outputs) {
+      const std::vector<float> y = to_vector(backend, output.y);
+      all.insert(all.end(), y.begin(), y.end());
+    }
+    return all;
+  };
+  const std::vector<float> truth = run_all(*reference, 0, 9);
+  for (const auto& backend : cpu_backends()) {
+    INFO(name_of(*backend));
+    const std::vector<float> all = run_all(*backend, 0, 9);
+    CHECK(relative_error(all, truth) < 2e-6);
+    for (int64_t row = 0; row < 9; ++row) {
+      const std::vector<float> one = run_all(*backend, row, 1);
+      int64_t at = 0;
+      int64_t from = 0;
+      for (const int64_t out : kOut) {
+        CHECK(same_bits(one.data() + from, all.data() + at + row * out, static_cast<size_t>(out)));
+        from += out;
+        at += 9 * out;
+      }
+    }
   }
 }

@@ -26,7 +26,7 @@ def test_a_signal_leaves_no_scratch_folder(cli, tmp_path, name):
 def test_the_report(cli):
     report = cli.json("bench", "--experts", "0,2", "--prompt-tokens", "16,64", "--decode-tokens", "8", "--repeat", "1",
                       "--threads", "1", timeout=300)  # fmt: skip
-    assert report.keys() >= {"model", "weights", "isa", "threads", "bandwidth_gb_s", "rows", "swap_ms", "load_ms",
+    assert report.keys() >= {"model", "weights", "isa", "threads", "bandwidth_gb_s", "rows", "swap_ms", "load_expert", "load_ms",
                              "peak_memory_bytes"}  # fmt: skip
     assert [row["experts"] for row in report["rows"]] == [0, 2]
     for row in report["rows"]:
@@ -38,6 +38,9 @@ def test_the_report(cli):
     assert two["bytes_per_token"] > base["bytes_per_token"] > 5_000_000
     for kind in ("seen", "new"):
         assert 0 <= report["swap_ms"][kind]["p50"] <= report["swap_ms"][kind]["p99"]
+    for kind in ("hashed_ms", "recognised_ms"):
+        assert 0 < report["load_expert"][kind]["p50"] <= report["load_expert"][kind]["p99"]
+    assert base["decode_time_over_base"] == 1 and two["decode_time_over_base"] > 0
     assert report["threads"] == 1 and report["peak_memory_bytes"] > 1_000_000
 
 
@@ -45,6 +48,7 @@ def test_named_experts_and_bad_options(cli):
     report = cli.json("bench", "--experts", "sql,jsonfmt", "--prompt-tokens", "16", "--decode-tokens", "4", "--repeat",
                       "1", timeout=300)  # fmt: skip
     assert [row["experts"] for row in report["rows"]] == [0, 2]
+    assert report["load_expert"] is None
     assert cli("bench", "--repeat", "0").returncode == 2
     assert cli("bench", "--experts", "no-such-expert").returncode == 1
     assert cli("bench", "--weights", "int8").returncode == 2

@@ -1,0 +1,244 @@
+// What experts add to a linear layer: all their A x in one pass over x, then all their B t folded into the base product
+// together with the scales and biases. Every sum runs over ascending inputs, then ascending terms, whatever the tile.
+#include <stddef.h>
+
+#include "kernels/cpu/tile.h"
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+namespace {
+
+// Factor rows at a time for one row of x and for several, and how many: sums, inputs and weights fit the registers.
+constexpr int kFactorsOfOne = 8;
+constexpr int kFactorsOfMany = 4;
+#if defined(__AVX512F__)
+constexpr int kManyInputs = 4;
+#else
+constexpr int kManyInputs = 2;
+#endif
+constexpr int64_t kAhead = 2048;  // bytes of B asked for early
+
+template <int M, int R>
+struct Dots {
+  Floats sum[M][R];
+};
+
+// add: sum[m][r] += x[m] * line[r] over the inputs of one line.
+struct F32Line {
+  static constexpr Storage kStorage = Storage::f32;
+
+  template <int M, int R>
+  EXPERT_INLINE void add(Dots<M, R>& dots, const unsigned char* const (&line)[R], int64_t at,
+                         const float* const (&x)[M]) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      Floats in[M];
+      for (int m = 0; m < M; ++m) in[m] = load(x[m] + v * kLanes);
+      for (int r = 0; r < R; ++r) {
+        const Floats weight = reinterpret_cast<Floats>(line_words(line[r] + at, v));
+        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(in[m], weight, dots.sum[m][r]);
+      }
+    }
+  }
+};
+
+struct Bf16Line {
+  static constexpr Storage kStorage = Storage::bf16;
+
+  template <int M, int R>
+  EXPERT_INLINE void add(Dots<M, R>& dots, const unsigned char* const (&line)[R], int64_t at,
+                         const float* const (&x)[M]) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      Floats low[M];
+      Floats high[M];
+      for (int m = 0; m < M; ++m) low[m] = load(x[m] + v * kLanes);
+      for (int m = 0; m < M; ++m) high[m] = load(x[m] + 16 + v * kLanes);
+      for (int r = 0; r < R; ++r) {
+        const Words pair = line_words(line[r] + at, v);
+        const Floats first = reinterpret_cast<Floats>(pair << 16);
+        const Floats second = reinterpret_cast<Floats>(pair & 0xFFFF0000U);
+        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(low[m], first, dots.sum[m][r]);
+        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(high[m], second, dots.sum[m][r]);
+      }
+    }
+  }
+};
+
+// The inputs after the last whole line, zero-padded.
+template <class Line, int M, int R>
+EXPERT_INLINE void add_rest(Dots<M, R>& dots, const unsigned char* const (&line)[R], int64_t at,
+                            const float* const (&x)[M], int64_t count) {
+  float padded[M][factor_line_inputs(Line::kStorage)] = {};
+  const float* from[M];
+  for (int m = 0; m < M; ++m) {
+    __builtin_memcpy(padded[m], x[m], static_cast<size_t>(count) * sizeof(float));
+    from[m] = padded[m];
+  }
+  Line::template add<M, R>(dots, line, at, from);
+}
+
+// M rows of x against R factor rows.
+template <class Line, int M, int R>
+EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor) {
+  constexpr int64_t kLine = factor_line_inputs(Line::kStorage);
+  const unsigned char* line[R];
+  const unsigned char* next[R];  // one row reads every line once: the group after this one is asked for meanwhile
+  const float* x[M];
+  for (int r = 0; r < R; ++r) line[r] = a.factors[factor + r];
+  for (int r = 0; r < R; ++r) next[r] = factor + R + r < a.end ? a.factors[factor + R + r] : line[r];
+  for (int m = 0; m < M; ++m) x[m] = a.x + (row + m) * a.x_stride;
+  Dots<M, R> dots;
+  for (int m = 0; m < M; ++m) {
+    for (int r = 0; r < R; ++r) dots.sum[m][r] = Floats{};
+  }
+  int64_t k = 0;
+  int64_t at = 0;
+  for (; k + kLine <= a.inputs; k += kLine, at += 64) {
+    if constexpr (M == 1) {
+      for (int r = 0; r < R; ++r) __builtin_prefetch(next[r] + at);
+    }
+    Line::template add<M, R>(dots, line, at, x);
+    for (int m = 0; m < M; ++m) x[m] += kLine;
+  }
+  if (k < a.inputs) add_rest<Line, M, R>(dots, line, at, x, a.inputs - k);
+  for (int m = 0; m < M; ++m) {
+    for (int r = 0; r < R; ++r)
+      a.t[(row + m) * a.t_stride + factor + r] = a.weights[factor + r] * sum_lanes(dots.sum[m][r]);
+  }
+}
+
+template <class Line, int M>
+struct FactorTiles {
+  const ShrinkArgs& a;
+  int64_t row;
+
+  template <int R>
+  __attribute__((always_inline)) void run(int64_t factor) const {
+    shrink_tile<Line, M, R>(a, row, factor);
+  }
+};
+
+template <class Line>
+void shrink_of(const ShrinkArgs& a) {
+  if (a.rows == 1) {
+    for (int64_t j = a.begin; j < a.end; j += kFactorsOfOne)
+      run_rows<kFactorsOfOne>(a.end - j < kFactorsOfOne ? a.end - j : kFactorsOfOne, j, FactorTiles<Line, 1>{a, 0});
+    return;
+  }
+  for (int64_t j = a.begin; j < a.end; j += kFactorsOfMany) {
+    const int64_t count = a.end - j < kFactorsOfMany ? a.end - j : kFactorsOfMany;
+    int64_t row = 0;
+    for (; row + kManyInputs <= a.rows; row += kManyInputs)
+      run_rows<kFactorsOfMany>(count, j, FactorTiles<Line, kManyInputs>{a, row});
+    for (; row < a.rows; ++row) run_rows<kFactorsOfMany>(count, j, FactorTiles<Line, 1>{a, row});
+  }
+}
+
+// The half line of an odd last rank.
+EXPERT_INLINE Floats half_line(const unsigned char* line, int v) {
+  typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
+  Halves bits;
+  __builtin_memcpy(&bits, line + v % kPanelVectors * static_cast<int>(sizeof bits), sizeof bits);
+  return reinterpret_cast<Floats>(__builtin_convertvector(bits, Words) << 16);
+}
+
+template <class Panel, int R, int P>
+EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t panel, int64_t row) {
+  const float* t = term.t + row * term.t_stride;
+  const int64_t bytes = factor_panel_bytes(Panel::kStorage, term.rank);
+  const unsigned char* line[P];
+  for (int p = 0; p < P; ++p) line[p] = term.panels + (panel + p) * bytes;
+  if constexpr (R == 1) {
+    const unsigned char* next = line[P - 1] + bytes;
+    const int64_t ahead = P * bytes < kAhead ? P * bytes : kAhead;
+    for (int64_t i = 0; i < ahead; i += 64) __builtin_prefetch(next + i);
+  }
+  const int64_t whole = Panel::kStorage == Storage::bf16 ? term.rank / 2 * 2 : term.rank;
+  Panel::template multiply<R, P>(tile, line, t, term.t_stride, whole);
+  if (whole < term.rank) {
+    multiply_input<R, P>(
+        tile, t + whole, term.t_stride,
+        [&](int v) __attribute__((always_inline)) { return half_line(line[v / kPanelVectors] + whole * 32, v); });
+  }
+}
+
+// y of one vector from the base product on.
+EXPERT_INLINE Floats bent(const ExpandArgs& a, Floats y, Floats sum, const float* const (&at)[4]) {
+  if (at[0] != nullptr) y = y * load(at[0]);
+  if (a.count > 0) y = y + sum;
+  if (at[1] != nullptr) y = y + load(at[1]);
+  if (at[2] != nullptr) y = y + load(at[2]);
+  if (at[3] != nullptr) y = y * load(at[3]);
+  return y;
+}
+
+// The last panel may have fewer outputs than lanes.
+EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum) {
+  const float* vectors[4] = {a.base_scale, a.base_bias, a.bias, a.result_scale};
+  float* y = a.y + row * a.y_stride + n;
+  if (n + kLanes <= a.outputs) {
+    for (const float*& vector : vectors) vector = vector == nullptr ? nullptr : vector + n;
+    store(y, bent(a, load(y), sum, vectors));
+    return;
+  }
+  if (n >= a.outputs) return;
+  const size_t bytes = static_cast<size_t>(a.outputs - n) * sizeof(float);
+  float padded[4][kLanes] = {};
+  for (int i = 0; i < 4; ++i) {
+    if (vectors[i] == nullptr) continue;
+    __builtin_memcpy(padded[i], vectors[i] + n, bytes);
+    vectors[i] = padded[i];
+  }
+  float lanes[kLanes] = {};
+  __builtin_memcpy(lanes, y, bytes);
+  store(lanes, bent(a, load(lanes), sum, vectors));
+  __builtin_memcpy(y, lanes, bytes);
+}
+
+template <int R, int P>
+EXPERT_INLINE void expand_tile(const ExpandArgs& a, int64_t panel, int64_t row) {
+  Tile<R, P> tile;
+  clear(tile);
+  for (int64_t i = 0; i < a.count; ++i) {
+    if (a.terms[i].storage == Storage::bf16) {
+      add_term<Bf16Panel, R, P>(tile, a.terms[i], panel, row);
+    } else {
+      add_term<F32Panel, R, P>(tile, a.terms[i], panel, row);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < P * kPanelVectors; ++v) bend(a, row + r, panel * kPanelRows + v * kLanes, tile.sum[r][v]);
+  }
+}
+
+struct ExpandTiles {
+  const ExpandArgs& a;
+  int64_t panel;
+
+  template <int R>
+  __attribute__((always_inline)) void run(int64_t row) const {
+    expand_tile<R, 1>(a, panel, row);
+  }
+};
+
+}  // namespace
+
+void shrink(Storage storage, const ShrinkArgs& args) {
+  if (storage == Storage::f32) {
+    shrink_of<F32Line>(args);
+  } else {
+    shrink_of<Bf16Line>(args);
+  }
+}
+
+void expand(const ExpandArgs& args) {
+  int64_t panel = args.panel_begin;
+  if (args.rows == 1) {
+    for (; panel + 4 <= args.panel_end; panel += 4) expand_tile<1, 4>(args, panel, 0);
+    for (; panel < args.panel_end; ++panel) expand_tile<1, 1>(args, panel, 0);
+    return;
+  }
+  for (; panel < args.panel_end; ++panel)
+    over_tiles<Bf16Panel::kTileRows>(0, args.rows, ExpandTiles{args, panel});
+}
+
+}  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

@@ -1,0 +1,156 @@
+#include "kernels/cpu/factors.h"
+
+#include <string.h>
+
+namespace expert::kernels {
+
+namespace {
+
+constexpr int64_t kPiece = 256;  // values converted at a time; a multiple of the inputs of a line
+
+void read_scaled(Source type, const unsigned char* from, int64_t count, float scale, float* to) {
+  if (type == Source::f32) {
+    memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+  } else {
+    uint16_t bits[kPiece];
+    memcpy(bits, from, static_cast<size_t>(count) * sizeof(uint16_t));
+    if (type == Source::bf16) {
+      for (int64_t i = 0; i < count; ++i) to[i] = float_from_bf16(bits[i]);
+    } else {
+      for (int64_t i = 0; i < count; ++i) to[i] = float_from_f16(bits[i]);
+    }
+  }
+  if (scale != 1.0F) {
+    for (int64_t i = 0; i < count; ++i) to[i] *= scale;
+  }
+}
+
+// `count` <= kPiece values as BF16.
+void read_bf16(Source type, const unsigned char* from, int64_t count, float scale, uint16_t* to) {
+  if (type == Source::bf16 && scale == 1.0F) {
+    memcpy(to, from, static_cast<size_t>(count) * sizeof(uint16_t));
+    return;
+  }
+  float values[kPiece];
+  read_scaled(type, from, count, scale, values);
+  for (int64_t i = 0; i < count; ++i) to[i] = bf16_from_float(values[i]);
+}
+
+int64_t value_bytes(Source type) { return type == Source::f32 ? 4 : 2; }
+
+float scale_of(const FactorScale& scale, int64_t row) {
+  return scale.row_scale == nullptr ? scale.scale : scale.scale * scale.row_scale[row];
+}
+
+// One piece of a row of A: `count` values that start at a whole line.
+void pack_row_piece(Source type, const unsigned char* from, int64_t count, float scale, Storage storage,
+                    unsigned char* to) {
+  if (storage == Storage::f32) {
+    float values[kPiece] = {};
+    read_scaled(type, from, count, scale, values);
+    memcpy(to, values, static_cast<size_t>(factor_row_bytes(storage, count)));
+    return;
+  }
+  uint16_t values[kPiece];
+  read_bf16(type, from, count, scale, values);
+  memset(values + count, 0, static_cast<size_t>(kPiece - count) * sizeof(uint16_t));
+  uint32_t words[kPiece / 2];
+  const int64_t lines = factor_row_bytes(storage, count) / 64;
+  for (int64_t line = 0; line < lines; ++line) {
+    const uint16_t* low = values + line * 32;
+    uint32_t* word = words + line * 16;
+    for (int i = 0; i < 16; ++i) word[i] = low[i] | static_cast<uint32_t>(low[16 + i]) << 16;
+  }
+  memcpy(to, words, static_cast<size_t>(lines) * 64);
+}
+
+// One piece of a panel of B: ranks [k, k + count) of `rows` <= 16 rows.
+void pack_panel_piece(Source type, const unsigned char* from, int64_t rows, int64_t rank, int64_t count,
+                      const FactorScale& scale, Storage storage, unsigned char* to) {
+  if (storage == Storage::f32) {
+    float values[kPanelRows][kPiece] = {};
+    for (int64_t r = 0; r < rows; ++r)
+      read_scaled(type, from + r * rank * value_bytes(type), count, scale_of(scale, r), values[r]);
+    for (int64_t k = 0; k < count; ++k) {
+      float line[kPanelRows];
+      for (int64_t r = 0; r < kPanelRows; ++r) line[r] = values[r][k];
+      memcpy(to + k * 64, line, sizeof line);
+    }
+    return;
+  }
+  uint16_t values[kPanelRows][kPiece] = {};
+  for (int64_t r = 0; r < rows; ++r)
+    read_bf16(type, from + r * rank * value_bytes(type), count, scale_of(scale, r), values[r]);
+  for (int64_t k = 0; k + 2 <= count; k += 2) {
+    uint32_t line[kPanelRows];
+    for (int64_t r = 0; r < kPanelRows; ++r) memcpy(&line[r], &values[r][k], sizeof line[r]);
+    memcpy(to + k * 32, line, sizeof line);
+  }
+  if (count % 2 == 0) return;
+  uint16_t half[kPanelRows];
+  for (int64_t r = 0; r < kPanelRows; ++r) half[r] = values[r][count - 1];
+  memcpy(to + (count - 1) * 32, half, sizeof half);
+}
+
+float half_at(const unsigned char* from) {
+  uint16_t bits;
+  memcpy(&bits, from, sizeof bits);
+  return float_from_bf16(bits);
+}
+
+}  // namespace
+
+void pack_factor_rows(Source type, const void* source, int64_t rows, int64_t inputs, FactorScale scale, Storage storage,
+                      unsigned char* to) {
+  const auto* from = static_cast<const unsigned char*>(source);
+  for (int64_t r = 0; r < rows; ++r) {
+    unsigned char* row = to + r * factor_row_bytes(storage, inputs);
+    for (int64_t k = 0; k < inputs; k += kPiece) {
+      const int64_t count = inputs - k < kPiece ? inputs - k : kPiece;
+      pack_row_piece(type, from + (r * inputs + k) * value_bytes(type), count, scale_of(scale, r), storage,
+                     row + factor_row_bytes(storage, k));
+    }
+  }
+}
+
+void pack_factor_panels(Source type, const void* source, int64_t rows, int64_t rank, FactorScale scale, Storage storage,
+                        unsigned char* to) {
+  const auto* from = static_cast<const unsigned char*>(source);
+  for (int64_t r = 0; r < rows; r += kPanelRows) {
+    unsigned char* panel = to + r / kPanelRows * factor_panel_bytes(storage, rank);
+    FactorScale here = scale;
+    if (here.row_scale != nullptr) here.row_scale += r;
+    for (int64_t k = 0; k < rank; k += kPiece) {
+      const int64_t count = rank - k < kPiece ? rank - k : kPiece;
+      pack_panel_piece(type, from + (r * rank + k) * value_bytes(type), rows - r < kPanelRows ? rows - r : kPanelRows,
+                       rank, count, here, storage, panel + factor_panel_bytes(storage, k));
+    }
+  }
+}
+
+void unpack_factor_row(Storage storage, const unsigned char* packed, int64_t inputs, int64_t row, float* out) {
+  const unsigned char* from = packed + row * factor_row_bytes(storage, inputs);
+  for (int64_t k = 0; k < inputs; ++k) {
+    if (storage == Storage::f32) {
+      memcpy(out + k, from + k * 4, sizeof(float));
+    } else {
+      out[k] = half_at(from + k / 32 * 64 + k % 16 * 4 + k % 32 / 16 * 2);
+    }
+  }
+}
+
+void unpack_factor_panel_row(Storage storage, const unsigned char* packed, int64_t rank, int64_t row, float* out) {
+  const unsigned char* panel = packed + row / kPanelRows * factor_panel_bytes(storage, rank);
+  const int64_t lane = row % kPanelRows;
+  for (int64_t k = 0; k < rank; ++k) {
+    if (storage == Storage::f32) {
+      memcpy(out + k, panel + k * 64 + lane * 4, sizeof(float));
+    } else if (k + 1 == rank && rank % 2 != 0) {
+      out[k] = half_at(panel + k * 32 + lane * 2);
+    } else {
+      out[k] = half_at(panel + k / 2 * 64 + lane * 4 + k % 2 * 2);
+    }
+  }
+}
+
+}  // namespace expert::kernels

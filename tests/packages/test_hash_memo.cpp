@@ -1,0 +1,103 @@
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "packages/hash_memo.h"
+#include "packages/make_package.h"
+#include "packages/package.h"
+#include "packages/store.h"
+#include "support/expect_error.h"
+#include "support/temp_dir.h"
+
+using namespace expert;
+using namespace expert::test;
+
+namespace {
+
+// Long enough for the times of a file to tell its states apart.
+void settle() { std::this_thread::sleep_for(std::chrono::milliseconds(150)); }
+
+}  // namespace
+
+TEST_CASE("a hash is remembered for files as they are, in this process and the next") {
+  const TempDir dir;
+  write_folder(dir / "folder", package_files());
+  settle();
+  HashMemo memo(dir / "memo");
+  const Package first = Package::open(dir / "folder", {}, &memo);
+  CHECK(first.content_hash() == Package::open(dir / "folder").content_hash());
+  first.remember(memo);
+  CHECK(Package::open(dir / "folder", {}, &memo).content_hash() == first.content_hash());
+
+  HashMemo next_process(dir / "memo");
+  const Package again = Package::open(dir / "folder", {}, &next_process);
+  CHECK(again.content_hash_is_known());
+  CHECK(again.content_hash() == first.content_hash());
+
+  write_file_atomically(dir / "folder/adapter_model.safetensors", adapter_weights(2));
+  settle();
+  CHECK(Package::open(dir / "folder", {}, &next_process).content_hash() != first.content_hash());
+}
+
+TEST_CASE("what a memo says is taken for the files it names, so only their own entry counts") {
+  const TempDir dir;
+  write_folder(dir / "a", package_files("0.3.0", 1));
+  write_folder(dir / "b", package_files("0.3.0", 2));
+  write_archive(dir / "c.expert", package_files("0.3.0", 3));
+  settle();
+  HashMemo memo;
+  for (const char* name : {"a", "b", "c.expert"}) Package::open(dir / name, {}, &memo).remember(memo);
+  for (const char* name : {"a", "b", "c.expert"})
+    CHECK(Package::open(dir / name, {}, &memo).content_hash() == Package::open(dir / name).content_hash());
+}
+
+TEST_CASE("files changed a moment ago are not remembered") {
+  const TempDir dir;
+  HashMemo memo;
+  FileIdentity identity;
+  const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                       std::chrono::system_clock::now().time_since_epoch())
+                       .count();
+  identity.mtime_ns = identity.ctime_ns = now;
+  CHECK(memo_key({{"a", identity}}).empty());
+  identity.mtime_ns = now - 1'000'000'000;
+  CHECK(memo_key({{"a", identity}}).empty());
+  identity.ctime_ns = identity.mtime_ns;
+  CHECK(memo_key({{"a", identity}}).size() == 64);
+  CHECK(memo_key({}).empty());
+  memo.record("", std::string(64, 'a'));
+  memo.record(std::string(64, 'b'), "no hash");
+  CHECK(memo.find("").empty());
+  CHECK(memo.find(std::string(64, 'b')).empty());
+}
+
+TEST_CASE("a damaged memo, or one that cannot be written, costs only its saving") {
+  const TempDir dir;
+  const std::string key(64, 'c');
+  create_directories(dir / "memo");
+  write_file_atomically(dir / "memo/" + key, std::string_view("cut"));
+  HashMemo memo(dir / "memo");
+  CHECK(memo.find(key).empty());
+  memo.record(key, std::string(64, 'd'));
+  CHECK(memo.find(key) == std::string(64, 'd'));
+  CHECK(HashMemo(dir / "memo").find(key) == std::string(64, 'd'));
+  write_file_atomically(dir / "file", std::string_view("x"));
+  HashMemo nowhere(dir / "file/below");
+  nowhere.record(key, std::string(64, 'd'));
+  CHECK(nowhere.find(key) == std::string(64, 'd'));
+}
+
+TEST_CASE("an installed expert that was changed is refused, with a memo too") {
+  const TempDir dir;
+  write_archive(dir / "a.expert", package_files());
+  Store store(dir / "home");
+  const InstalledExpert installed = store.install(dir / "a.expert", {.skip_verify = true});
+  settle();
+  HashMemo memo;
+  store.open(installed, memo).remember(memo);
+  CHECK(store.open(installed, memo).content_hash() == installed.content_hash);
+  write_file_atomically(installed.path + "/adapter_model.safetensors", adapter_weights(7));
+  EXPECT_ERROR(signature, "not what was installed",
+               Store::require_installed(installed, store.open(installed, memo)));
+}
