@@ -163,19 +163,40 @@ void gemm_of(const GemmArgs& a) {
 }  // namespace
 
 void gemm(Storage storage, const GemmArgs& args) {
-  if (storage == Storage::f32) {
-    gemm_of<F32Panel>(args);
-  } else {
-    gemm_of<Bf16Panel>(args);
+  switch (storage) {
+    case Storage::f32:
+      return gemm_of<F32Panel>(args);
+    case Storage::bf16:
+      return gemm_of<Bf16Panel>(args);
+    case Storage::int8:
+    case Storage::int4:
+      return gemm_quantised(storage, args);
   }
 }
+
+namespace {
+
+float quantised_value(Storage storage, const unsigned char* panel, int64_t k, int64_t lane) {
+  const int64_t group = k / kGroup;
+  uint16_t scale;
+  __builtin_memcpy(&scale, panel + scales_at(storage, group) + lane * 2, sizeof scale);
+  const unsigned char* codes = panel + codes_at(storage, group) + lane * 4;
+  const int64_t i = k % kGroup;
+  const int code = storage == Storage::int8 ? codes[i / 4 * 64 + i % 4]
+                                            : codes[i / 8 * 64 + i % 4] >> (i / 4 % 2 * 4) & 15;
+  return float_from_bf16(scale) * (static_cast<float>(code) - zero_of(storage, scale));
+}
+
+}  // namespace
 
 void unpack_row(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out) {
   const unsigned char* panel =
       static_cast<const unsigned char*>(panels) + row / kPanelRows * panel_bytes(storage, inputs);
   const int64_t lane = row % kPanelRows * 4;
   for (int64_t k = 0; k < inputs; ++k) {
-    if (storage == Storage::f32) {
+    if (is_quantised(storage)) {
+      out[k] = quantised_value(storage, panel, k, row % kPanelRows);
+    } else if (storage == Storage::f32) {
       __builtin_memcpy(out + k, panel + k * 64 + lane, sizeof(float));
     } else {
       uint16_t bits;

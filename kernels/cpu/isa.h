@@ -11,6 +11,9 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 void gemm(Storage storage, const GemmArgs& args);
 void unpack_row(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out);
+void gemm_quantised(Storage storage, const GemmArgs& args);
+void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);
+void quantise_weights(Storage storage, const float* w, uint16_t* scales, unsigned char* codes);
 void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);
 void swiglu(const float* gate, const float* up, int64_t count, float* out);
 void add(const float* x, const float* y, int64_t count, float* out);

@@ -36,7 +36,7 @@ void CpuBackend::download(void* destination, const Tensor& source, size_t bytes)
 }
 
 MatrixPtr CpuBackend::pack(const MatrixSource& source, WeightFormat format) {
-  return pack_matrix(source, format, pool_.threads());
+  return pack_matrix(source, format, kernels_.quantise_weights, pool_.threads());
 }
 
 std::span<const std::byte> CpuBackend::packed_bytes(const Matrix& matrix) const {
