@@ -105,7 +105,7 @@ void ModelOptions::add_to(CLI::App& app) {
   const std::string group = "Model";
   app.add_option("--model", model, "base model: a directory or a registered name")->type_name("DIR|NAME")->group(group);
   app.add_option("--device", device, "auto | cpu | reference | cuda[:N] (not yet)")->type_name("NAME")->group(group);
-  app.add_option("--weights", weights, "auto | f32 | bf16 | int8 | int4 (head in int8) | int4-all; auto loses nothing: bf16 for BF16 files, else f32")
+  app.add_option("--weights", weights, "auto (bf16 for BF16 files, else f32) | f32 | bf16 | int8 | int4 (int8 head) | int4-all")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4", "int4-all"}))
       ->type_name("FORMAT")
       ->group(group);

@@ -300,7 +300,7 @@ int main(int argc, char** argv) try {
     by_streams += fmt::format(R"({}"{}": {:.1f})", by_streams.empty() ? "" : ", ", streams, rate.best);
   }
   std::string formats;
-  for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::f32}) {
+  for (const WeightFormat format : {WeightFormat::int4, WeightFormat::int8, WeightFormat::bf16, WeightFormat::f32}) {
     formats += (formats.empty() ? "" : ",\n  ") + measure(*backend, format, layers, repeat, bandwidth);
   }
   fmt::print(
