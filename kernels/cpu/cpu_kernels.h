@@ -31,7 +31,7 @@ struct GemmArgs {
 };
 
 // Bytes of one row of activations in the form a quantised product reads: codes of each group, in an order of the
-// instruction set's own, then a float per group for the scale and one for the sum of its codes.
+// instruction set's own, then per group a float for the scale and a word for the sum of its codes.
 constexpr int64_t kGroupCodeBytes = 2 * kGroup;
 constexpr int64_t quantised_row_bytes(int64_t inputs) {
   return (group_count(inputs) * (kGroupCodeBytes + 8) + 63) / 64 * 64;

@@ -69,8 +69,10 @@ struct NibbleQuad {
   static constexpr int kInputs = 4;
   typedef Ints Sum;  // 16-bit sums, two per lane
   EXPERT_INLINE Sum add(Sum sum, Words w, Words x) {
-    const __m256i products = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(w), reinterpret_cast<__m256i>(x));
-    return reinterpret_cast<Ints>(_mm256_add_epi16(reinterpret_cast<__m256i>(sum), products));
+    // As intrinsics, GCC computes all products of a tile before it adds them, and runs out of registers.
+    Ints products;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(products) : "x"(w), "x"(x));
+    return sum;
   }
   EXPERT_INLINE Ints total(Sum sum) {
     return reinterpret_cast<Ints>(_mm256_madd_epi16(reinterpret_cast<__m256i>(sum), _mm256_set1_epi16(1)));
@@ -123,9 +125,9 @@ struct Int8Codes {
   static constexpr int kLines = 8;  // of a group
   static constexpr int kSteps = 4 / Dot::kInputs;  // of a line
 #if defined(EXPERT_SIGNED_DOT)
-  static constexpr float kZero = 0.0F;
+  static constexpr int32_t kZero = 0;
 #else
-  static constexpr float kZero = kInt8Zero;
+  static constexpr int32_t kZero = 128;
 #endif
 
   EXPERT_INLINE void unpack(Words line, Words (&step)[kSteps]) {

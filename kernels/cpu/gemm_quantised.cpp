@@ -10,25 +10,26 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kFewRows = 4;
+constexpr int64_t kFewRows = 3;
 constexpr int64_t kBlockGroups = 16;     // of a panel, unpacked at a time
 constexpr int64_t kPrefetchBytes = 2048;  // ahead of a panel read row by row
 
 template <class Codes>
 constexpr int kGroupSteps = Codes::kLines* Codes::kSteps;
 
-// One group of a row of activations: the words of its codes, and its two numbers.
+// One group of a row of activations: the words of its codes, its scale, and what takes the zero points away: for INT8,
+// where they are all the same, an integer the sums start from, for INT4 minus the sum of the codes as a float.
 struct RowGroup {
   const unsigned char* words;
   float scale;
-  float sum;
+  uint32_t correction;
 };
 
 EXPERT_INLINE RowGroup row_group(const unsigned char* row, int64_t group, int64_t groups) {
   RowGroup result;
   result.words = row + group * kGroupCodeBytes;
   __builtin_memcpy(&result.scale, row + groups * kGroupCodeBytes + group * 4, sizeof(float));
-  __builtin_memcpy(&result.sum, row + groups * (kGroupCodeBytes + 4) + group * 4, sizeof(float));
+  __builtin_memcpy(&result.correction, row + groups * (kGroupCodeBytes + 4) + group * 4, sizeof(uint32_t));
   return result;
 }
 
@@ -38,7 +39,12 @@ EXPERT_INLINE Words word(const unsigned char* words, int step) {
   return splat_words(bits);
 }
 
-// Scales and zero points of one vector of outputs.
+template <class Codes>
+EXPERT_INLINE Ints first_sum(const RowGroup& x) {
+  return Codes::kStorage == Storage::int8 ? reinterpret_cast<Ints>(splat_words(x.correction)) : Ints{};
+}
+
+// Scales of one vector of outputs, and zero points where they differ.
 struct Scales {
   Floats scale;
   Floats zero;
@@ -47,19 +53,18 @@ struct Scales {
 template <class Codes>
 EXPERT_INLINE Scales unpack_scales(const unsigned char* scales, int v) {
   const Words bits = load_high_halves(scales + v * kLanes * 2);
-  Scales result;
-  result.scale = reinterpret_cast<Floats>(bits);
-  if constexpr (Codes::kStorage == Storage::int8) {
-    result.zero = splat(Codes::kZero);
-  } else {
-    result.zero = to_floats(reinterpret_cast<Ints>((bits >> 16) & 7U)) * splat(kInt4ZeroStep) + splat(kInt4FirstZero);
+  Scales result = {reinterpret_cast<Floats>(bits), Floats{}};
+  if constexpr (Codes::kStorage == Storage::int4) {
+    result.zero = fma(to_floats(reinterpret_cast<Ints>((bits >> 16) & 7U)), splat(kInt4ZeroStep), splat(kInt4FirstZero));
   }
   return result;
 }
 
-// Exact up to the last two operations: code sums are below 2^24, zero points halves.
+// Exact but for the last two operations: code sums are below 2^24, zero points halves.
+template <class Codes>
 EXPERT_INLINE Floats add_group(Floats y, Ints sum, const Scales& w, const RowGroup& x) {
-  const Floats product = to_floats(sum) - w.zero * splat(x.sum);
+  Floats product = to_floats(sum);
+  if constexpr (Codes::kStorage == Storage::int4) product = fma(w.zero, splat(float_from_bits(x.correction)), product);
   return fma(product, w.scale * splat(x.scale), y);
 }
 
@@ -93,7 +98,11 @@ void few_rows_panel(const GemmArgs& a, int64_t panel) {
     const unsigned char* line = base + codes_at(Codes::kStorage, g);
     RowGroup x[R];
     for (int r = 0; r < R; ++r) x[r] = row_group(codes_of(a, r), g, groups);
-    typename Dot::Sum sum[R][kPanelVectors] = {};
+    typename Dot::Sum sum[R][kPanelVectors];
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(x[r]);
+    }
+#pragma GCC unroll 1  // unrolled, GCC gathers the products before it adds them up, and runs out of registers
     for (int l = 0; l < Codes::kLines; ++l) {
       __builtin_prefetch(line + l * 64 + kPrefetchBytes);
       for (int v = 0; v < kPanelVectors; ++v) {
@@ -108,7 +117,7 @@ void few_rows_panel(const GemmArgs& a, int64_t panel) {
     }
     for (int v = 0; v < kPanelVectors; ++v) {
       const Scales w = unpack_scales<Codes>(base + scales_at(Codes::kStorage, g), v);
-      for (int r = 0; r < R; ++r) y[r][v] = add_group(y[r][v], Dot::total(sum[r][v]), w, x[r]);
+      for (int r = 0; r < R; ++r) y[r][v] = add_group<Codes>(y[r][v], Dot::total(sum[r][v]), w, x[r]);
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -167,7 +176,13 @@ struct UnpackedTiles {
     for (int64_t g = first_group; g < last_group; ++g) {
       const unsigned char* steps = unpacked + (g - first_group) * kUnpackedBytes<Codes>;
       const unsigned char* x = rows + g * kGroupCodeBytes;
-      typename Dot::Sum sum[R][kPanelVectors] = {};
+      typename Dot::Sum sum[R][kPanelVectors];
+      for (int r = 0; r < R; ++r) {
+        const RowGroup row_g = row_group(rows + r * stride, g, groups);
+        __builtin_prefetch(x + r * stride + 2 * kGroupCodeBytes);
+        for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(row_g);
+      }
+#pragma GCC unroll 1  // as above
       for (int s = 0; s < kGroupSteps<Codes>; ++s) {
         Words w[kPanelVectors];
         for (int v = 0; v < kPanelVectors; ++v) w[v] = load_words(steps + s * 64 + v * kLanes * 4);
@@ -180,9 +195,10 @@ struct UnpackedTiles {
       for (int r = 0; r < R; ++r) {
         const RowGroup x_group = row_group(rows + r * stride, g, groups);
         for (int v = 0; v < kPanelVectors; ++v) {
-          const Scales w{load(scales + v * kLanes), load(scales + kPanelRows + v * kLanes)};
+          Scales w = {load(scales + v * kLanes), Floats{}};
+          if constexpr (Codes::kStorage == Storage::int4) w.zero = load(scales + kPanelRows + v * kLanes);
           float* y = total + r * kPanelRows + v * kLanes;
-          store(y, add_group(load(y), Dot::total(sum[r][v]), w, x_group));
+          store(y, add_group<Codes>(load(y), Dot::total(sum[r][v]), w, x_group));
         }
       }
     }
@@ -258,22 +274,40 @@ EXPERT_INLINE Ints round_codes(Floats x) {
   return reinterpret_cast<Ints>(x + magic) - reinterpret_cast<Ints>(magic);
 }
 
+// One vector of codes as the words of a product's steps; returns the bytes written.
 template <class Dot>
-EXPERT_INLINE void put_codes(const int32_t* codes, unsigned char* words) {
-  for (int64_t i = 0; i < kGroup; i += 4) {
-    if constexpr (Dot::kInputs == 4) {
-      for (int64_t j = 0; j < 4; ++j) words[i + j] = static_cast<unsigned char>(codes[i + j]);
-    } else {
-      const int16_t pairs[4] = {static_cast<int16_t>(codes[i]), static_cast<int16_t>(codes[i + 2]),
-                                static_cast<int16_t>(codes[i + 1]), static_cast<int16_t>(codes[i + 3])};
-      __builtin_memcpy(words + 2 * i, pairs, sizeof pairs);
-    }
+EXPERT_INLINE int64_t put_codes(Ints codes, unsigned char* words) {
+  if constexpr (Dot::kInputs == 4) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const auto all = reinterpret_cast<__m256i>(codes);
+    const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(words), _mm_packs_epi16(halves, halves));
+#else
+    typedef signed char Bytes __attribute__((vector_size(kLanes)));
+    const Bytes bytes = __builtin_convertvector(codes, Bytes);
+    __builtin_memcpy(words, &bytes, sizeof bytes);
+#endif
+    return kLanes;
+  } else {  // of every four, 0 with 2 and 1 with 3
+    const Ints low = codes & 0xFFFF;
+#if defined(__AVX512F__)
+    const Ints high = __builtin_shufflevector(codes, codes, 2, 3, 2, 3, 6, 7, 6, 7, 10, 11, 10, 11, 14, 15, 14, 15);
+    const Ints pairs = low | high << 16;
+    const Ints packed = __builtin_shufflevector(pairs, pairs, 0, 1, 4, 5, 8, 9, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+#elif defined(__AVX2__)
+    const Ints pairs = low | __builtin_shufflevector(codes, codes, 2, 3, 2, 3, 6, 7, 6, 7) << 16;
+    const Ints packed = __builtin_shufflevector(pairs, pairs, 0, 1, 4, 5, 0, 0, 0, 0);
+#else
+    const Ints packed = low | __builtin_shufflevector(codes, codes, 2, 3, 2, 3) << 16;
+#endif
+    __builtin_memcpy(words, &packed, kLanes * 2);
+    return kLanes * 2;
   }
 }
 
 struct GroupNumbers {
   float scale;
-  float sum;
+  int32_t sum;
 };
 
 template <class Dot>
@@ -282,25 +316,24 @@ EXPERT_INLINE GroupNumbers quantise_group(const float* x, unsigned char* words) 
   const bool finite = most <= 0x1.fffffep127F;
   const bool counts = finite && most > 0x1p-100F;
   const Floats inverse = splat(counts ? 127.0F / most : 0.0F);
-  int32_t codes[kGroup];
   Ints sums = {};
   for (int64_t i = 0; i < kGroup; i += kLanes) {
     const Ints code = finite ? round_codes(load(x + i) * inverse) : Ints{};
     sums += code;
-    __builtin_memcpy(codes + i, &code, sizeof code);
+    words += put_codes<Dot>(code, words);
   }
-  put_codes<Dot>(codes, words);
   int32_t lane[kLanes];
   __builtin_memcpy(lane, &sums, sizeof lane);
   for (int i = 1; i < kLanes; ++i) lane[0] += lane[i];
   const float scale = finite ? most / 127.0F : __builtin_nanf("");
-  return {counts || !finite ? scale : 0.0F, static_cast<float>(lane[0])};
+  return {counts || !finite ? scale : 0.0F, lane[0]};
 }
 
-template <class Dot>
+template <class Codes>
 void quantise_row_for(const float* x, int64_t inputs, unsigned char* out) {
   const int64_t groups = group_count(inputs);
   float* scales = reinterpret_cast<float*>(out + groups * kGroupCodeBytes);
+  auto* corrections = reinterpret_cast<uint32_t*>(scales + groups);
   for (int64_t g = 0; g < groups; ++g) {
     const float* from = x + g * kGroup;
     float padded[kGroup] = {};
@@ -308,9 +341,10 @@ void quantise_row_for(const float* x, int64_t inputs, unsigned char* out) {
       for (int64_t i = 0; i < inputs - g * kGroup; ++i) padded[i] = from[i];
       from = padded;
     }
-    const GroupNumbers numbers = quantise_group<Dot>(from, out + g * kGroupCodeBytes);
+    const GroupNumbers numbers = quantise_group<typename Codes::Dot>(from, out + g * kGroupCodeBytes);
     scales[g] = numbers.scale;
-    scales[groups + g] = numbers.sum;
+    corrections[g] = Codes::kStorage == Storage::int8 ? static_cast<uint32_t>(-Int8Codes::kZero * numbers.sum)
+                                                      : bits_of(static_cast<float>(-numbers.sum));
   }
 }
 
@@ -326,9 +360,9 @@ void gemm_quantised(Storage storage, const GemmArgs& args) {
 
 void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out) {
   if (storage == Storage::int8) {
-    quantise_row_for<Int8Dot>(x, inputs, out);
+    quantise_row_for<Int8Codes>(x, inputs, out);
   } else {
-    quantise_row_for<Int4Dot>(x, inputs, out);
+    quantise_row_for<Int4Codes>(x, inputs, out);
   }
 }
 

@@ -83,11 +83,13 @@ void edit_json(const fs::path& path, const std::function<void(Json&)>& edit) {
 
 TEST_CASE("requests with different experts in one batch give each what it gives alone") {
   const Home home;
-  for (const auto& [device, weights] : {std::pair<std::string, std::string>{"cpu", "auto"},
-                                        {"cpu", "int8"},
-                                        {"cpu", "int4"},
-                                        {"cpu", "int4-all"},
-                                        {"reference", "auto"}}) {
+  for (const auto& kind : {std::pair<std::string, std::string>{"cpu", "auto"},
+                           {"cpu", "int8"},
+                           {"cpu", "int4"},
+                           {"cpu", "int4-all"},
+                           {"reference", "auto"}}) {
+    const std::string& device = kind.first;
+    const std::string& weights = kind.second;
     INFO(device, " ", weights);
     const int32_t tokens = device == "cpu" ? 24 : 4;
     const auto together = open_bundled(device, home.path(), 16, weights);
