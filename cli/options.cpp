@@ -153,7 +153,6 @@ std::optional<std::string> environment(const char* name) {
 void refuse_what_is_not_built(const ModelOptions& options) {
   const std::string device = !options.device.empty() ? options.device : environment("EXPERT_DEVICE").value_or("auto");
   if (device == "cuda" || device.rfind("cuda:", 0) == 0) throw not_supported_yet("device " + device);
-  if (options.weights == "int8" || options.weights == "int4") throw not_supported_yet("--weights " + options.weights);
 }
 
 }  // namespace
@@ -164,8 +163,8 @@ void ModelOptions::add_to(CLI::App& app) {
   const std::string group = "Model";
   app.add_option("--model", model, "base model: a directory or a registered name")->type_name("DIR|NAME")->group(group);
   app.add_option("--device", device, "auto | cpu | reference | cuda[:N] (not yet)")->type_name("NAME")->group(group);
-  app.add_option("--weights", weights, "auto | f32 | bf16 | int8, int4 (not yet)")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}))
+  app.add_option("--weights", weights, "auto (bf16 for BF16 files, else f32) | f32 | bf16 | int8 | int4 (int8 head) | int4-all")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4", "int4-all"}))
       ->type_name("FORMAT")
       ->group(group);
   app.add_option("--kv", kv, "auto | f32 | bf16 | int8")

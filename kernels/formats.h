@@ -4,6 +4,15 @@
 // panel is a sequence of 64-byte lines, one after the other along the inputs:
 //   F32   one line = 16 outputs x 1 input
 //   BF16  one line = 16 outputs x 2 inputs: 32-bit lane r holds input k in its low half and k + 1 in its high half
+//   INT8  one line = 16 outputs x 4 inputs: byte i of lane r holds the code of input k + i
+//   INT4  one line = 16 outputs x 8 inputs: byte i of lane r holds k + i in its low nibble, k + 4 + i in its high one
+// Quantised inputs come in groups of 32 (the last one padded with zeros). An output's group has one BF16 scale, and its
+// weights are scale * (code - zero):
+//   INT8  codes 1 to 255, zero 128
+//   INT4  codes 0 to 15, zero between 5.5 and 9 in halves, kept in the scale's three low bits: they are part of the
+//         scale's value as well, so the zero point costs no byte, and the scale a little of its precision
+// A unit of two groups is a line of scales (16 of the first group, 16 of the second), then the lines of both; a unit cut
+// in half ends after the first group's lines.
 // One row of activations and many rows therefore sum the same products in the same order.
 // Everything here has internal linkage: files built for one instruction set must not lend code to the others.
 #pragma once
@@ -20,12 +29,31 @@ constexpr int64_t kKvBlock = 16;
 constexpr int64_t kAttentionTile = 64;
 constexpr int64_t kAttentionSplit = 1024;
 
-enum class Storage : int { f32, bf16 };  // of packed weights and of the KV cache
+constexpr int64_t kGroup = 32;  // inputs that share a scale, of weights and of activations
+
+enum class Storage : int { f32, bf16, int8, int4 };  // of packed weights; the first two also of the KV cache
+
+constexpr bool is_quantised(Storage storage) { return storage == Storage::int8 || storage == Storage::int4; }
+
+constexpr int64_t group_count(int64_t inputs) { return (inputs + kGroup - 1) / kGroup; }
+// Bytes of the codes of one group in one panel.
+constexpr int64_t group_bytes(Storage storage) { return kGroup * kPanelRows / (storage == Storage::int4 ? 2 : 1); }
+// Where in a panel the scales and the codes of a group stand.
+constexpr int64_t scales_at(Storage storage, int64_t group) {
+  return group / 2 * (64 + 2 * group_bytes(storage)) + group % 2 * kPanelRows * 2;
+}
+constexpr int64_t codes_at(Storage storage, int64_t group) {
+  return group / 2 * (64 + 2 * group_bytes(storage)) + 64 + group % 2 * group_bytes(storage);
+}
 
 constexpr int64_t panel_count(int64_t outputs) { return (outputs + kPanelRows - 1) / kPanelRows; }
 
 // Bytes of one panel over `inputs` inputs.
 constexpr int64_t panel_bytes(Storage storage, int64_t inputs) {
+  if (is_quantised(storage)) {
+    const int64_t groups = group_count(inputs);
+    return (groups + 1) / 2 * 64 + groups * group_bytes(storage);
+  }
   return storage == Storage::f32 ? inputs * 64 : (inputs + 1) / 2 * 64;
 }
 
@@ -49,6 +77,22 @@ static inline uint16_t bf16_from_float(float value) {
   const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
   const uint32_t quiet = (bits >> 16) | 0x40U;
   return static_cast<uint16_t>((bits & 0x7FFFFFFFU) > 0x7F800000U ? quiet : rounded);
+}
+
+// The zero point that goes with a quantised group's scale.
+constexpr float kInt8Zero = 128.0F;
+constexpr float kInt4FirstZero = 5.5F;
+constexpr float kInt4ZeroStep = 0.5F;
+constexpr int kInt4Zeros = 8;
+// Scales that are tried for a group's weights, as steps of the scale's stored bits around the one whose range just holds
+// them. Groups whose largest weight is below kLeastQuantised count as zeros: scale 0.
+constexpr uint32_t kInt8ScaleTries = 15;
+constexpr uint32_t kInt8ScalesBelow = 11;
+constexpr uint32_t kInt4ScaleTries = 8;
+constexpr uint32_t kInt4ScalesBelow = 5;
+constexpr float kLeastQuantised = 0x1p-100F;
+static inline float zero_of(Storage storage, uint16_t scale) {
+  return storage == Storage::int8 ? kInt8Zero : kInt4FirstZero + kInt4ZeroStep * static_cast<float>(scale & 7U);
 }
 
 // Exact. Subnormals are scaled by a multiplication with 2^-24.

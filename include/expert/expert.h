@@ -137,8 +137,9 @@ typedef struct expert_engine_options {
   size_t struct_size;
   const char* base_model;   /* a directory or a registered name; NULL: the configured default, else the bundled model */
   const char* device;       /* "auto" | "cpu" | "reference" | "cuda[:N]"; NULL or auto: $EXPERT_DEVICE, else cpu */
-  const char* weights;      /* "auto" | "f32" | "bf16"; NULL: auto = bf16 for BF16 files, else f32 */
-  const char* kv;           /* "auto" | "f32" | "bf16" | "int8"; NULL: auto = bf16 over bf16 weights, else f32 */
+  const char* weights;      /* "auto" | "f32" | "bf16" | "int8" | "int4" (embedding and head in INT8) | "int4-all";
+                               NULL: auto = what loses nothing, bf16 for BF16 files, else f32 */
+  const char* kv;           /* "auto" | "f32" | "bf16" | "int8"; NULL: auto = f32 over f32 weights, else bf16 */
   const char* rope_scaling; /* JSON as in config.json; NULL: the configuration's own */
   const char* home;         /* NULL: $EXPERT_HOME, else ~/.expert */
   int64_t context_size;     /* tokens; 0: the model's own. More than that needs rope_scaling */

@@ -23,6 +23,7 @@ struct GemmArgs {
   int64_t panel_end;
   const float* x;
   int64_t x_stride;
+  const unsigned char* codes;  // instead of x for quantised W: rows of quantise_row(), quantised_row_bytes() apart
   int64_t rows;
   float* y;
   int64_t y_stride;
@@ -30,6 +31,13 @@ struct GemmArgs {
   bool accumulate;
   float* scratch;  // kGemmScratch floats, 64-byte aligned, for many rows; null is slower
 };
+
+// Bytes of one row of activations in the form a quantised product reads: codes of each group, in an order of the
+// instruction set's own, then per group a float for the scale and a word for the sum of its codes.
+constexpr int64_t kGroupCodeBytes = 2 * kGroup;
+constexpr int64_t quantised_row_bytes(int64_t inputs) {
+  return (group_count(inputs) * (kGroupCodeBytes + 8) + 63) / 64 * 64;
+}
 
 constexpr int64_t kGemmRows = 96;  // rows whose input block is kept in the second-level cache
 constexpr int64_t kGemmScratch = (kGemmRows + kPanelRows) * kInputBlock;
@@ -118,6 +126,12 @@ constexpr int64_t attend_scratch(int64_t states, int64_t head_dim) {
 struct CpuKernels {
   const char* isa;
   void (*gemm)(Storage storage, const GemmArgs& args);
+  // Activations for W in a quantised format: per group, scale = max |x| / 127 and codes round(x / scale) of -127 to 127,
+  // half to even. A group with a value that is not finite gets a NaN scale; one below 2^-100 everywhere counts as zero.
+  void (*quantise_row)(Storage storage, const float* x, int64_t inputs, unsigned char* out);
+  // Weights of one group of one panel, [32 inputs][16 outputs]: scales with zero points, and codes in the same order,
+  // that make the squared error least among the candidates. The same on every instruction set.
+  void (*quantise_weights)(Storage storage, const float* w, uint16_t* scales, unsigned char* codes);
   // out[k] = W[row, k], k < inputs.
   void (*unpack_row)(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out);
   // out = x / sqrt(mean(x^2) + eps) * weight for each row; rows are contiguous; out may be x.
@@ -142,7 +156,7 @@ struct CpuKernels {
   void (*expand)(const ExpandArgs& args);
 };
 
-// "baseline", "avx2", "avx512" or "neon"; null if this build or this machine does not have it.
+// "baseline", "avx2", "avxvnni", "avx512", "neon", "neondot" or "neoni8mm"; null if this build or this machine does not have it.
 const CpuKernels* find_kernels(const char* isa);
 // The best this machine has; never null.
 const CpuKernels* best_kernels();

@@ -5,6 +5,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace expert::kernels {
@@ -16,11 +18,20 @@ extern const CpuKernels table;
 namespace avx2 {
 extern const CpuKernels table;
 }
+namespace avxvnni {
+extern const CpuKernels table;
+}
 namespace avx512 {
 extern const CpuKernels table;
 }
 #elif defined(__aarch64__)
 namespace neon {
+extern const CpuKernels table;
+}
+namespace neondot {
+extern const CpuKernels table;
+}
+namespace neoni8mm {
 extern const CpuKernels table;
 }
 #else
@@ -63,6 +74,10 @@ bool machine_has_avx2() {
          has(seven.ebx, bit_AVX2 | bit_BMI | bit_BMI2) && has(extended.ecx, bit_LZCNT);
 }
 
+#if defined(EXPERT_HAS_AVXVNNI)
+bool machine_has_avxvnni() { return machine_has_avx2() && has(cpuid(7, 1).eax, 1U << 4); }
+#endif
+
 // x86-64-v4 with VNNI and BF16.
 bool machine_has_avx512() {
   const Registers seven = cpuid(7, 0);
@@ -71,18 +86,33 @@ bool machine_has_avx512() {
          has(seven.ecx, bit_AVX512VNNI) && has(cpuid(7, 1).eax, 1U << 5);
 }
 
+#elif defined(__aarch64__) && defined(__linux__)
+
+bool machine_has_dot_products() { return (getauxval(AT_HWCAP) & (1UL << 20)) != 0; }
+bool machine_has_i8mm() { return machine_has_dot_products() && (getauxval(AT_HWCAP2) & (1UL << 13)) != 0; }
+
+#elif defined(__aarch64__)
+
+bool machine_has_dot_products() { return false; }
+bool machine_has_i8mm() { return false; }
+
 #endif
 
 struct Available {
-  const CpuKernels* tables[4] = {};
+  const CpuKernels* tables[5] = {};
 
   Available() {
     const CpuKernels** next = tables;
 #if defined(__x86_64__)
     if (machine_has_avx512()) *next++ = &avx512::table;
+#if defined(EXPERT_HAS_AVXVNNI)
+    if (machine_has_avxvnni()) *next++ = &avxvnni::table;
+#endif
     if (machine_has_avx2()) *next++ = &avx2::table;
     *next++ = &baseline::table;
 #elif defined(__aarch64__)
+    if (machine_has_i8mm()) *next++ = &neoni8mm::table;
+    if (machine_has_dot_products()) *next++ = &neondot::table;
     *next++ = &neon::table;
 #else
     *next++ = &baseline::table;

@@ -96,6 +96,8 @@ const CpuKernels table = {
 #define EXPERT_QUOTED(isa) #isa
     EXPERT_NAME_OF(EXPERT_ISA_NAMESPACE),
     gemm,
+    quantise_row,
+    quantise_weights,
     unpack_row,
     rms_norm,
     swiglu,

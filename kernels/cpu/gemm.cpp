@@ -163,16 +163,43 @@ void gemm_of(const GemmArgs& a) {
 }  // namespace
 
 void gemm(Storage storage, const GemmArgs& args) {
-  if (storage == Storage::f32) {
-    gemm_of<F32Panel>(args);
-  } else {
-    gemm_of<Bf16Panel>(args);
+  switch (storage) {
+    case Storage::f32:
+      return gemm_of<F32Panel>(args);
+    case Storage::bf16:
+      return gemm_of<Bf16Panel>(args);
+    case Storage::int8:
+    case Storage::int4:
+      return gemm_quantised(storage, args);
   }
 }
+
+namespace {
+
+void unpack_quantised(Storage storage, const unsigned char* panel, int64_t inputs, int64_t lane, float* out) {
+  for (int64_t group = 0; group < group_count(inputs); ++group) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, panel + scales_at(storage, group) + lane * 2, sizeof bits);
+    const float scale = float_from_bf16(bits);
+    const float zero = zero_of(storage, bits);
+    const unsigned char* codes = panel + codes_at(storage, group) + lane * 4;
+    float values[kGroup];
+    for (int64_t i = 0; i < kGroup; ++i) {
+      const int code = storage == Storage::int8 ? codes[i / 4 * 64 + i % 4]
+                                                : codes[i / 8 * 64 + i % 4] >> (i / 4 % 2 * 4) & 15;
+      values[i] = scale * (static_cast<float>(code) - zero);
+    }
+    const int64_t count = inputs - group * kGroup < kGroup ? inputs - group * kGroup : kGroup;
+    for (int64_t i = 0; i < count; ++i) out[group * kGroup + i] = values[i];
+  }
+}
+
+}  // namespace
 
 void unpack_row(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out) {
   const unsigned char* panel =
       static_cast<const unsigned char*>(panels) + row / kPanelRows * panel_bytes(storage, inputs);
+  if (is_quantised(storage)) return unpack_quantised(storage, panel, inputs, row % kPanelRows, out);
   const int64_t lane = row % kPanelRows * 4;
   for (int64_t k = 0; k < inputs; ++k) {
     if (storage == Storage::f32) {

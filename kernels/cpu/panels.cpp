@@ -62,7 +62,59 @@ void pack_panel(Source type, const unsigned char* source, int64_t rows, int64_t 
   }
 }
 
+// One group of `rows` rows as [input][row], zero where there is none.
+void read_group(Source type, const unsigned char* source, int64_t rows, int64_t inputs, int64_t group, float* w) {
+  const int64_t first = group * kGroup;
+  const int64_t count = inputs - first < kGroup ? inputs - first : kGroup;
+  memset(w, 0, kGroup * kPanelRows * sizeof(float));
+  for (int64_t r = 0; r < rows; ++r) {
+    float values[kGroup];
+    read_floats(type, source + (r * inputs + first) * size_of(type), count, values);
+    for (int64_t k = 0; k < count; ++k) w[k * kPanelRows + r] = values[k];
+  }
+}
+
+// Codes [input][row] to the lines of a group.
+void put_codes(Storage storage, const unsigned char* codes, unsigned char* lines) {
+  const int64_t per_line = storage == Storage::int8 ? 4 : 8;
+  for (int64_t k = 0; k < kGroup; k += per_line) {
+    const unsigned char* from = codes + k * kPanelRows;
+    unsigned char* line = lines + k / per_line * 64;
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      for (int64_t i = 0; i < 4; ++i) {
+        const unsigned low = from[i * kPanelRows + r];
+        const unsigned high = storage == Storage::int8 ? 0U : from[(i + 4) * kPanelRows + r];
+        line[r * 4 + i] = static_cast<unsigned char>(low | high << 4);
+      }
+    }
+  }
+}
+
+void pack_quantised_panel(Source type, const unsigned char* source, int64_t rows, int64_t inputs, Storage storage,
+                          QuantiseWeights quantise, unsigned char* panel) {
+  const int64_t groups = group_count(inputs);
+  if (groups % 2 != 0) memset(panel + scales_at(storage, groups - 1), 0, 64);  // the missing group's scales as well
+  alignas(64) float w[kGroup * kPanelRows];
+  unsigned char codes[kGroup * kPanelRows];
+  for (int64_t g = 0; g < groups; ++g) {
+    uint16_t scales[kPanelRows];
+    read_group(type, source, rows, inputs, g, w);
+    quantise(storage, w, scales, codes);
+    memcpy(panel + scales_at(storage, g), scales, sizeof scales);
+    put_codes(storage, codes, panel + codes_at(storage, g));
+  }
+}
+
 }  // namespace
+
+void pack_quantised_panels(Source type, const void* source, int64_t rows, int64_t inputs, Storage storage,
+                           QuantiseWeights quantise, unsigned char* panels) {
+  const auto* from = static_cast<const unsigned char*>(source);
+  for (int64_t r = 0; r < rows; r += kPanelRows) {
+    pack_quantised_panel(type, from + r * inputs * size_of(type), rows - r < kPanelRows ? rows - r : kPanelRows, inputs,
+                         storage, quantise, panels + r / kPanelRows * panel_bytes(storage, inputs));
+  }
+}
 
 void pack_panels(Source type, const void* source, int64_t rows, int64_t inputs, Storage storage,
                  unsigned char* panels) {

@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/isa.h"
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>

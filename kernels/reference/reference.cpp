@@ -18,6 +18,112 @@ void add_product(const double* x, int64_t rows, int64_t inputs, const float* w, 
   }
 }
 
+namespace {
+
+float rounded(float x) { return (x + 0x1.8p23F) - 0x1.8p23F; }  // half to even
+
+// The weights of one output over a group, and the scale that has been best so far.
+struct ScaleSearch {
+  const float* w;  // kPanelRows apart
+  float magnitude;
+  float low;
+  float high;
+  float error = INFINITY;
+  uint32_t bits = 0;
+  float zero = 0;
+
+  float wanted(int64_t k, float inverse, float at_zero) const { return w[k * kPanelRows] * inverse + at_zero; }
+  float clamped(float code) const { return rounded(std::fmin(std::fmax(code, low), high)); }
+
+  void attempt(uint32_t scale_bits, float at_zero) {
+    const float scale = float_from_bits(scale_bits);
+    const float inverse = 1.0F / scale;
+    float sum = 0;
+    for (int64_t k = 0; k < kGroup; ++k) {
+      const float code = wanted(k, inverse, at_zero);
+      const float off = code - clamped(code);
+      sum += off * off;
+    }
+    const float unit = scale / magnitude;
+    const float total = sum * (unit * unit);
+    if (!(total < error)) return;
+    error = total;
+    bits = scale_bits;
+    zero = at_zero;
+  }
+};
+
+void search_int8(ScaleSearch& search) {
+  const uint32_t start = bits_of(search.magnitude * (1.0F / 127.0F)) >> 16;
+  for (uint32_t i = 0; i < kInt8ScaleTries; ++i) search.attempt((start + i - kInt8ScalesBelow) << 16, kInt8Zero);
+}
+
+void search_int4(ScaleSearch& search, float least, float most) {
+  for (uint32_t z = 0; z < kInt4Zeros; ++z) {
+    const float zero = kInt4FirstZero + kInt4ZeroStep * static_cast<float>(z);
+    const uint32_t start = bits_of(std::fmax(most * (1.0F / (15.0F - zero)), least * (-1.0F / zero))) >> 19;
+    for (uint32_t i = 0; i < kInt4ScaleTries; ++i) {
+      search.attempt(((start + i - kInt4ScalesBelow) << 19) | (z << 16), zero);
+    }
+  }
+}
+
+void quantise_output(Storage storage, const float* w, uint16_t& scale, unsigned char* codes) {
+  const bool eight = storage == Storage::int8;
+  float least = 0;
+  float most = 0;
+  bool finite = true;
+  for (int64_t k = 0; k < kGroup; ++k) {
+    least = std::fmin(least, w[k * kPanelRows]);
+    most = std::fmax(most, w[k * kPanelRows]);
+    finite = finite && std::isfinite(w[k * kPanelRows]);
+  }
+  ScaleSearch search{w, std::fmax(most, -least), eight ? 1.0F : 0.0F, eight ? 255.0F : 15.0F};
+  search.zero = eight ? kInt8Zero : kInt4FirstZero;
+  const bool counts = finite && search.magnitude > kLeastQuantised;
+  if (counts && eight) search_int8(search);
+  if (counts && !eight) search_int4(search, least, most);
+  scale = finite ? static_cast<uint16_t>(search.bits >> 16) : uint16_t{0x7FC0};
+  const float inverse = counts ? 1.0F / float_from_bits(search.bits) : 0.0F;
+  for (int64_t k = 0; k < kGroup; ++k) {
+    const float code = counts ? search.wanted(k, inverse, search.zero) : search.zero;
+    codes[k * kPanelRows] = static_cast<unsigned char>(search.clamped(code));
+  }
+}
+
+}  // namespace
+
+void quantise_weights(Storage storage, const float* w, uint16_t* scales, unsigned char* codes) {
+  for (int64_t r = 0; r < kPanelRows; ++r) quantise_output(storage, w + r, scales[r], codes + r);
+}
+
+void dequantise_weights(Storage storage, const uint16_t* scales, const unsigned char* codes, float* w) {
+  for (int64_t k = 0; k < kGroup; ++k) {
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      const float code = static_cast<float>(codes[k * kPanelRows + r]);
+      w[k * kPanelRows + r] = float_from_bf16(scales[r]) * (code - zero_of(storage, scales[r]));
+    }
+  }
+}
+
+void quantise_activations(const float* x, int64_t inputs, double* out) {
+  for (int64_t first = 0; first < inputs; first += kGroup) {
+    const int64_t end = first + kGroup < inputs ? first + kGroup : inputs;
+    float most = 0;
+    bool finite = true;
+    for (int64_t i = first; i < end; ++i) {
+      most = std::fmax(most, std::fabs(x[i]));
+      finite = finite && std::isfinite(x[i]);
+    }
+    const bool counts = finite && most > 0x1p-100F;
+    const float inverse = counts ? 127.0F / most : 0.0F;
+    for (int64_t i = first; i < end; ++i) {
+      const double code = counts ? static_cast<double>(rounded(x[i] * inverse)) : 0.0;
+      out[i] = finite ? code * static_cast<double>(most / 127.0F) : NAN;
+    }
+  }
+}
+
 void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out) {
   for (int64_t r = 0; r < rows; ++r) {
     double squares = 0;

@@ -43,11 +43,6 @@ struct AdapterBase {
   std::string cache_directory;               // for what is costly to compute (DoRA's norms); empty: nothing is cached
 };
 
-// The format of experts over a base in `base`: their own matrices are never quantised.
-inline WeightFormat expert_format(WeightFormat base) {
-  return base == WeightFormat::f32 ? WeightFormat::f32 : WeightFormat::bf16;
-}
-
 class Adapter {
  public:
   struct Source {

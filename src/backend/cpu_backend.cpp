@@ -37,7 +37,7 @@ void CpuBackend::download(void* destination, const Tensor& source, size_t bytes)
 }
 
 MatrixPtr CpuBackend::pack(const MatrixSource& source, WeightFormat format) {
-  return pack_matrix(source, format, pool_.threads());
+  return pack_matrix(source, format, kernels_.quantise_weights, pool_.threads());
 }
 
 std::vector<MatrixPtr> CpuBackend::pack_factors(std::span<const FactorSource> sources, WeightFormat format) {

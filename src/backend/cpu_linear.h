@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "backend/cpu_factor.h"
 #include "backend/cpu_matrix.h"
+#include "backend/cpu_quantised_input.h"
 #include "core/thread_pool.h"
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -57,6 +58,7 @@ class CpuLinear {
     const CpuMatrix* weight;
     const float* bias;  // or null
     const float* x;     // d * x where a segment has a d
+    const unsigned char* codes;  // the same for a quantised weight, else null
     float* y;
     bool scaled;
     size_t scaled_x;  // in scratch
@@ -80,6 +82,7 @@ class CpuLinear {
   size_t shrink_for(Rows rows, int64_t scaled_output, kernels::Storage storage);
   void place_scratch();
   void scale_inputs();
+  void quantise_inputs();
   void plan_tasks();
   double cost_per_panel(const Output& output) const;
   void split(Task task, int64_t count, int64_t grain, double cost, double target);
@@ -90,13 +93,14 @@ class CpuLinear {
   void base_product(const Output& output, const Task& task, float* work);
   void correct(const Output& output, const Segment& segment, const Task& task, float* work);
   void multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t rows, float* y, float scale,
-                bool accumulate, float* work) const;
+                bool accumulate, float* work, const unsigned char* codes = nullptr) const;
   float* work_of(int worker) const;
   void add_to_rows(const Output& output, const Task& task, Rows rows, const float* values) const;
   void scale_rows(const Output& output, const Task& task, Rows rows, const float* values) const;
 
   const kernels::CpuKernels& kernels_;
   ThreadPool& pool_;
+  QuantisedInputs quantised_;
   const float* x_ = nullptr;
   int64_t rows_ = 0;
   int64_t inputs_ = 0;

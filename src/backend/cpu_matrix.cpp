@@ -18,17 +18,6 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{1} << 20;
 constexpr int64_t kParallelBytes = int64_t{4} << 20;  // below this, starting threads costs more than it saves
 
-kernels::Storage storage_of(WeightFormat format) {
-  switch (format) {
-    case WeightFormat::f32:
-      return kernels::Storage::f32;
-    case WeightFormat::bf16:
-      return kernels::Storage::bf16;
-    default:
-      fail(ErrorCode::unsupported, "weight format {} is not built yet", name_of(format));
-  }
-}
-
 kernels::Source source_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -45,10 +34,11 @@ kernels::Source source_of(DType dtype) {
 // One pack() call: threads take chunks of rows in ascending order.
 class Packing {
  public:
-  Packing(const MatrixSource& source, kernels::Storage storage, std::byte* panels)
+  Packing(const MatrixSource& source, kernels::Storage storage, kernels::QuantiseWeights quantise, std::byte* panels)
       : source_(source),
         type_(source_of(source.dtype)),
         storage_(storage),
+        quantise_(quantise),
         panels_(reinterpret_cast<unsigned char*>(panels)),
         row_bytes_(source.cols * static_cast<int64_t>(size_of(source.dtype))),
         chunk_rows_(std::max<int64_t>(1, kChunkBytes / row_bytes_ / kernels::kPanelRows) * kernels::kPanelRows) {}
@@ -84,13 +74,18 @@ class Packing {
     const int64_t first = chunk * chunk_rows_;
     const int64_t count = std::min(chunk_rows_, source_.rows - first);
     source_.read(first, count, rows);
-    kernels::pack_panels(type_, rows, count, source_.cols, storage_,
-                         panels_ + first / kernels::kPanelRows * kernels::panel_bytes(storage_, source_.cols));
+    unsigned char* to = panels_ + first / kernels::kPanelRows * kernels::panel_bytes(storage_, source_.cols);
+    if (kernels::is_quantised(storage_)) {
+      kernels::pack_quantised_panels(type_, rows, count, source_.cols, storage_, quantise_, to);
+    } else {
+      kernels::pack_panels(type_, rows, count, source_.cols, storage_, to);
+    }
   }
 
   const MatrixSource& source_;
   const kernels::Source type_;
   const kernels::Storage storage_;
+  const kernels::QuantiseWeights quantise_;
   unsigned char* const panels_;
   const int64_t row_bytes_;
   const int64_t chunk_rows_;
@@ -109,11 +104,12 @@ size_t packed_matrix_size(int64_t rows, int64_t cols, WeightFormat format) {
   return static_cast<size_t>(kernels::panel_count(rows) * kernels::panel_bytes(storage_of(format), cols));
 }
 
-std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format, int threads) {
+std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format,
+                                             kernels::QuantiseWeights quantise, int threads) {
   const size_t bytes = packed_matrix_size(source.rows, source.cols, format);
   const std::shared_ptr<std::byte> panels = allocate_host(bytes);
-  Packing packing(source, storage_of(format), panels.get());
-  const bool parallel = static_cast<int64_t>(bytes) >= kParallelBytes;
+  Packing packing(source, storage_of(format), quantise, panels.get());
+  const bool parallel = is_quantised(format) || static_cast<int64_t>(bytes) >= kParallelBytes;
   packing.run(parallel ? static_cast<int>(std::min<int64_t>(threads, packing.chunks())) : 1);
   return std::make_shared<CpuMatrix>(source.rows, source.cols, format, std::span(panels.get(), bytes), panels);
 }

@@ -6,21 +6,34 @@
 #include <span>
 
 #include "backend/matrix.h"
+#include "kernels/cpu/panels.h"
 #include "kernels/formats.h"
 
 namespace expert {
+
+constexpr kernels::Storage storage_of(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::f32:
+      return kernels::Storage::f32;
+    case WeightFormat::bf16:
+      return kernels::Storage::bf16;
+    case WeightFormat::int8:
+      return kernels::Storage::int8;
+    case WeightFormat::int4:
+      break;
+  }
+  return kernels::Storage::int4;
+}
 
 class CpuMatrix final : public Matrix {
  public:
   CpuMatrix(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> panels,
             std::shared_ptr<const void> owner)
-      : Matrix(rows, cols, format, 0, panels.size()), panels_(panels), owner_(std::move(owner)) {}
+      : Matrix(rows, cols, format, is_quantised(format) ? static_cast<int>(kernels::kGroup) : 0, panels.size()), panels_(panels), owner_(std::move(owner)) {}
 
   const std::byte* panels() const noexcept { return panels_.data(); }
   std::span<const std::byte> bytes() const noexcept { return panels_; }
-  kernels::Storage storage() const noexcept {
-    return format_ == WeightFormat::f32 ? kernels::Storage::f32 : kernels::Storage::bf16;
-  }
+  kernels::Storage storage() const noexcept { return storage_of(format_); }
   int64_t panel_count() const noexcept { return kernels::panel_count(rows_); }
 
  private:
@@ -28,11 +41,13 @@ class CpuMatrix final : public Matrix {
   std::shared_ptr<const void> owner_;  // of panels_
 };
 
-// Bytes of a packed matrix; Error(unsupported) for a format without panels, Error(invalid_request) for an empty shape.
+// Bytes of a packed matrix; Error(invalid_request) for an empty shape.
 size_t packed_matrix_size(int64_t rows, int64_t cols, WeightFormat format);
 
 // Reads the source in chunks of whole panels, on up to `threads` short-lived threads of its own, and packs them;
-// besides the result about two MB per thread are in use. Rethrows what source.read throws.
-std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format, int threads);
+// besides the result about two MB per thread are in use. `quantise` finds the scales of INT8 and INT4 weights. Rethrows
+// what source.read throws.
+std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format,
+                                             kernels::QuantiseWeights quantise, int threads);
 
 }  // namespace expert

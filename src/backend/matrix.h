@@ -11,9 +11,17 @@
 
 namespace expert {
 
-enum class WeightFormat : uint8_t { f32, bf16, int8, int4 };  // int8 and int4 are reserved: pack() refuses them by name
+enum class WeightFormat : uint8_t { f32, bf16, int8, int4 };
 
 const char* name_of(WeightFormat format);
+
+constexpr bool is_quantised(WeightFormat format) {
+  return format == WeightFormat::int8 || format == WeightFormat::int4;
+}
+// What experts over a base in `format` are kept in: they are small, and never quantised.
+constexpr WeightFormat expert_format(WeightFormat format) {
+  return format == WeightFormat::f32 ? WeightFormat::f32 : WeightFormat::bf16;
+}
 
 // Where the rows of a [rows, cols] matrix come from. `read` fills `count` consecutive rows (row-major, in `dtype`)
 // into host memory; the backend calls it in ascending, non-overlapping chunks, possibly from several threads at once.

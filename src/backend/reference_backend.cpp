@@ -19,11 +19,40 @@ float round_to(WeightFormat format, float value) {
   return format == WeightFormat::bf16 ? kernels::float_from_bf16(kernels::bf16_from_float(value)) : value;
 }
 
+// To the nearest value of a format without groups, or what the groups' scales and codes stand for.
+void round_all(WeightFormat format, int64_t rows, int64_t cols, std::vector<float>& values) {
+  if (!is_quantised(format)) {
+    for (float& value : values) value = round_to(format, value);
+    return;
+  }
+  const auto storage = format == WeightFormat::int8 ? kernels::Storage::int8 : kernels::Storage::int4;
+  constexpr int64_t kRows = kernels::kPanelRows;
+  for (int64_t first = 0; first < rows; first += kRows) {
+    for (int64_t group = 0; group < cols; group += kernels::kGroup) {
+      float w[kernels::kGroup * kRows] = {};
+      const auto over_group = [&](const auto& visit) {
+        for (int64_t k = group; k < std::min(group + kernels::kGroup, cols); ++k) {
+          for (int64_t r = first; r < std::min(first + kRows, rows); ++r) {
+            visit(w[(k - group) * kRows + r - first], values[static_cast<size_t>(r * cols + k)]);
+          }
+        }
+      };
+      uint16_t scales[kRows];
+      unsigned char codes[kernels::kGroup * kRows];
+      over_group([](float& to, float from) { to = from; });
+      ref::quantise_weights(storage, w, scales, codes);
+      ref::dequantise_weights(storage, scales, codes, w);
+      over_group([](float from, float& to) { to = from; });
+    }
+  }
+}
+
 // Row-major floats that hold values of the format.
 class ReferenceMatrix final : public Matrix {
  public:
   ReferenceMatrix(int64_t rows, int64_t cols, WeightFormat format, std::vector<float> values)
-      : Matrix(rows, cols, format, 0, values.size() * (format == WeightFormat::bf16 ? 2 : 4)),
+      : Matrix(rows, cols, format, is_quantised(format) ? static_cast<int>(kernels::kGroup) : 0,
+               values.size() * (format == WeightFormat::f32 ? 4 : 2)),
         values_(std::move(values)) {}
   const float* values() const noexcept { return values_.data(); }
 
@@ -85,12 +114,12 @@ class LinearRow {
   LinearRow(const LinearOutput& output, const float* x, const LinearDelta* delta)
       : weight_(*output.weight), x_(x, x + weight_.cols()), y_(static_cast<size_t>(weight_.rows())) {
     if (delta == nullptr) {
-      add_product(weight_, 1.0);
+      add_base();
       add(output.bias);
       return;
     }
     scale(x_, delta->input_scale);
-    if (!delta->skip_base) add_product(weight_, 1.0);
+    if (!delta->skip_base) add_base();
     scale(y_, delta->output_scale);
     for (const DenseTerm& term : delta->dense) add_product(*term.d, static_cast<double>(term.weight));
     for (const LowRankTerm& term : delta->low_rank) add_low_rank(term);
@@ -104,6 +133,15 @@ class LinearRow {
   }
 
  private:
+  // A quantised weight sees its input quantised as well; deltas never do.
+  void add_base() {
+    if (!is_quantised(weight_.format())) return add_product(weight_, 1.0);
+    const std::vector<double> exact = x_;
+    const std::vector<float> row(x_.begin(), x_.end());
+    ref::quantise_activations(row.data(), weight_.cols(), x_.data());
+    add_product(weight_, 1.0);
+    x_ = exact;
+  }
   void add_product(const Matrix& w, double weight) {
     ref::add_product(x_.data(), 1, w.cols(), values_of(w), w.rows(), weight, y_.data());
   }
@@ -210,9 +248,6 @@ class ReferenceBackend final : public Backend {
 };
 
 MatrixPtr ReferenceBackend::pack(const MatrixSource& source, WeightFormat format) {
-  if (format != WeightFormat::f32 && format != WeightFormat::bf16) {
-    fail(ErrorCode::unsupported, "weight format {} is not built yet", name_of(format));
-  }
   if (source.dtype == DType::i32) fail(ErrorCode::unsupported, "weights of type {}", name_of(source.dtype));
   if (source.rows < 1 || source.cols < 1)
     fail(ErrorCode::invalid_request, "a matrix of {} x {}", source.rows, source.cols);
@@ -222,9 +257,10 @@ MatrixPtr ReferenceBackend::pack(const MatrixSource& source, WeightFormat format
     source.read(r, 1, row.data());
     for (int64_t c = 0; c < source.cols; ++c) {
       values[static_cast<size_t>(r * source.cols + c)] =
-          round_to(format, read_value(source.dtype, row.data() + static_cast<size_t>(c) * size_of(source.dtype)));
+          read_value(source.dtype, row.data() + static_cast<size_t>(c) * size_of(source.dtype));
     }
   }
+  round_all(format, source.rows, source.cols, values);
   return std::make_shared<ReferenceMatrix>(source.rows, source.cols, format, std::move(values));
 }
 

@@ -35,14 +35,15 @@ WeightChoice weight_choice(const std::string& name) {
   if (name.empty() || name == "auto") return WeightChoice::automatic;
   if (name == "f32") return WeightChoice::f32;
   if (name == "bf16") return WeightChoice::bf16;
-  const bool planned = name == "int8" || name == "int4";
-  throw Error(planned ? ErrorCode::unsupported : ErrorCode::invalid_request,
-              fmt::format("weights \"{}\" {}", name, planned ? "are not supported yet" : "are unknown"),
-              "use auto, f32 or bf16");
+  if (name == "int8") return WeightChoice::int8;
+  if (name == "int4") return WeightChoice::int4;
+  if (name == "int4-all") return WeightChoice::int4_all;
+  throw Error(ErrorCode::invalid_request, fmt::format("weights \"{}\" are unknown", name),
+              "use auto, f32, bf16, int8, int4 or int4-all");
 }
 
 DType kv_dtype(const std::string& name, WeightFormat weights) {
-  if (name.empty() || name == "auto") return weights == WeightFormat::bf16 ? DType::bf16 : DType::f32;
+  if (name.empty() || name == "auto") return weights == WeightFormat::f32 ? DType::f32 : DType::bf16;
   if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;
   if (name == "int8") return DType::i8;
@@ -343,7 +344,7 @@ Json EngineImpl::info() const {
           {"hidden_size", config.hidden_size},
           {"layers", config.layers},
           {"fingerprint", nullptr},
-          {"weights", name_of(parts.model->weight_format())},
+          {"weights", weights_name(parts.model->weight_format(), parts.model->head_format())},
           {"weight_cache", parts.model->loaded_from_cache()},
           {"kv", kv_name(parts.loop.kv_dtype)},
           {"device", backend.device},

@@ -19,8 +19,8 @@ namespace expert {
 struct EngineOptions {
   std::string base_model;        // a directory, a registered name, or empty: configured default, else the bundled model
   std::string device = "auto";   // auto | cpu | reference | cuda[:N]
-  std::string weights = "auto";  // auto | f32 | bf16 (int8, int4: unsupported by name)
-  std::string kv = "auto";   // auto | f32 | bf16 | int8; auto: bf16 over bf16 weights, else f32
+  std::string weights = "auto";  // auto | f32 | bf16 | int8 | int4 | int4-all
+  std::string kv = "auto";   // auto | f32 | bf16 | int8; auto: f32 over f32 weights, else bf16
   int64_t context_size = 0;  // 0: the model's own
   Json rope_scaling;         // null: the configuration's own
   int threads = 0;

@@ -39,7 +39,7 @@ class Planner {
       : config_(config), checkpoint_(checkpoint), plan_(plan) {}
 
   void plan(const HeadRule& rule) {
-    plan_.matrix(rule.embedding, config_.vocab_size, config_.hidden_size, checkpoint_.embedding);
+    plan_.vocabulary(rule.embedding, config_.vocab_size, config_.hidden_size, checkpoint_.embedding);
     checkpoint_.layers.resize(static_cast<size_t>(config_.layers));
     for (int32_t i = 0; i < config_.layers; ++i) layer(i);
     norm("model.norm", config_.hidden_size, checkpoint_.final_norm);
@@ -48,7 +48,7 @@ class Planner {
     checkpoint_.embedding_site =
         checkpoint_.sites.add({"model.embed_tokens", config_.hidden_size, config_.vocab_size, SiteKind::embedding});
     checkpoint_.sites.set_tied_head(config_.tied_head && !rule.own_head);
-    if (rule.own_head) plan_.matrix(kHead, config_.vocab_size, config_.hidden_size, checkpoint_.head.weight);
+    if (rule.own_head) plan_.vocabulary(kHead, config_.vocab_size, config_.hidden_size, checkpoint_.head.weight);
   }
 
  private:
@@ -97,24 +97,35 @@ class Planner {
   WeightPlan& plan_;
 };
 
-WeightFormat choose_format(WeightChoice choice, const WeightPlan& plan, const TensorSet& tensors) {
+void choose_formats(WeightChoice choice, const WeightPlan& plan, const TensorSet& tensors, Checkpoint& checkpoint) {
+  const auto both = [&](WeightFormat layers, WeightFormat head) {
+    checkpoint.format = layers;
+    checkpoint.head_format = head;
+  };
   switch (choice) {
     case WeightChoice::f32:
-      return WeightFormat::f32;
+      return both(WeightFormat::f32, WeightFormat::f32);
     case WeightChoice::bf16:
-      return WeightFormat::bf16;
+      return both(WeightFormat::bf16, WeightFormat::bf16);
+    case WeightChoice::int8:
+      return both(WeightFormat::int8, WeightFormat::int8);
+    case WeightChoice::int4:
+      return both(WeightFormat::int4, WeightFormat::int8);
+    case WeightChoice::int4_all:
+      return both(WeightFormat::int4, WeightFormat::int4);
     case WeightChoice::automatic:
       break;
   }
-  return lossless_format(plan, tensors);
+  const WeightFormat lossless = lossless_format(plan, tensors);
+  both(lossless, lossless);
 }
 
 std::optional<WeightCache> open_cache(const TensorSet& tensors, const std::string& directory, Backend& backend,
                                       const ModelOptions& options, Checkpoint& checkpoint) {
   if (options.cache_dir.empty() || tensors.total_bytes() < kSmallestCachedModel) return std::nullopt;
   if (backend.packed_size(1, 1, checkpoint.format) == 0) return std::nullopt;
-  checkpoint.cache_key =
-      weight_cache_key(options.cache_dir.string(), directory, tensors, backend.info(), checkpoint.format);
+  checkpoint.cache_key = weight_cache_key(options.cache_dir.string(), directory, tensors, backend.info(),
+                                          weights_name(checkpoint.format, checkpoint.head_format));
   return WeightCache::open(*checkpoint.cache_key, backend.info().threads);
 }
 
@@ -128,10 +139,10 @@ void load_weights(const WeightPlan& plan, const TensorSet& tensors, const std::o
       *weight.vector = read_vector(weight, tensors, backend);
       checkpoint.weight_bytes += weight.vector->size_bytes();
     } else {
-      MatrixPtr matrix =
-          cache ? cache->find(weight.name, weight.rows, weight.cols, checkpoint.format, backend) : nullptr;
+      const WeightFormat format = weight.vocabulary ? checkpoint.head_format : checkpoint.format;
+      MatrixPtr matrix = cache ? cache->find(weight.name, weight.rows, weight.cols, format, backend) : nullptr;
       if (!matrix) {
-        matrix = read_matrix(weight, tensors, backend, checkpoint.format);
+        matrix = read_matrix(weight, tensors, backend, format);
         checkpoint.from_cache = false;
       }
       checkpoint.weight_bytes += matrix->size_bytes();
@@ -172,7 +183,7 @@ Checkpoint load_checkpoint(const ModelConfig& config, const TensorSet& tensors, 
   Planner(config, checkpoint, plan).plan(rule);
   check_tensors(plan, tensors, rule.unused);
 
-  checkpoint.format = choose_format(options.weights, plan, tensors);
+  choose_formats(options.weights, plan, tensors, checkpoint);
   load_weights(plan, tensors, open_cache(tensors, directory, backend, options, checkpoint), backend, options,
                checkpoint);
   tensors.require_unchanged();

@@ -21,7 +21,8 @@ struct Checkpoint {
   RmsNorm final_norm;
   Linear head;  // of a tied model: the same matrix as the embedding
 
-  WeightFormat format = WeightFormat::f32;
+  WeightFormat format = WeightFormat::f32;       // of the layers
+  WeightFormat head_format = WeightFormat::f32;  // of embedding and head
   size_t weight_bytes = 0;     // resident
   size_t bytes_per_token = 0;  // read per decoded token
   std::vector<std::string> warnings;

@@ -22,6 +22,7 @@ class Decoder final : public Model {
   const ModelConfig& config() const noexcept override { return config_; }
   const SiteTable& sites() const noexcept override { return weights_.sites; }
   WeightFormat weight_format() const noexcept override { return weights_.format; }
+  WeightFormat head_format() const noexcept override { return weights_.head_format; }
   int64_t context_size() const noexcept override { return context_size_; }
   size_t weight_bytes() const noexcept override { return weights_.weight_bytes; }
   size_t bytes_per_token() const noexcept override { return weights_.bytes_per_token; }

@@ -19,4 +19,8 @@ std::shared_ptr<const Model> Model::load(const std::filesystem::path& directory,
   return std::make_shared<Decoder>(config, TensorSet::open(root), root, backend, options);
 }
 
+const char* weights_name(WeightFormat layers, WeightFormat head) {
+  return layers == WeightFormat::int4 && head == WeightFormat::int4 ? "int4-all" : name_of(layers);
+}
+
 }  // namespace expert

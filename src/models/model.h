@@ -17,11 +17,9 @@
 
 namespace expert {
 
-enum class WeightChoice : uint8_t {
-  automatic,
-  f32,
-  bf16
-};  // automatic: BF16 for BF16 files, F32 for F32 and F16 files
+// automatic: what loses nothing, BF16 for BF16 files, F32 for F32 and F16 files. int4: embedding and head in INT8, which
+// matter more than a layer; int4_all: they too in INT4.
+enum class WeightChoice : uint8_t { automatic, f32, bf16, int8, int4, int4_all };
 
 struct ModelOptions {
   WeightChoice weights = WeightChoice::automatic;
@@ -42,7 +40,8 @@ class Model {
 
   virtual const ModelConfig& config() const noexcept = 0;
   virtual const SiteTable& sites() const noexcept = 0;  // seven per layer, then lm_head, then the embedding
-  virtual WeightFormat weight_format() const noexcept = 0;
+  virtual WeightFormat weight_format() const noexcept = 0;  // of the layers
+  virtual WeightFormat head_format() const noexcept { return weight_format(); }  // of head and embedding
   virtual int64_t context_size() const noexcept = 0;
   virtual size_t weight_bytes() const noexcept = 0;  // resident
   virtual size_t bytes_per_token()
@@ -66,5 +65,8 @@ class Model {
   // The final normalised hidden states of batch.logit_rows, f32 [logit_rows, hidden_size], instead of logits.
   virtual Tensor hidden(const Batch& batch, KvStorage& kv) const = 0;
 };
+
+// "f32", "bf16", "int8", "int4" or "int4-all".
+const char* weights_name(WeightFormat layers, WeightFormat head);
 
 }  // namespace expert

@@ -293,15 +293,15 @@ void write(const WeightCacheKey& key, const std::vector<CachedMatrix>& matrices,
 }  // namespace
 
 WeightCacheKey weight_cache_key(const std::string& cache_directory, const std::string& model_directory,
-                                const TensorSet& tensors, const BackendInfo& backend, WeightFormat format) {
+                                const TensorSet& tensors, const BackendInfo& backend, std::string_view weights) {
   std::error_code error;
   const std::string canonical = std::filesystem::weakly_canonical(model_directory, error).string();
   Sha256 place;
   place.update_framed(error ? model_directory : canonical);
-  place.update_framed(backend.layout).update_framed(std::string_view(name_of(format)));
+  place.update_framed(backend.layout).update_framed(weights);
 
   Sha256 contents;
-  contents.update_framed(kMagic).update_framed(backend.layout).update_framed(std::string_view(name_of(format)));
+  contents.update_framed(kMagic).update_framed(backend.layout).update_framed(weights);
   for (const auto& tensor_file : tensors.files()) {
     const File* file = tensor_file->file();
     if (!file) continue;

@@ -21,14 +21,14 @@ namespace expert {
 // Models smaller than this are packed faster than a cache file is worth.
 inline constexpr uint64_t kSmallestCachedModel = uint64_t{64} << 20;
 
-// What a cache file must have been made from.
+// What a cache file must have been made from: `weights` names the formats (weights_name).
 struct WeightCacheKey {
   std::string path;    // of the cache file: one per model directory, layout and format
   std::string digest;  // 32 bytes, over the identities of the source files
 };
 
 WeightCacheKey weight_cache_key(const std::string& cache_directory, const std::string& model_directory,
-                                const TensorSet& tensors, const BackendInfo& backend, WeightFormat format);
+                                const TensorSet& tensors, const BackendInfo& backend, std::string_view weights);
 
 struct CachedMatrix {
   std::string name;

@@ -19,6 +19,7 @@ struct PlannedWeight {
   int64_t cols = 0;
   MatrixPtr* matrix = nullptr;
   Tensor* vector = nullptr;
+  bool vocabulary = false;  // embedding or head: one row per token of the vocabulary
 };
 
 // All tensors of one model, in loading order. The slots must outlive the plan.
@@ -26,6 +27,9 @@ class WeightPlan {
  public:
   void matrix(std::string name, int64_t rows, int64_t cols, MatrixPtr& slot) {
     entries_.push_back({std::move(name), rows, cols, &slot, nullptr});
+  }
+  void vocabulary(std::string name, int64_t rows, int64_t cols, MatrixPtr& slot) {
+    entries_.push_back({std::move(name), rows, cols, &slot, nullptr, true});
   }
   void vector(std::string name, int64_t size, Tensor& slot) {
     entries_.push_back({std::move(name), 1, size, nullptr, &slot});

@@ -1,6 +1,7 @@
 // Random inputs, and the steps every backend test repeats.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -64,7 +65,7 @@ inline LowRankTerm to_low_rank(Backend& backend, const std::vector<float>& a, co
 // The CPU backend on every instruction set of this machine, each with one and with three threads.
 inline std::vector<std::unique_ptr<Backend>> cpu_backends() {
   std::vector<std::unique_ptr<Backend>> backends;
-  for (const char* isa : {"baseline", "avx2", "avx512", "neon"}) {
+  for (const char* isa : {"baseline", "avx2", "avxvnni", "avx512", "neon", "neondot", "neoni8mm"}) {
     for (const int threads : {1, 3}) {
       try {
         backends.push_back(make_backend({"cpu", threads, isa}));
@@ -80,11 +81,12 @@ inline std::string name_of(const Backend& backend) {
   return backend.info().isa + "/" + std::to_string(backend.info().threads);
 }
 
-// max |a - b| / max |b|; infinite where a value is not finite or the sizes differ.
-inline double relative_error(const std::vector<float>& a, const std::vector<float>& b) {
+// max |a - b| / max |b|; infinite where a value is not finite or the sizes differ. `scale`: what |b| is by nature, where
+// b is so short that all of it may happen to cancel.
+inline double relative_error(const std::vector<float>& a, const std::vector<float>& b, double scale = 0) {
   if (a.size() != b.size()) return INFINITY;
   double worst = 0;
-  double largest = 1e-30;
+  double largest = std::max(scale, 1e-30);
   for (size_t i = 0; i < a.size(); ++i) {
     if (!std::isfinite(a[i])) return INFINITY;
     worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));

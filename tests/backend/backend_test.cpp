@@ -2,6 +2,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <thread>
@@ -61,8 +62,6 @@ TEST_CASE("formats and sizes that cannot be are typed errors") {
     source.rows = 4;
     source.cols = 4;
     source.read = [](int64_t, int64_t count, void* to) { std::memset(to, 0, static_cast<size_t>(count) * 16); };
-    CHECK(code_of([&] { backend->pack(source, WeightFormat::int8); }) == ErrorCode::unsupported);
-    CHECK(code_of([&] { backend->pack(source, WeightFormat::int4); }) == ErrorCode::unsupported);
     source.dtype = DType::i32;
     CHECK(code_of([&] { backend->pack(source, WeightFormat::f32); }) == ErrorCode::unsupported);
     source.dtype = DType::f32;
@@ -150,22 +149,59 @@ TEST_CASE("pack reads every row once, and embed gives the rows back in the weigh
 
 TEST_CASE("packed bytes can be adopted, and only in their own size") {
   for (const auto& backend : cpu_backends()) {
-    const std::vector<float> w = random_floats(37 * 51, 1);
-    const MatrixPtr packed = to_matrix(*backend, w, 37, 51, WeightFormat::bf16);
-    const std::span<const std::byte> bytes = backend->packed_bytes(*packed);
-    CHECK(bytes.size() == backend->packed_size(37, 51, WeightFormat::bf16));
-    CHECK(bytes.size() == packed->size_bytes());
-    const auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
-    const MatrixPtr adopted = backend->adopt(37, 51, WeightFormat::bf16, *copy, copy);
-    const Tensor x = to_tensor(*backend, random_floats(51, 2), 1, 51);
-    const LinearOutput a{packed.get(), nullptr, backend->allocate(DType::f32, 1, 37), {}};
-    const LinearOutput b{adopted.get(), nullptr, backend->allocate(DType::f32, 1, 37), {}};
-    backend->linear(x, {&a, 1});
-    backend->linear(x, {&b, 1});
-    CHECK(same_bits(to_vector(*backend, a.y), to_vector(*backend, b.y)));
-    CHECK(code_of([&] { backend->adopt(38, 51, WeightFormat::f32, *copy, copy); }) == ErrorCode::load);
-    CHECK(code_of([&] { backend->adopt(37, 51, WeightFormat::bf16, std::span(*copy).first(64), copy); }) ==
-          ErrorCode::load);
+    for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+      const std::vector<float> w = random_floats(37 * 51, 1);
+      const MatrixPtr packed = to_matrix(*backend, w, 37, 51, format);
+      CHECK(packed->group() == (is_quantised(format) ? 32 : 0));
+      const std::span<const std::byte> bytes = backend->packed_bytes(*packed);
+      CHECK(bytes.size() == backend->packed_size(37, 51, format));
+      CHECK(bytes.size() == packed->size_bytes());
+      const auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
+      const MatrixPtr adopted = backend->adopt(37, 51, format, *copy, copy);
+      const Tensor x = to_tensor(*backend, random_floats(51, 2), 1, 51);
+      const LinearOutput a{packed.get(), nullptr, backend->allocate(DType::f32, 1, 37), {}};
+      const LinearOutput b{adopted.get(), nullptr, backend->allocate(DType::f32, 1, 37), {}};
+      backend->linear(x, {&a, 1});
+      backend->linear(x, {&b, 1});
+      CHECK(same_bits(to_vector(*backend, a.y), to_vector(*backend, b.y)));
+      CHECK(code_of([&] { backend->adopt(38, 51, WeightFormat::f32, *copy, copy); }) == ErrorCode::load);
+      CHECK(code_of([&] { backend->adopt(37, 51, format, std::span(*copy).first(64), copy); }) == ErrorCode::load);
+    }
+  }
+}
+
+TEST_CASE("rows of a quantised embedding are those of the reference, and all sets pack the same bytes") {
+  const auto reference = make_backend({"reference", 0, ""});
+  const std::vector<float> w = random_floats(70 * 77, 6);
+  BatchLayout layout;
+  layout.token_ids = {69, 0, 17, 17};
+  for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4}) {
+    const auto rows_of = [&](Backend& backend) {
+      const Tensor out = backend.allocate(DType::f32, 4, 77);
+      backend.embed(*to_matrix(backend, w, 70, 77, format), layout, out);
+      return to_vector(backend, out);
+    };
+    const std::vector<float> expected = rows_of(*reference);
+    const auto backends = cpu_backends();
+    const MatrixPtr first = to_matrix(*backends[0], w, 70, 77, format);
+    for (const auto& backend : backends) {
+      INFO(name_of(*backend), " ", name_of(format));
+      CHECK(same_bits(rows_of(*backend), expected));
+      const MatrixPtr packed = to_matrix(*backend, w, 70, 77, format);
+      CHECK(std::ranges::equal(backend->packed_bytes(*packed), backends[0]->packed_bytes(*first)));
+    }
+  }
+}
+
+TEST_CASE("an expert's matrix in a quantised format is refused, not misread") {
+  for (const auto& backend : cpu_backends()) {
+    const MatrixPtr w = to_matrix(*backend, random_floats(64 * 32, 1), 64, 32, WeightFormat::int8);
+    LinearDelta delta;
+    delta.dense.push_back({w, 1.0F});
+    const SegmentDelta segment{0, 1, &delta};
+    const LinearOutput output{w.get(), nullptr, backend->allocate(DType::f32, 1, 64), {&segment, 1}};
+    const Tensor x = to_tensor(*backend, random_floats(32, 2), 1, 32);
+    CHECK(code_of([&] { backend->linear(x, {&output, 1}); }) == ErrorCode::internal);
   }
 }
 

@@ -21,12 +21,14 @@ struct Layer {
   MatrixPtr weight(Backend& b) const { return to_matrix(b, values(1, in * out), out, in, format); }
   Tensor bias(Backend& b) const { return to_tensor(b, values(2, out), 1, out); }
   LowRankTerm low_rank(Backend& b, uint32_t which, int64_t rank, float w) const {
-    return to_low_rank(b, values(which, rank * in), values(which + 1, out * rank, 0.1F), in, out, rank, format, w);
+    return to_low_rank(b, values(which, rank * in), values(which + 1, out * rank, 0.1F), in, out, rank, expert_format(format), w);
   }
   Tensor vector(Backend& b, uint32_t which, int64_t count) const {
     return to_tensor(b, values(which, count), 1, count);
   }
 };
+
+constexpr WeightFormat kFormats[] = {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4};
 
 enum Fields : unsigned {
   kLowRank = 1,
@@ -45,8 +47,9 @@ LinearDelta make_delta(Backend& b, const Layer& layer, unsigned fields, uint32_t
     delta.low_rank.push_back(layer.low_rank(b, which + 20, 5, -1.5F));
   }
   if (fields & kDense)
-    delta.dense.push_back(
-        {to_matrix(b, layer.values(which + 30, layer.in * layer.out), layer.out, layer.in, layer.format), 0.5F});
+    delta.dense.push_back({to_matrix(b, layer.values(which + 30, layer.in * layer.out), layer.out, layer.in,
+                                     expert_format(layer.format)),
+                           0.5F});
   if (fields & kInputScale) delta.input_scale = layer.vector(b, which + 40, layer.in);
   if (fields & kOutputScale) delta.output_scale = layer.vector(b, which + 50, layer.out);
   if (fields & kBias) delta.bias = layer.vector(b, which + 60, layer.out);
@@ -88,7 +91,7 @@ TEST_CASE("linear equals the reference on awkward shapes") {
   const auto backends = cpu_backends();
   REQUIRE(!backends.empty());
   uint32_t seed = 0;
-  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16}) {
+  for (const WeightFormat format : kFormats) {
     for (const int64_t in : {1, 2, 15, 511, 512, 513, 1100}) {
       for (const int64_t out : {1, 16, 17, 70}) {
         const Layer layer{in, out, format, ++seed};
@@ -97,7 +100,8 @@ TEST_CASE("linear equals the reference on awkward shapes") {
           const std::vector<float> truth = run(*reference, layer, true, {}, rows, 0, rows);
           for (const auto& backend : backends) {
             INFO(name_of(*backend), " ", name_of(format), " ", rows, " x ", in, " -> ", out);
-            CHECK(relative_error(run(*backend, layer, true, {}, rows, 0, rows), truth) < 2e-6);
+            const double scale = is_quantised(format) ? std::sqrt(static_cast<double>(in)) : 0;
+            CHECK(relative_error(run(*backend, layer, true, {}, rows, 0, rows), truth, scale) < 2e-6);
           }
         }
       }
@@ -108,7 +112,7 @@ TEST_CASE("linear equals the reference on awkward shapes") {
 TEST_CASE("every field of a delta, alone and together, equals the reference") {
   const auto reference = make_backend({"reference", 0, ""});
   const auto backends = cpu_backends();
-  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16}) {
+  for (const WeightFormat format : kFormats) {
     const Layer layer{75, 83, format, 7};
     for (const unsigned fields : {0U, 1U, 2U, 4U, 8U, 16U, 32U, 64U, 64U | 2U, 63U, 127U, 8U | 16U, 4U | 1U}) {
       for (const bool bias : {false, true}) {
@@ -124,7 +128,7 @@ TEST_CASE("every field of a delta, alone and together, equals the reference") {
 }
 
 TEST_CASE("a row gets the same bits alone, in any batch and with any number of threads") {
-  for (const char* isa : {"baseline", "avx2", "avx512", "neon"}) {
+  for (const char* isa : {"baseline", "avx2", "avxvnni", "avx512", "neon", "neondot", "neoni8mm"}) {
     std::unique_ptr<Backend> one;
     try {
       one = make_backend({"cpu", 1, isa});
@@ -133,7 +137,7 @@ TEST_CASE("a row gets the same bits alone, in any batch and with any number of t
     }
     const auto two = make_backend({"cpu", 2, isa});
     const auto three = make_backend({"cpu", 3, isa});
-    for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16}) {
+    for (const WeightFormat format : kFormats) {
       const Layer layer{521, 330, format, 11};
       const std::vector<Part> parts = {{0, 3, 1U}, {3, 9, 127U}, {15, 7, 61U}, {30, 1, 63U}};
       const int64_t rows = 37;

@@ -1,6 +1,7 @@
 // Speed of the linear layers on this machine, as JSON: memory bandwidth, then decode (one row) and prefill (many rows)
 // over the layers of Qwen3-0.6B with random weights, through Backend::linear.
-//   kernel_bench [--threads N] [--isa NAME] [--repeat N] [--layers N]
+//   kernel_bench [--threads N] [--isa NAME] [--repeat N] [--layers N] [--bandwidth 1]
+// With --bandwidth 1 only what the memory gives is measured.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -147,8 +148,13 @@ int main(int argc, char** argv) try {
     if (rate.best > bandwidth.best) bandwidth = rate;
     by_streams += fmt::format(R"({}"{}": {:.1f})", by_streams.empty() ? "" : ", ", streams, rate.best);
   }
+  if (option(argc, argv, "--bandwidth", 0) != 0) {
+    fmt::print("{{\"threads\": {}, \"bandwidth_gb_s\": {:.1f}, \"bandwidth_median_gb_s\": {:.1f}}}\n",
+               backend->info().threads, bandwidth.best, bandwidth.median);
+    return 0;
+  }
   std::string formats;
-  for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::f32}) {
+  for (const WeightFormat format : {WeightFormat::int4, WeightFormat::int8, WeightFormat::bf16, WeightFormat::f32}) {
     formats += (formats.empty() ? "" : ",\n  ") + measure(*backend, format, layers, repeat, bandwidth);
   }
   fmt::print(

@@ -51,4 +51,4 @@ def test_named_experts_and_bad_options(cli):
     assert report["load_expert"] is None
     assert cli("bench", "--repeat", "0").returncode == 2
     assert cli("bench", "--experts", "no-such-expert").returncode == 1
-    assert cli("bench", "--weights", "int8").returncode == 2
+    assert cli("bench", "--weights", "q4_0").returncode == 2

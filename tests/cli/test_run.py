@@ -213,8 +213,6 @@ def test_usage_errors_exit_2(cli, arguments):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "x", "--weights", "int8"],
-        ["run", "x", "--weights", "int4"],
         ["run", "x", "--device", "cuda"],
         ["run", "x", "--device", "cuda:1"],
         ["run", "x", "--grammar", "g.gbnf"],

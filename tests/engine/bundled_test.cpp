@@ -23,10 +23,12 @@ namespace {
 constexpr auto kSoon = std::chrono::minutes(10);
 const fs::path kModels = fs::path(EXPERT_SOURCE_DIR) / "models";
 
-std::shared_ptr<Engine> open_bundled(const std::string& device, const fs::path& home, int32_t max_batch = 16) {
+std::shared_ptr<Engine> open_bundled(const std::string& device, const fs::path& home, int32_t max_batch = 16,
+                                     const std::string& weights = "auto") {
   EngineOptions options;
   options.base_model = (kModels / "base").string();
   options.device = device;
+  options.weights = weights;
   options.home = home;
   options.max_batch = max_batch;
   options.threads = 2;
@@ -81,11 +83,18 @@ void edit_json(const fs::path& path, const std::function<void(Json&)>& edit) {
 
 TEST_CASE("requests with different experts in one batch give each what it gives alone") {
   const Home home;
-  for (const std::string device : {"cpu", "reference"}) {
-    CAPTURE(device);
+  for (const auto& kind : {std::pair<std::string, std::string>{"cpu", "auto"},
+                           {"cpu", "int8"},
+                           {"cpu", "int4"},
+                           {"cpu", "int4-all"},
+                           {"reference", "auto"}}) {
+    const std::string& device = kind.first;
+    const std::string& weights = kind.second;
+    INFO(device, " ", weights);
     const int32_t tokens = device == "cpu" ? 24 : 4;
-    const auto together = open_bundled(device, home.path());
-    const auto alone = open_bundled(device, home.path(), 1);
+    const auto together = open_bundled(device, home.path(), 16, weights);
+    const auto alone = open_bundled(device, home.path(), 1, weights);
+    if (weights != "auto") CHECK(together->info()["weights"] == weights);
     std::vector<std::shared_ptr<Generation>> running;
     for (const Request& request : mixed_requests(tokens)) running.push_back(together->submit(request));
     const auto requests = mixed_requests(tokens);
@@ -298,7 +307,6 @@ TEST_CASE("limits and options") {
         code, part, [&] { Engine::open(changed); }, __FILE__, __LINE__);
   };
   refused(ErrorCode::out_of_memory, "memory_limit", [](EngineOptions& o) { o.memory_limit = 1 << 20; });
-  refused(ErrorCode::unsupported, "int8", [](EngineOptions& o) { o.weights = "int8"; });
   refused(ErrorCode::invalid_request, "int9", [](EngineOptions& o) { o.kv = "int9"; });
   refused(ErrorCode::invalid_request, "q3", [](EngineOptions& o) { o.weights = "q3"; });
   refused(ErrorCode::unsupported, "cuda", [](EngineOptions& o) { o.device = "cuda"; });

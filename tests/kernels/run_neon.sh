@@ -17,19 +17,29 @@ for library in doctest fmt; do  # header-only here; the host's other headers mus
 done
 flags="-std=c++20 -O2 -static -pthread -DFMT_HEADER_ONLY -I$root -I$root/src -isystem $build/include"
 
-for unit in gemm delta attention elementwise; do
-  $cxx $flags -O3 -ffp-contract=off -fno-math-errno -DEXPERT_ISA_NAMESPACE=neon -c "$root/kernels/cpu/$unit.cpp" -o "$build/$unit.o"
-done
+isa() {  # name, compiler flags
+  name=$1
+  shift
+  for unit in gemm gemm_quantised quantise_weights delta attention elementwise; do
+    $cxx $flags -O3 -ffp-contract=off -fno-math-errno "$@" "-DEXPERT_ISA_NAMESPACE=$name" \
+      -c "$root/kernels/cpu/$unit.cpp" -o "$build/${name}_$unit.o"
+  done
+  "$root/tests/kernels/check_symbols.sh" "$build/${name}"_*.o
+}
+isa neon
+isa neondot -march=armv8.2-a+dotprod
+isa neoni8mm -march=armv8.2-a+dotprod+i8mm
 for unit in kernels/cpu/dispatch kernels/cpu/panels kernels/cpu/factors kernels/reference/reference src/core/thread_pool src/core/cores \
             src/backend/registry src/backend/weight_format src/backend/host_memory src/backend/factors src/backend/cpu_backend \
-            src/backend/cpu_factor src/backend/cpu_linear src/backend/cpu_attention src/backend/cpu_matrix src/backend/reference_backend; do
+            src/backend/cpu_factor src/backend/cpu_linear src/backend/cpu_attention src/backend/cpu_matrix \
+            src/backend/cpu_quantised_input src/backend/reference_backend; do
   $cxx $flags -ffp-contract=off -c "$root/$unit.cpp" -o "$build/$(basename $unit).o"
 done
 
 status=0
-for test in kernels/kernels_test kernels/delta_test backend/backend_test backend/linear_test backend/attention_test; do
+for test in kernels/kernels_test kernels/delta_test kernels/quantised_test backend/backend_test backend/linear_test backend/attention_test; do
   $cxx $flags -I"$root/tests" "$root/tests/$test.cpp" "$build"/*.o -o "$build/$(basename $test)"
-  echo "== $test (neon, emulated)"
+  echo "== $test (NEON, with dot products and i8mm, emulated)"
   qemu-aarch64-static -cpu max "$build/$(basename $test)" || status=1
 done
 exit $status

@@ -1,6 +1,6 @@
 // Runs a base model with experts from the command line and writes raw logits: the door the Python oracles use.
 //
-//   logits_tool MODEL [--device D] [--weights auto|f32|bf16] [--kv f32|bf16] [--adapter DIR=WEIGHT]… [--chunk N]
+//   logits_tool MODEL [--device D] [--weights auto|f32|bf16|int8|int4|int4-all] [--kv f32|bf16] [--adapter DIR=WEIGHT]… [--chunk N]
 //               [--greedy N] [--cache DIR] [--context N] [--rope JSON] [--threads N] [--time]
 //
 // Reads token ids from stdin, one request per line. For every request, alone and in order: without --greedy, the f32
@@ -35,6 +35,16 @@ struct Options {
   bool time = false;
 };
 
+WeightChoice weights_of(const std::string& name) {
+  if (name == "auto") return WeightChoice::automatic;
+  if (name == "f32") return WeightChoice::f32;
+  if (name == "bf16") return WeightChoice::bf16;
+  if (name == "int8") return WeightChoice::int8;
+  if (name == "int4") return WeightChoice::int4;
+  if (name == "int4-all") return WeightChoice::int4_all;
+  fail(ErrorCode::invalid_request, "--weights {}", name);
+}
+
 Options parse(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
@@ -46,10 +56,7 @@ Options parse(int argc, char** argv) {
     if (key == "--device") {
       options.device = value();
     } else if (key == "--weights") {
-      const std::string name = value();
-      options.load.weights = name == "f32"    ? WeightChoice::f32
-                             : name == "bf16" ? WeightChoice::bf16
-                                              : WeightChoice::automatic;
+      options.load.weights = weights_of(value());
     } else if (key == "--kv") {
       options.kv = value() == "bf16" ? DType::bf16 : DType::f32;
     } else if (key == "--adapter") {

@@ -105,13 +105,16 @@ TEST_CASE("golden logits with experts") {
 TEST_CASE("a request is the same alone, in chunks and beside others, bitwise") {
   const TempDir dir;
   const Json config = tiny_config();
-  for (const char* dtype : {"F32", "BF16"}) {
-    const std::string base = write_tiny_model(dir / dtype, config, 3, dtype);
+  for (const WeightChoice choice : {WeightChoice::f32, WeightChoice::bf16, WeightChoice::int8, WeightChoice::int4}) {
+    const bool full = choice == WeightChoice::f32;
+    const std::string base = write_tiny_model(dir / (full ? "F32" : "BF16"), config, 3, full ? "F32" : "BF16");
     for (const char* device : {"reference", "cpu"}) {
-      CAPTURE(dtype);
+      CAPTURE(static_cast<int>(choice));
       CAPTURE(device);
-      Runner runner(base, device, {}, 2);
-      const DType kv = std::string(dtype) == "BF16" ? DType::bf16 : DType::f32;
+      ModelOptions options;
+      options.weights = choice;
+      Runner runner(base, device, options, 2);
+      const DType kv = full ? DType::f32 : DType::bf16;
       const auto one = runner.adapters({{write_tiny_lora(dir / "one", config, 4, kAllModules, 1), 1.0F}});
       const auto two = runner.adapters(
           {{write_tiny_lora(dir / "two", config, 3, {"q_proj", "down_proj"}, 2), -0.5F}, {dir / "one", 2.0F}});
@@ -194,6 +197,37 @@ TEST_CASE("BF16 is chosen for BF16 files only, and says what it reads per token"
   const auto untied = Model::load(write_tiny_model(dir / "untied", own_head), *backend);
   CHECK(untied->weight_bytes() - untied->bytes_per_token() == 64 * 16 * 4);
   CHECK(untied->sites().size() == 16);
+}
+
+TEST_CASE("quantised weights: formats of layers and head, bytes per token, odd sizes, equal on both backends") {
+  const TempDir dir;
+  Json config = tiny_config();
+  config["tie_word_embeddings"] = false;
+  const std::string path = write_tiny_model(dir / "untied", config, 1, "BF16");
+  const auto backend = backend_of("cpu");
+  size_t bytes_before = SIZE_MAX;
+  for (const auto& [choice, layers, head, name] :
+       {std::tuple{WeightChoice::int8, WeightFormat::int8, WeightFormat::int8, "int8"},
+        {WeightChoice::int4, WeightFormat::int4, WeightFormat::int8, "int4"},
+        {WeightChoice::int4_all, WeightFormat::int4, WeightFormat::int4, "int4-all"}}) {
+    ModelOptions options;
+    options.weights = choice;
+    const auto model = Model::load(path, *backend, options);
+    CHECK(model->weight_format() == layers);
+    CHECK(model->head_format() == head);
+    CHECK(std::string(weights_name(model->weight_format(), model->head_format())) == name);
+    CHECK(model->bytes_per_token() < bytes_before);
+    bytes_before = model->bytes_per_token();
+    const size_t embedding = model->weight_bytes() - model->bytes_per_token();
+    CHECK(embedding == backend->packed_size(64, 16, head));
+
+    Runner cpu(path, "cpu", options);
+    Runner reference(path, "reference", options);
+    const std::vector<float> ours = cpu.logits(tiny_prompt(9));
+    const std::vector<float> truth = reference.logits(tiny_prompt(9));
+    // A rounding difference may move an activation to the neighbouring of its 255 steps, no more.
+    CHECK(relative_error(ours, truth) < 0.02);
+  }
 }
 
 TEST_CASE("broken checkpoints are refused with what and where") {

@@ -152,7 +152,9 @@ class Engine:
     """One resident base model and its loaded experts. Usable from many threads and from asyncio.
 
     base_model: a directory or a registered name; None: the configured default, else the bundled model.
-    device: "auto", "cpu", "reference". weights: "auto", "f32", "bf16". kv: "auto", "f32", "bf16", "int8".
+    device: "auto", "cpu", "reference". kv: "auto", "f32", "bf16", "int8".
+    weights: "auto" (what loses nothing: "bf16" for BF16 files, else "f32"), "f32", "bf16", "int8", "int4" (embedding
+    and head in INT8), "int4-all".
     context_size: tokens, None: the model's own. threads: None: every processor. memory_limit: bytes.
     max_experts: of one request; one more is refused. home: where experts are installed, None: $EXPERT_HOME, else ~/.expert.
     """

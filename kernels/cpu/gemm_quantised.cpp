@@ -1,0 +1,369 @@
+// y = x W^T over quantised panels. Per group of 32 inputs the codes are multiplied as integers, exactly; then
+//   y += (sum - zero * sum of the row's codes) * (scale of the weights * scale of the row)
+// in FP32, groups in ascending order, whatever the number of rows: so a row gets the same bits alone and in a crowd.
+// Few rows read the panels as they are. More rows unpack a block of a panel once, and it stays in the first-level cache
+// for all tiles of rows.
+#include "kernels/cpu/dot.h"
+#include "kernels/cpu/tile.h"
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+namespace {
+
+constexpr int64_t kFewRows = 3;
+constexpr int64_t kBlockGroups = 16;     // of a panel, unpacked at a time
+constexpr int64_t kPrefetchBytes = 2048;  // ahead of a panel read row by row
+
+template <class Codes>
+constexpr int kGroupSteps = Codes::kLines* Codes::kSteps;
+
+// One group of a row of activations: the words of its codes, its scale, and what takes the zero points away: for INT8,
+// where they are all the same, an integer the sums start from, for INT4 minus the sum of the codes as a float.
+struct RowGroup {
+  const unsigned char* words;
+  float scale;
+  uint32_t correction;
+};
+
+EXPERT_INLINE RowGroup row_group(const unsigned char* row, int64_t group, int64_t groups) {
+  RowGroup result;
+  result.words = row + group * kGroupCodeBytes;
+  __builtin_memcpy(&result.scale, row + groups * kGroupCodeBytes + group * 4, sizeof(float));
+  __builtin_memcpy(&result.correction, row + groups * (kGroupCodeBytes + 4) + group * 4, sizeof(uint32_t));
+  return result;
+}
+
+EXPERT_INLINE Words word(const unsigned char* words, int step) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, words + step * 4, sizeof bits);
+  return splat_words(bits);
+}
+
+template <class Codes>
+EXPERT_INLINE Ints first_sum(const RowGroup& x) {
+  return Codes::kStorage == Storage::int8 ? reinterpret_cast<Ints>(splat_words(x.correction)) : Ints{};
+}
+
+// Scales of one vector of outputs, and zero points where they differ.
+struct Scales {
+  Floats scale;
+  Floats zero;
+};
+
+template <class Codes>
+EXPERT_INLINE Scales unpack_scales(const unsigned char* scales, int v) {
+  const Words bits = load_high_halves(scales + v * kLanes * 2);
+  Scales result = {reinterpret_cast<Floats>(bits), Floats{}};
+  if constexpr (Codes::kStorage == Storage::int4) {
+    result.zero = fma(to_floats(reinterpret_cast<Ints>((bits >> 16) & 7U)), splat(kInt4ZeroStep), splat(kInt4FirstZero));
+  }
+  return result;
+}
+
+// Exact but for the last two operations: code sums are below 2^24, zero points halves.
+template <class Codes>
+EXPERT_INLINE Floats add_group(Floats y, Ints sum, const Scales& w, const RowGroup& x) {
+  Floats product = to_floats(sum);
+  if constexpr (Codes::kStorage == Storage::int4) product = fma(w.zero, splat(float_from_bits(x.correction)), product);
+  return fma(product, w.scale * splat(x.scale), y);
+}
+
+template <class Codes>
+const unsigned char* panel_of(const GemmArgs& a, int64_t panel) {
+  return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(Codes::kStorage, a.inputs);
+}
+
+const unsigned char* codes_of(const GemmArgs& a, int64_t row) { return a.codes + row * quantised_row_bytes(a.inputs); }
+
+EXPERT_INLINE void put(const GemmArgs& a, int64_t row, int64_t n, Floats sum) {
+  const Floats value = sum * splat(a.scale);
+  float* y = a.y + row * a.y_stride + n;
+  if (n + kLanes <= a.outputs) {
+    store(y, a.accumulate ? load(y) + value : value);
+    return;
+  }
+  float lanes[kLanes];
+  store(lanes, value);
+  for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = a.accumulate ? y[i] + lanes[i] : lanes[i];
+}
+
+// R rows against one panel, straight from memory.
+template <class Codes, int R>
+void few_rows_panel(const GemmArgs& a, int64_t panel) {
+  typedef typename Codes::Dot Dot;
+  const unsigned char* base = panel_of<Codes>(a, panel);
+  const int64_t groups = group_count(a.inputs);
+  Floats y[R][kPanelVectors] = {};
+  for (int64_t g = 0; g < groups; ++g) {
+    const unsigned char* line = base + codes_at(Codes::kStorage, g);
+    RowGroup x[R];
+    for (int r = 0; r < R; ++r) x[r] = row_group(codes_of(a, r), g, groups);
+    typename Dot::Sum sum[R][kPanelVectors];
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(x[r]);
+    }
+#pragma GCC unroll 1  // unrolled, GCC gathers the products before it adds them up, and runs out of registers
+    for (int l = 0; l < Codes::kLines; ++l) {
+      __builtin_prefetch(line + l * 64 + kPrefetchBytes);
+      for (int v = 0; v < kPanelVectors; ++v) {
+        Words step[Codes::kSteps];
+        Codes::unpack(line_words(line + l * 64, v), step);
+        for (int s = 0; s < Codes::kSteps; ++s) {
+          for (int r = 0; r < R; ++r) {
+            sum[r][v] = Dot::add(sum[r][v], step[s], word(x[r].words, l * Codes::kSteps + s));
+          }
+        }
+      }
+    }
+    for (int v = 0; v < kPanelVectors; ++v) {
+      const Scales w = unpack_scales<Codes>(base + scales_at(Codes::kStorage, g), v);
+      for (int r = 0; r < R; ++r) y[r][v] = add_group<Codes>(y[r][v], Dot::total(sum[r][v]), w, x[r]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) put(a, r, panel * kPanelRows + v * kLanes, y[r][v]);
+  }
+}
+
+template <class Codes, int R>
+void few_rows(const GemmArgs& a) {
+  for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) few_rows_panel<Codes, R>(a, panel);
+}
+
+// --- many rows ----------------------------------------------------------------------------------------------------
+
+// A group as the tiles read it: steps of 16 words, then 16 scales and 16 zero points.
+template <class Codes>
+constexpr int64_t kUnpackedBytes = kGroupSteps<Codes> * 64 + 128;
+
+template <class Codes>
+void unpack_group(const unsigned char* panel, int64_t group, unsigned char* to) {
+  const unsigned char* line = panel + codes_at(Codes::kStorage, group);
+  for (int l = 0; l < Codes::kLines; ++l) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      Words step[Codes::kSteps];
+      Codes::unpack(line_words(line + l * 64, v), step);
+      for (int s = 0; s < Codes::kSteps; ++s) {
+        __builtin_memcpy(to + (l * Codes::kSteps + s) * 64 + v * kLanes * 4, &step[s], sizeof(Words));
+      }
+    }
+  }
+  float* scales = reinterpret_cast<float*>(to + kGroupSteps<Codes> * 64);
+  for (int v = 0; v < kPanelVectors; ++v) {
+    const Scales w = unpack_scales<Codes>(panel + scales_at(Codes::kStorage, group), v);
+    store(scales + v * kLanes, w.scale);
+    store(scales + kPanelRows + v * kLanes, w.zero);
+  }
+}
+
+// Tiles of rows over the unpacked groups [first_group, last_group) of one panel; sums so far in `totals` [rows, 16].
+template <class Codes>
+struct UnpackedTiles {
+  const GemmArgs& a;
+  int64_t first_row;
+  int64_t first_group;
+  int64_t last_group;
+  const unsigned char* unpacked;
+  float* totals;
+
+  template <int R>
+  __attribute__((always_inline)) void run(int64_t row) const {
+    typedef typename Codes::Dot Dot;
+    const int64_t groups = group_count(a.inputs);
+    const unsigned char* rows = codes_of(a, first_row + row);
+    const int64_t stride = quantised_row_bytes(a.inputs);
+    float* total = totals + row * kPanelRows;
+    for (int64_t g = first_group; g < last_group; ++g) {
+      const unsigned char* steps = unpacked + (g - first_group) * kUnpackedBytes<Codes>;
+      const unsigned char* x = rows + g * kGroupCodeBytes;
+      typename Dot::Sum sum[R][kPanelVectors];
+      for (int r = 0; r < R; ++r) {
+        const RowGroup row_g = row_group(rows + r * stride, g, groups);
+        __builtin_prefetch(x + r * stride + 2 * kGroupCodeBytes);
+        for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(row_g);
+      }
+#pragma GCC unroll 1  // as above
+      for (int s = 0; s < kGroupSteps<Codes>; ++s) {
+        Words w[kPanelVectors];
+        for (int v = 0; v < kPanelVectors; ++v) w[v] = load_words(steps + s * 64 + v * kLanes * 4);
+        for (int r = 0; r < R; ++r) {
+          const Words value = word(x + r * stride, s);
+          for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = Dot::add(sum[r][v], w[v], value);
+        }
+      }
+      const float* scales = reinterpret_cast<const float*>(steps + kGroupSteps<Codes> * 64);
+      for (int r = 0; r < R; ++r) {
+        const RowGroup x_group = row_group(rows + r * stride, g, groups);
+        for (int v = 0; v < kPanelVectors; ++v) {
+          Scales w = {load(scales + v * kLanes), Floats{}};
+          if constexpr (Codes::kStorage == Storage::int4) w.zero = load(scales + kPanelRows + v * kLanes);
+          float* y = total + r * kPanelRows + v * kLanes;
+          store(y, add_group<Codes>(load(y), Dot::total(sum[r][v]), w, x_group));
+        }
+      }
+    }
+  }
+};
+
+template <class Codes>
+void many_rows(const GemmArgs& a, int64_t first, int64_t rows) {
+  const int64_t groups = group_count(a.inputs);
+  auto* unpacked = reinterpret_cast<unsigned char*>(a.scratch);
+  float* totals = a.scratch + kBlockGroups * kUnpackedBytes<Codes> / 4;
+  static_assert(kBlockGroups * kUnpackedBytes<Codes> / 4 + kGemmRows * kPanelRows <= kGemmScratch);
+  for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
+    for (int64_t i = 0; i < rows * kPanelRows; ++i) totals[i] = 0.0F;
+    for (int64_t g = 0; g < groups; g += kBlockGroups) {
+      const int64_t end = g + kBlockGroups < groups ? g + kBlockGroups : groups;
+      for (int64_t i = g; i < end; ++i) {
+        unpack_group<Codes>(panel_of<Codes>(a, panel), i, unpacked + (i - g) * kUnpackedBytes<Codes>);
+      }
+      over_tiles<kRegisterRows>(0, rows, UnpackedTiles<Codes>{a, first, g, end, unpacked, totals});
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int v = 0; v < kPanelVectors; ++v) {
+        put(a, first + r, panel * kPanelRows + v * kLanes, load(totals + r * kPanelRows + v * kLanes));
+      }
+    }
+  }
+}
+
+// Rows a few at a time, where there is no scratch.
+template <class Codes>
+struct FewRows {
+  const GemmArgs& a;
+
+  template <int R>
+  void run(int64_t row) const {
+    GemmArgs part = a;
+    part.codes = codes_of(a, row);
+    part.y = a.y + row * a.y_stride;
+    part.rows = R;
+    few_rows<Codes, R>(part);
+  }
+};
+
+template <class Codes>
+void gemm_of(const GemmArgs& a) {
+  if (a.rows <= kFewRows || a.scratch == nullptr) return over_tiles<kFewRows>(0, a.rows, FewRows<Codes>{a});
+  for (int64_t row = 0; row < a.rows; row += kGemmRows) {
+    many_rows<Codes>(a, row, row + kGemmRows < a.rows ? kGemmRows : a.rows - row);
+  }
+}
+
+// --- activations --------------------------------------------------------------------------------------------------
+
+// max |x| of a group by the bits, where infinity and NaN come out on top of every number.
+EXPERT_INLINE float largest(const float* x) {
+  Ints most = {};
+  for (int64_t i = 0; i < kGroup; i += kLanes) {
+    Words bits;
+    __builtin_memcpy(&bits, x + i, sizeof bits);
+    const Ints magnitude = reinterpret_cast<Ints>(bits & 0x7FFFFFFFU);
+    most = magnitude > most ? magnitude : most;
+  }
+  int32_t lane[kLanes];
+  __builtin_memcpy(lane, &most, sizeof lane);
+  for (int i = 1; i < kLanes; ++i) lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
+  return float_from_bits(static_cast<uint32_t>(lane[0]));
+}
+
+// Half to even: adding and taking away 1.5 * 2^23 leaves the integer in the low bits.
+EXPERT_INLINE Ints round_codes(Floats x) {
+  const Floats magic = splat(0x1.8p23F);
+  return reinterpret_cast<Ints>(x + magic) - reinterpret_cast<Ints>(magic);
+}
+
+// One vector of codes as the words of a product's steps; returns the bytes written.
+template <class Dot>
+EXPERT_INLINE int64_t put_codes(Ints codes, unsigned char* words) {
+  if constexpr (Dot::kInputs == 4) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const auto all = reinterpret_cast<__m256i>(codes);
+    const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(words), _mm_packs_epi16(halves, halves));
+#else
+    typedef signed char Bytes __attribute__((vector_size(kLanes)));
+    const Bytes bytes = __builtin_convertvector(codes, Bytes);
+    __builtin_memcpy(words, &bytes, sizeof bytes);
+#endif
+    return kLanes;
+  } else {  // of every four, 0 with 2 and 1 with 3
+    const Ints low = codes & 0xFFFF;
+#if defined(__AVX512F__)
+    const Ints high = __builtin_shufflevector(codes, codes, 2, 3, 2, 3, 6, 7, 6, 7, 10, 11, 10, 11, 14, 15, 14, 15);
+    const Ints pairs = low | high << 16;
+    const Ints packed = __builtin_shufflevector(pairs, pairs, 0, 1, 4, 5, 8, 9, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+#elif defined(__AVX2__)
+    const Ints pairs = low | __builtin_shufflevector(codes, codes, 2, 3, 2, 3, 6, 7, 6, 7) << 16;
+    const Ints packed = __builtin_shufflevector(pairs, pairs, 0, 1, 4, 5, 0, 0, 0, 0);
+#else
+    const Ints packed = low | __builtin_shufflevector(codes, codes, 2, 3, 2, 3) << 16;
+#endif
+    __builtin_memcpy(words, &packed, kLanes * 2);
+    return kLanes * 2;
+  }
+}
+
+struct GroupNumbers {
+  float scale;
+  int32_t sum;
+};
+
+template <class Dot>
+EXPERT_INLINE GroupNumbers quantise_group(const float* x, unsigned char* words) {
+  const float most = largest(x);
+  const bool finite = most <= 0x1.fffffep127F;
+  const bool counts = finite && most > 0x1p-100F;
+  const Floats inverse = splat(counts ? 127.0F / most : 0.0F);
+  Ints sums = {};
+  for (int64_t i = 0; i < kGroup; i += kLanes) {
+    const Ints code = finite ? round_codes(load(x + i) * inverse) : Ints{};
+    sums += code;
+    words += put_codes<Dot>(code, words);
+  }
+  int32_t lane[kLanes];
+  __builtin_memcpy(lane, &sums, sizeof lane);
+  for (int i = 1; i < kLanes; ++i) lane[0] += lane[i];
+  const float scale = finite ? most / 127.0F : __builtin_nanf("");
+  return {counts || !finite ? scale : 0.0F, lane[0]};
+}
+
+template <class Codes>
+void quantise_row_for(const float* x, int64_t inputs, unsigned char* out) {
+  const int64_t groups = group_count(inputs);
+  float* scales = reinterpret_cast<float*>(out + groups * kGroupCodeBytes);
+  auto* corrections = reinterpret_cast<uint32_t*>(scales + groups);
+  for (int64_t g = 0; g < groups; ++g) {
+    const float* from = x + g * kGroup;
+    float padded[kGroup] = {};
+    if (inputs - g * kGroup < kGroup) {
+      for (int64_t i = 0; i < inputs - g * kGroup; ++i) padded[i] = from[i];
+      from = padded;
+    }
+    const GroupNumbers numbers = quantise_group<typename Codes::Dot>(from, out + g * kGroupCodeBytes);
+    scales[g] = numbers.scale;
+    corrections[g] = Codes::kStorage == Storage::int8 ? static_cast<uint32_t>(-Int8Codes::kZero * numbers.sum)
+                                                      : bits_of(static_cast<float>(-numbers.sum));
+  }
+}
+
+}  // namespace
+
+void gemm_quantised(Storage storage, const GemmArgs& args) {
+  if (storage == Storage::int8) {
+    gemm_of<Int8Codes>(args);
+  } else {
+    gemm_of<Int4Codes>(args);
+  }
+}
+
+void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out) {
+  if (storage == Storage::int8) {
+    quantise_row_for<Int8Codes>(x, inputs, out);
+  } else {
+    quantise_row_for<Int4Codes>(x, inputs, out);
+  }
+}
+
+}  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

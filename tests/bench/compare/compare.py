@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Ours beside llama.cpp, ONNX Runtime GenAI and PyTorch, alternately, on one model of random or trained weights.
+
+    compare.py --work DIR --model HF_DIR [--pairs int8,int4,int4-all,bf16] [--experts 0,1,3,10] [--rounds 5]
+               [--prompt 128,512] [--decode 64] [--threads N] [--json OUT.json] [--svg OUT.svg]
+
+DIR holds what prepare.sh made of the model. Every engine is one process that loads once and then measures one sample per
+command (worker_*.py, worker_llama.mjs), so that a round is: bandwidth, ours, peer, ours, peer, … for each number of
+experts. Like is compared with like: the same threads, prompt tokens, number of decoded tokens and 16-bit KV; INT4 with
+an INT8 head against Q4_0 with its Q8_0 head, all-INT4 against ORT's int4 with its int4 head.
+
+llama.cpp is reached through Node. The cost of one hop to its thread pool and back is measured with an empty job in the
+same run and taken off every call; both figures are in the JSON.
+
+A sample during which other processes used more than --foreign of one core is thrown away and repeated; after --tries of
+them nothing is reported (exit 3), because a figure from a busy machine is worth nothing.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from picture import draw
+
+HERE = Path(__file__).resolve().parent
+PAIRS = {  # ours: [(peer, its variant)]
+    "int8": [("llama.cpp", "q8_0")],
+    "int4": [("llama.cpp", "q4_0")],
+    "int4-all": [("ort", "int4")],
+    "bf16": [("llama.cpp", "bf16"), ("torch", "bf16")],
+}
+
+
+class Busy(Exception):
+    pass
+
+
+def machine_seconds():
+    """CPU seconds all processes have used since boot."""
+    fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def process_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Worker:
+    """One engine in a process of its own; a line of JSON in, a line of JSON out."""
+
+    def __init__(self, name, command, environment):
+        self.name = name
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env={**os.environ, **environment}, cwd=HERE)  # fmt: skip
+        self.hello = self.read()
+
+    def read(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise RuntimeError(f"{self.name}: {answer['error']}")
+                return answer
+        raise RuntimeError(f"{self.name} ended with {self.process.wait()}")
+
+    def ask(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+class Sampler:
+    def __init__(self, foreign, tries):
+        self.foreign, self.tries, self.worst, self.repeated = foreign, tries, 0.0, 0
+
+    def measure(self, run, pids):
+        """run() while nothing else uses the machine."""
+        for _ in range(self.tries):
+            own = sum(map(process_seconds, pids))
+            all_before, start = machine_seconds(), time.monotonic()
+            result = run()
+            elapsed = max(time.monotonic() - start, 0.05)
+            share = (machine_seconds() - all_before - (sum(map(process_seconds, pids)) - own)) / elapsed
+            if share <= self.foreign:
+                self.worst = max(self.worst, share)
+                return result
+            self.repeated += 1
+            time.sleep(1)
+        raise Busy(f"other processes used {share:.2f} of a core during a sample, {self.tries} times in a row")
+
+
+def bandwidth(args):
+    run = subprocess.run([args.build / "tests/bench/kernel_bench", "--bandwidth", "1", "--threads", str(args.threads)],
+                         capture_output=True, text=True, check=True)  # fmt: skip
+    return json.loads(run.stdout)["bandwidth_gb_s"]
+
+
+def start_ours(args, weights):
+    python_path = {"PYTHONPATH": str(args.build / "python"), "EXPERT_HOME": str(args.work / "home")}
+    return Worker(f"ours {weights}", [sys.executable, "worker_ours.py", str(args.model), weights, str(args.threads)],
+                  python_path)  # fmt: skip
+
+
+def start_peer(args, peer, variant):
+    threads = str(args.threads)
+    name = f"{peer} {variant}"
+    if peer == "llama.cpp":
+        command = ["node", "worker_llama.mjs", str(args.work / f"{variant}.gguf"), str(args.work / "lora"), threads]
+        return Worker(name, command, {"NODE_MODULES_AT": str(args.work)})
+    if peer == "ort":
+        return Worker(name, [args.peer_python, "worker_ort.py", str(args.work / "ort-int4"), threads], {})
+    return Worker(name, [args.peer_python, "worker_torch.py", str(args.model), threads],
+                  {"OMP_NUM_THREADS": threads})  # fmt: skip
+
+
+def commands(args):
+    return [("prefill", n) for n in args.prompt] + [("decode", args.decode)]
+
+
+def able(worker, experts):
+    return experts <= worker.hello.get("most_experts", 0)
+
+
+def measure_pair(args, weights, peer, variant, sampler):
+    ours, other = start_ours(args, weights), start_peer(args, peer, variant)
+    try:
+        workers = [ours, other]
+        pids = [w.process.pid for w in workers] + [os.getpid()]
+        ids = ours.hello["ids"]
+        rates = {}  # (worker index, experts, what, tokens) -> tokens per second
+        for round_ in range(args.rounds + 1):  # round 0 warms up
+            for experts in args.experts:
+                for what, tokens in commands(args):
+                    for index, worker in enumerate(workers):
+                        if not able(worker, experts):
+                            continue
+                        if round_ == 0:
+                            worker.ask(do=what, tokens=tokens, experts=experts, ids=ids)
+                            continue
+                        answer = sampler.measure(
+                            lambda w=worker: w.ask(do=what, tokens=tokens, experts=experts, ids=ids), pids)  # fmt: skip
+                        rates.setdefault((index, experts, what, tokens), []).append(tokens / answer["seconds"])
+            if round_ > 0:
+                rates.setdefault("bandwidth", []).append(bandwidth(args))
+        return report(args, weights, f"{peer} {variant}", workers, rates)
+    finally:
+        ours.close()
+        other.close()
+
+
+def summary(samples):
+    middle = statistics.median(samples)
+    return {"best": round(max(samples), 2), "median": round(middle, 2),
+            "spread": round((max(samples) - min(samples)) / middle, 3), "samples": [round(x, 2) for x in samples]}  # fmt: skip
+
+
+def report(args, weights, peer, workers, rates):
+    band = summary(rates["bandwidth"])
+    rows = []
+    for experts in args.experts:
+        for what, tokens in commands(args):
+            row = {"experts": experts, "what": what, "tokens": tokens}
+            for index, name in enumerate(("ours", "peer")):
+                samples = rates.get((index, experts, what, tokens))
+                row[name] = summary(samples) if samples else None
+            if row["ours"] and row["peer"]:
+                row["ratio_of_medians"] = round(row["ours"]["median"] / row["peer"]["median"], 2)
+                row["ratio_of_bests"] = round(row["ours"]["best"] / row["peer"]["best"], 2)
+            if what == "decode" and row["ours"]:
+                read = workers[0].hello["bytes_per_token"] + experts * workers[0].hello["expert_bytes"]
+                row["bytes_per_token"] = read
+                row["share_of_bandwidth"] = round(row["ours"]["best"] * read / 1e9 / band["best"], 3)
+            rows.append(row)
+            print(f"{weights:9} {peer:15} {experts:2} experts {what:7} {tokens:4}: ours "
+                  f"{row['ours']['median'] if row['ours'] else '-':>8}  peer {row['peer']['median'] if row['peer'] else '-':>8}"
+                  f"  {row.get('ratio_of_medians', '-')} x", file=sys.stderr)  # fmt: skip
+    return {"ours": weights, "peer": peer, "bandwidth_gb_s": band, "rows": rows,
+            "workers": [{k: v for k, v in w.hello.items() if k != "ids"} for w in workers]}  # fmt: skip
+
+
+def machine():
+    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().split("\n")
+                  if line.startswith("model name")), "?")  # fmt: skip
+    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "date": time.strftime("%Y-%m-%d")}
+
+
+def numbers(text):
+    return [int(x) for x in text.split(",")]
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--build", type=Path, default=HERE.parents[2] / "build/release")
+    parser.add_argument("--peer-python", help="with torch, transformers, onnxruntime-genai; default: DIR/venv/bin/python")
+    parser.add_argument("--pairs", default=",".join(PAIRS))
+    parser.add_argument("--peers", default="llama.cpp,ort,torch")
+    parser.add_argument("--experts", type=numbers, default=[0, 1, 3, 10])
+    parser.add_argument("--prompt", type=numbers, default=[128, 512])
+    parser.add_argument("--decode", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--foreign", type=float, default=0.08)
+    parser.add_argument("--tries", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--svg", type=Path)
+    args = parser.parse_args()
+    args.work, args.model, args.build = args.work.resolve(), args.model.resolve(), args.build.resolve()
+    args.peer_python = args.peer_python or str(args.work / "venv/bin/python")
+    unknown = set(args.pairs.split(",")) - set(PAIRS)
+    if unknown:
+        parser.error(f"--pairs knows {', '.join(PAIRS)}, not {', '.join(sorted(unknown))}")
+    return args
+
+
+def main():
+    args = options()
+    sampler = Sampler(args.foreign, args.tries)
+    result = {"machine": machine(), "model": args.model.name, "threads": args.threads, "rounds": args.rounds, "pairs": []}
+    try:
+        sampler.measure(lambda: time.sleep(1), [os.getpid()])  # before anything is loaded
+        for weights in args.pairs.split(","):
+            for peer, variant in PAIRS[weights]:
+                if peer in args.peers.split(","):
+                    result["pairs"].append(measure_pair(args, weights, peer, variant, sampler))
+    except Busy as busy:
+        print(f"nothing is reported: {busy}", file=sys.stderr)
+        return 3
+    result["foreign_share_worst"] = round(sampler.worst, 3)
+    result["samples_repeated"] = sampler.repeated
+    text = json.dumps(result, indent=1)
+    if args.json:
+        args.json.write_text(text + "\n")
+    else:
+        print(text)
+    if args.svg:
+        args.svg.write_text(draw(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+// llama.cpp (prebuilt, node-llama-cpp) behind compare.py.   node worker_llama.mjs MODEL.gguf LORA_PREFIX THREADS
+// NODE_MODULES_AT: the folder that holds node_modules. The addon's decode is called directly: no JavaScript sampling.
+import fs from "fs";
+import {createRequire} from "module";
+import path from "path";
+import readline from "readline";
+import {pathToFileURL} from "url";
+
+const at = process.env.NODE_MODULES_AT;
+createRequire(path.join(at, "x.js"));
+const {getLlama, LlamaLogLevel} = await import(
+  pathToFileURL(path.join(at, "node_modules/node-llama-cpp/dist/index.js")).href);
+const [file, lora, threadsText] = process.argv.slice(2);
+const threads = Number(threadsText);
+const say = (object) => process.stdout.write(JSON.stringify(object) + "\n");
+
+const llama = await getLlama({gpu: false, build: "never", skipDownload: true, maxThreads: threads,
+  usePrebuiltBinaries: true, logLevel: LlamaLogLevel.error, logger: () => {}});
+const model = await llama.loadModel({modelPath: path.resolve(file), gpuLayers: 0});
+
+// One hop to the thread pool and back with nothing to do, as every decode makes one.
+const hop = async () => {
+  const times = [];
+  for (let i = 0; i < 300; ++i) {
+    const start = performance.now();
+    await new Promise((done) => fs.stat("/", done));
+    times.push(performance.now() - start);
+  }
+  return times.sort((a, b) => a - b)[150] / 1e3;
+};
+
+const contexts = new Map();  // by number of experts, so that none is made within a sample
+const contextOf = async (experts) => {
+  if (!contexts.has(experts)) {
+    const adapters = Array.from({length: experts}, (_, i) => ({filePath: `${lora}-${i}.gguf`, scale: 1}));
+    const context = await model.createContext({contextSize: 1024, batchSize: 512, sequences: 1, threads,
+      performanceTracking: false, flashAttention: true, lora: experts > 0 ? {adapters} : undefined});
+    contexts.set(experts, context._ctx);
+  }
+  return contexts.get(experts);
+};
+
+const step = async (context, position, ids) => {
+  context.initBatch(ids.length);
+  context.addToBatch(0, position, Uint32Array.from(ids), Uint32Array.from([ids.length - 1]));
+  await context.decodeBatch();
+};
+
+const hop_seconds = await hop();
+say({engine: `llama.cpp ${llama.llamaCppRelease?.release ?? ""} ${llama.systemInfo ?? ""}`.trim(), hop_seconds,
+  most_experts: fs.existsSync(`${lora}-9.gguf`) ? 10 : 0});
+for await (const line of readline.createInterface({input: process.stdin})) {
+  try {
+    const {do: what, tokens, experts, ids} = JSON.parse(line);
+    const context = await contextOf(experts);
+    let start = performance.now();
+    let calls = 1;
+    if (what === "prefill") {
+      await step(context, 0, ids.slice(0, tokens));
+    } else {
+      await step(context, 0, ids.slice(0, 16));
+      calls = tokens;
+      start = performance.now();
+      for (let i = 0; i < tokens; ++i) await step(context, 16 + i, [ids[16 + i % 400]]);
+    }
+    const raw = (performance.now() - start) / 1e3;
+    context.removeTokenCellsFromSequence(0, 0, -1);
+    say({seconds: raw - calls * hop_seconds, seconds_with_hops: raw});
+  } catch (error) {
+    say({error: String(error)});
+  }
+}
+process.exit(0);
