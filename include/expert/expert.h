@@ -100,9 +100,19 @@ typedef struct expert_error {
 /* The last failure on the calling thread; never NULL; valid until the next failing call on this thread. Calls that
  * succeed leave it as it is. */
 EXPERT_API const expert_error* expert_last_error(void);
+/* Forgets it: the status is EXPERT_OK again. */
+EXPERT_API void expert_clear_error(void);
 
-EXPERT_API const char* expert_status_name(expert_status status); /* "invalid_request"; static */
-EXPERT_API const char* expert_version(void);                     /* "0.1.0"; static */
+/* "invalid_request"; "unknown" for a number that is none. Static. */
+EXPERT_API const char* expert_status_name(expert_status status);
+/* "0.1.0"; static. */
+EXPERT_API const char* expert_version(void);
+/* How this library was built: {version, compiler, build_type, bundled_model (a path or null)}. Errors:
+ * OUT_OF_MEMORY. */
+EXPERT_API expert_status expert_library_info(char** out_json);
+/* The directory of installed experts and registered models where none is named: $EXPERT_HOME, else ~/.expert. It need
+ * not exist. Errors: OUT_OF_MEMORY, LOAD when neither EXPERT_HOME nor HOME is set. */
+EXPERT_API expert_status expert_home(char** out_path);
 
 typedef enum expert_log_level {
   EXPERT_LOG_DEBUG = 0,
@@ -162,7 +172,9 @@ EXPERT_API expert_status expert_engine_open(const expert_engine_options* options
 
 /* Later calls on the engine fail with CLOSED; closing twice is harmless. */
 EXPERT_API expert_status expert_engine_close(expert_engine* engine, uint32_t flags);
-/* Closes, and gives the handle back. */
+/* 1 from expert_engine_close() on, also for NULL and in a child of fork(); else 0. Never fails. */
+EXPERT_API int expert_engine_closed(const expert_engine* engine);
+/* Closes, and gives the handle back. Waits until the step that runs has ended. */
 EXPERT_API void expert_engine_free(expert_engine* engine);
 
 /* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} */
@@ -171,8 +183,12 @@ EXPERT_API expert_status expert_engine_info(const expert_engine* engine, char** 
 EXPERT_API expert_status expert_engine_stats(const expert_engine* engine, char** out_json);
 /* [{name, version, kinds, size_bytes, warnings}], the loaded experts. */
 EXPERT_API expert_status expert_engine_experts(const expert_engine* engine, char** out_json);
+/* Columns of the logits: the configuration's vocab_size. Errors: CLOSED. */
 EXPERT_API expert_status expert_engine_vocab_size(const expert_engine* engine, int32_t* out);
+/* Floats of an embedding. Errors: CLOSED. */
 EXPERT_API expert_status expert_engine_hidden_size(const expert_engine* engine, int32_t* out);
+/* Tokens that a prompt and its answer may have together. Errors: CLOSED. */
+EXPERT_API expert_status expert_engine_context_size(const expert_engine* engine, int32_t* out);
 
 /* ---- Experts ----------------------------------------------------------------------------------------------------- */
 
@@ -183,6 +199,12 @@ EXPERT_API expert_status expert_load(expert_engine* engine, const char* source, 
 /* Requests that run keep it, later uses fail with CLOSED; unloading twice is harmless. Freeing the handle does not
  * unload. */
 EXPERT_API expert_status expert_unload(expert_engine* engine, expert_expert* expert);
+/* Another handle of the loaded expert that requests mean by `name` ("sql" or "expert-sql"): of several the latest.
+ * Errors: INVALID_REQUEST when none of that name is loaded, CLOSED. */
+EXPERT_API expert_status expert_engine_find(const expert_engine* engine, const char* name, expert_expert** out);
+/* 1 from expert_unload() on, also for NULL; else 0. Never fails. */
+EXPERT_API int expert_expert_unloaded(const expert_expert* expert);
+/* Gives the handle back; the expert stays loaded. */
 EXPERT_API void expert_expert_free(expert_expert* expert);
 
 EXPERT_API const char* expert_expert_name(const expert_expert* expert); /* "expert-sql"; a directory's last segment */
@@ -255,6 +277,11 @@ typedef struct expert_request {
 
 /* Submits and waits for the end. */
 EXPERT_API expert_status expert_infer(expert_engine* engine, const expert_request* request, expert_result** out);
+/* Submits all of `requests` and waits for the end of all; they run together as far as max_batch allows, and wait for
+ * one another where the queue is full. `out` has room for `count` results and gets NULL for each request that failed;
+ * `out_statuses`, of `count` too, may be NULL. Gives the status of the first one that failed, with its last error. */
+EXPERT_API expert_status expert_infer_batch(expert_engine* engine, const expert_request* const* requests, size_t count,
+                                            expert_result** out, expert_status* out_statuses);
 /* Checks the request and returns at once. INVALID_REQUEST for bad parameters, an unknown expert, an empty prompt or one
  * that does not fit the context; OUT_OF_MEMORY when the queue is full. */
 EXPERT_API expert_status expert_submit(expert_engine* engine, const expert_request* request, expert_stream** out);
@@ -269,6 +296,19 @@ EXPERT_API int expert_stream_done(const expert_stream* stream); /* 1 or 0, witho
 /* The request ends soon, with what it has; again or too late is harmless. Safe in a thread beside a waiting one, but
  * not in a signal handler. */
 EXPERT_API void expert_cancel(expert_stream* stream);
+
+/* What a listener is told: a chunk (the last one has a result), or the error of a request that failed. Both live for
+ * the call. When both are NULL it is the last call: nothing will use `user_data` any more. Returns 0 to go on; anything
+ * else, and a C++ exception, cancels the request. */
+typedef int (*expert_listen_callback)(void* user_data, const expert_chunk* chunk, const expert_error* error);
+#define EXPERT_LISTEN_RESULT_ONLY UINT32_C(1) /* no pieces: one chunk without text that has the result */
+
+/* Gives the stream to `callback`, which a thread of the library (never the engine's) calls until the end; it may block
+ * and may call the library. A stream has one reader: expert_stream_next() gives nothing from now on, and the handle may
+ * be freed, which cancels. Errors: INVALID_REQUEST when `callback` is NULL, the stream has ended or has a listener;
+ * OUT_OF_MEMORY when no thread can be had. */
+EXPERT_API expert_status expert_stream_listen(expert_stream* stream, uint32_t flags, expert_listen_callback callback,
+                                              void* user_data);
 /* Cancels a request that still runs. */
 EXPERT_API void expert_stream_free(expert_stream* stream);
 
@@ -324,6 +364,12 @@ EXPERT_API expert_status expert_result_expert(const expert_result* result, size_
                                               const char** out_version, float* out_weight);
 EXPERT_API expert_status expert_result_usage(const expert_result* result, expert_usage* out);
 EXPERT_API expert_status expert_result_timings(const expert_result* result, expert_timings* out);
+/* Positions with log-probabilities; 0 unless the request asked for them. */
+EXPERT_API size_t expert_result_logprob_count(const expert_result* result);
+/* The natural logarithm of a probability at `position`: of the chosen token for `rank` 0, of the rank-th best for 1 …
+ * what the request asked for. Out pointers may be NULL. Errors: INVALID_REQUEST when there is none such. */
+EXPERT_API expert_status expert_result_logprob(const expert_result* result, size_t position, size_t rank,
+                                               int32_t* out_token, float* out_logprob);
 /* JSON: the routing decision and the parameters that were in force. */
 EXPERT_API const char* expert_result_plan(const expert_result* result);
 /* JSON: {text, output, tokens, experts_used, finish_reason, usage, timings, plan, logprobs (when asked for)} */
@@ -379,6 +425,24 @@ EXPERT_API expert_status expert_package_list(const char* home, uint32_t flags, c
 /* `name_or_path`: an installed or bundled expert, a .expert file or a directory. The manifest and the fields of the
  * list. */
 EXPERT_API expert_status expert_package_info(const char* home, const char* name_or_path, char** out_json);
+
+/* Not built yet, UNSUPPORTED by name: checks signature and content of an installed expert or a file. */
+EXPERT_API expert_status expert_package_verify(const char* home, const char* name_or_path, char** out_json);
+/* Not built yet, UNSUPPORTED by name: installs the newest version from where `name` came. */
+EXPERT_API expert_status expert_package_update(const char* home, const char* name, uint32_t flags, char** out_json);
+/* Not built yet, UNSUPPORTED by name: makes the .expert file `output` of a directory; `manifest` NULL: the one in it. */
+EXPERT_API expert_status expert_package_create(const char* directory, const char* manifest, const char* output,
+                                               char** out_json);
+/* Not built yet, UNSUPPORTED by name: signs a .expert file in place with the secret key in the file `key`. */
+EXPERT_API expert_status expert_package_sign(const char* file, const char* key);
+/* Not built yet, UNSUPPORTED by name: writes a new secret key to `output` and its public half beside it. */
+EXPERT_API expert_status expert_key_generate(const char* output, const char* name, char** out_json);
+/* Not built yet, UNSUPPORTED by name: believes signatures of `public_key` ("ed25519:" and 64 hexadecimal digits). */
+EXPERT_API expert_status expert_trust_add(const char* home, const char* public_key, const char* name);
+/* Not built yet, UNSUPPORTED by name: believes that publisher no longer. */
+EXPERT_API expert_status expert_trust_remove(const char* home, const char* name);
+/* Not built yet, UNSUPPORTED by name: [{name, public_key}]. */
+EXPERT_API expert_status expert_trust_list(const char* home, char** out_json);
 
 /* Registers a Hugging Face directory; `name` NULL: its last segment. The first one becomes the default.
  * out_json: {name, path, size_bytes, default} */
