@@ -2,8 +2,8 @@
 #include <system_error>
 #include <thread>
 
-#include "handles.h"
 #include "guard.h"
+#include "handles.h"
 
 using namespace expert;
 using namespace expert::capi;

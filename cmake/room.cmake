@@ -17,6 +17,7 @@ function(expert_room name)
   target_include_directories(expert_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(expert_${name} PUBLIC ${room_LINKS} PRIVATE ${room_PRIVATE_LINKS})
   expert_warnings(expert_${name})
+  set_property(GLOBAL APPEND PROPERTY EXPERT_ROOMS expert_${name})
 endfunction()
 
 # expert_test(<name> SOURCES a.cpp … LINKS <targets> LABELS l): one doctest program, one ctest entry.

@@ -47,8 +47,9 @@ Napi::Value guarded(Napi::Env env, Body&& body) {
 EngineHandle engine_of(const Info& info) {
   const EngineHandle handle = unwrap<EngineBox>(info[0]).handle;
   if (handle == nullptr) {
-    throw Napi::Error(info.Env(), Addon::of(info.Env()).error(info.Env(), {EXPERT_ERROR_CLOSED, "the engine was closed",
-                                                                           "make a new ExpertEngine"}));
+    throw Napi::Error(
+        info.Env(), Addon::of(info.Env())
+                        .error(info.Env(), {EXPERT_ERROR_CLOSED, "the engine was closed", "make a new ExpertEngine"}));
   }
   return handle;
 }
@@ -165,9 +166,8 @@ Napi::Value is_closed(const Info& info) {
 
 template <expert_status (*Ask)(const expert_engine*, char**)>
 Napi::Value engine_text(const Info& info) {
-  return in_pool(info, [engine = engine_of(info)] {
-    return text_from([&](char** out) { return Ask(engine.get(), out); });
-  });
+  return in_pool(info,
+                 [engine = engine_of(info)] { return text_from([&](char** out) { return Ask(engine.get(), out); }); });
 }
 
 template <expert_status (*Ask)(const expert_engine*, int32_t*)>
@@ -232,8 +232,8 @@ Napi::Value is_unloaded(const Info& info) {
 Napi::Value start(const Info& info) {
   const EngineHandle engine = engine_of(info);
   const auto request = std::make_shared<const Request>(info[1].As<Napi::Object>());
-  return wrap(info.Env(), Running::start(info.Env(), engine, request, info[2].ToBoolean(),
-                                         info[3].As<Napi::Function>()));
+  return wrap(info.Env(),
+              Running::start(info.Env(), engine, request, info[2].ToBoolean(), info[3].As<Napi::Function>()));
 }
 
 void cancel(const Info& info) { unwrap<std::shared_ptr<Running>>(info[0])->cancel(); }
@@ -355,7 +355,8 @@ Napi::Value at_home(const Info& info, HomeCall call) {
       texts.push_back(optional_text(info[i]));
     }
   }
-  return in_thread(info, [call, home = optional_text(info[0]), texts, bits] { return call(or_null(home), texts, bits); });
+  return in_thread(info,
+                   [call, home = optional_text(info[0]), texts, bits] { return call(or_null(home), texts, bits); });
 }
 
 using Texts = const std::vector<OptionalText>&;
@@ -454,8 +455,7 @@ Napi::Value model_list(const Info& info) {
 // bench(options, flag, callback)
 Napi::Value bench(const Info& info) {
   return in_thread(info, [options = text(info, 0), progress = progress_of(info, 1)]() mutable {
-    return text_from(
-        [&](char** out) { return expert_bench(options.c_str(), Progress::report, &progress, out); });
+    return text_from([&](char** out) { return expert_bench(options.c_str(), Progress::report, &progress, out); });
   });
 }
 
@@ -493,15 +493,12 @@ void set_log_callback(const Info& info) {
 }
 
 Napi::Value library_info(const Info& info) {
-  return guarded(info.Env(), [&] {
-    return text_from([](char** out) { return expert_library_info(out); })(info.Env());
-  });
+  return guarded(info.Env(),
+                 [&] { return text_from([](char** out) { return expert_library_info(out); })(info.Env()); });
 }
 
 Napi::Value default_home(const Info& info) {
-  return guarded(info.Env(), [&] {
-    return text_from([](char** out) { return expert_home(out); })(info.Env());
-  });
+  return guarded(info.Env(), [&] { return text_from([](char** out) { return expert_home(out); })(info.Env()); });
 }
 
 void set_error_factory(const Info& info) { Addon::of(info.Env()).set_error_factory(info[0].As<Napi::Function>()); }

@@ -38,8 +38,7 @@ std::shared_ptr<Running> Running::start(Napi::Env env, EngineHandle engine, std:
 
 void Running::submit(const EngineHandle& engine, const Request& request, bool result_only) {
   expert_stream* submitted = nullptr;
-  check(request.with_view(
-      [&](const expert_request* view) { return expert_submit(engine.get(), view, &submitted); }));
+  check(request.with_view([&](const expert_request* view) { return expert_submit(engine.get(), view, &submitted); }));
   {
     const std::lock_guard lock(mutex_);
     stream_.reset(submitted);

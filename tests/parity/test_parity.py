@@ -1,0 +1,90 @@
+"""Every C function is reached from Python and from Node. The table is made from the header, then checked: the names
+exist, and the compiled parts import the function (or the one that carries its data)."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("EXPERT_BUILD_DIR", ROOT / "build" / "release"))
+NODE = BUILD / "node" / "node_modules" / "@hivellm"
+sys.path[:0] = [str(ROOT / "tools"), str(BUILD / "python")]
+
+import expert  # noqa: E402
+import expert.errors  # noqa: E402
+import parity  # noqa: E402
+
+ROWS = [row for row in parity.rows() if not row.reason]
+needs_node = pytest.mark.skipif(not NODE.exists(), reason="built without EXPERT_NODE")
+
+
+def imported(library):
+    listed = subprocess.run(["nm", "-D", "--undefined-only", library], check=True, capture_output=True, text=True).stdout
+    return set(re.findall(r" U (expert_\w+)", listed))
+
+
+def test_the_page_is_up_to_date():
+    assert parity.PAGE.read_text(encoding="utf-8") == parity.page(), "run tools/parity.py --write"
+
+
+def test_reasons_are_for_memory_and_errors_alone():
+    without = {row.function for row in parity.rows() if row.reason}
+    assert all(name.endswith("_free") or name == "expert_clear_error" for name in without)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.function)
+def test_python_has_the_name(row):
+    owner, _, member = row.python.partition(".")
+    found = getattr(expert, owner)
+    if not member:
+        return
+    fields = {field.name for field in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()
+    described = owner == "ExpertError" and member in vars(found("x"))
+    assert hasattr(found, member) or member in fields or described
+
+
+def test_python_calls_every_function():
+    library = next((BUILD / "python" / "expert").glob("_core*.so"))
+    calls = imported(library)
+    assert [row.function for row in ROWS if not {row.function, row.through} & calls] == []
+
+
+SCRIPT = """
+const expert = require(process.argv[1]);
+const has = (name) => {
+  const [owner, member] = name.split('.');
+  const found = expert[owner];
+  if (found === undefined) return false;
+  if (member === undefined) return true;
+  if (typeof found === 'object') return member in found;
+  if (/Error$/.test(owner)) return member in new found('x');
+  return member in found.prototype;
+};
+console.log(JSON.stringify(process.argv.slice(2).map((name) => [name, has(name)])));
+"""
+
+
+@needs_node
+def test_node_has_every_name():
+    declared = (ROOT / "bindings" / "node" / "index.d.ts").read_text(encoding="utf-8")
+    names = sorted({row.node for row in ROWS})
+    plain = [name for name in names if name.split(".")[0] in ("Result", "Chunk")]  # objects without a class
+    for name in plain:
+        owner, _, member = name.partition(".")
+        interface = re.search(rf"interface {owner} \{{(.*?)\n\}}", declared, re.S).group(1)
+        assert not member or re.search(rf"^  {member}\??:", interface, re.M), name
+    asked = [name for name in names if name not in plain]
+    told = subprocess.run(["node", "-e", SCRIPT, NODE / "expert", *asked], check=True, capture_output=True, text=True)
+    assert [name for name, there in json.loads(told.stdout) if not there] == []
+
+
+@needs_node
+def test_node_calls_every_function():
+    calls = imported(next(NODE.glob("expert-*")) / "expert.node")
+    assert [row.function for row in ROWS if not {row.function, row.through} & calls] == []
