@@ -43,8 +43,8 @@ def act(dice):
             engine.route(**options)
         case 4 if dice.randrange(40) == 0:
             with lock:
-                shared[0].close()
-                shared[0] = open_engine()
+                old, shared[0] = shared[0], open_engine()
+                old.close()
         case _:
             engine.infer(**options)
 

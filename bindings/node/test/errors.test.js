@@ -154,16 +154,16 @@ test('callbacks that throw', async () => {
 test('what is not built yet says so by name', async () => {
   const { packages, trust, generateKey } = expert;
   for (const call of [
-    packages.verify('x', { home }),
-    packages.update('x', { home }),
-    packages.create('/x', '/y'),
-    packages.sign('/x', '/y'),
-    generateKey('/x'),
-    trust.add('ed25519:00', 'me', { home }),
-    trust.remove('me', { home }),
-    trust.list({ home }),
+    () => packages.verify('x', { home }),
+    () => packages.update('x', { home }),
+    () => packages.create('/x', '/y'),
+    () => packages.sign('/x', '/y'),
+    () => generateKey('/x'),
+    () => trust.add('ed25519:00', 'me', { home }),
+    () => trust.remove('me', { home }),
+    () => trust.list({ home }),
   ]) {
-    await assert.rejects(call, (error) => error instanceof expert.UnsupportedError && /not built yet/.test(error.message));
+    await assert.rejects(call(), (error) => error instanceof expert.UnsupportedError && /not built yet/.test(error.message));
   }
 });
 

@@ -69,7 +69,8 @@ def path_bytes(name: str, value: Any) -> bytes:
 def json_bytes(name: str, value: Any, kind: type) -> bytes:
     if not isinstance(value, kind) or isinstance(value, (str, bytes)):
         raise TypeError(f"{name} must be a {kind.__name__.lower()}, not {type(value).__name__}")
-    plain: Any = dict(value) if isinstance(value, Mapping) else list(value)
+    plain: Any = value
+    plain = dict(plain) if isinstance(plain, Mapping) else list(plain)
     try:
         return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
