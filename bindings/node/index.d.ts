@@ -135,6 +135,8 @@ export interface EngineOptions extends Progress {
   ropeScaling?: JsonObject;
   maxQueue?: number;
   maxBatch?: number;
+  /** Of one request; one more is refused. 10 */
+  maxExperts?: number;
   useWeightCache?: boolean;
 }
 

@@ -514,6 +514,7 @@ struct EngineOptions {
   int32_t threads = 0;
   int32_t max_queue = 256;
   int32_t max_batch = 16;
+  int32_t max_experts = 0;
   bool use_weight_cache = true;
   std::function<bool(double fraction)> progress{};  // returns false to stop loading
 };
@@ -535,6 +536,7 @@ class Engine {
     view.threads = options.threads;
     view.max_queue = options.max_queue;
     view.max_batch = options.max_batch;
+    view.max_experts = options.max_experts;
     if (!options.use_weight_cache) view.flags |= EXPERT_ENGINE_NO_WEIGHT_CACHE;
     if (options.progress) {
       view.progress = Loading::report;

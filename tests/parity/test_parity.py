@@ -2,6 +2,7 @@
 exist, and the compiled parts import the function (or the one that carries its data)."""
 
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -16,7 +17,9 @@ BUILD = Path(os.environ.get("EXPERT_BUILD_DIR", ROOT / "build" / "release"))
 NODE = BUILD / "node" / "node_modules" / "@hivellm"
 sys.path[:0] = [str(ROOT / "tools"), str(BUILD / "python")]
 
+import capi_header  # noqa: E402
 import expert  # noqa: E402
+import expert._request  # noqa: E402
 import expert.errors  # noqa: E402
 import parity  # noqa: E402
 
@@ -88,3 +91,44 @@ def test_node_has_every_name():
 def test_node_calls_every_function():
     calls = imported(next(NODE.glob("expert-*")) / "expert.node")
     assert [row.function for row in ROWS if not {row.function, row.through} & calls] == []
+
+
+# Fields of the options structs: what a caller may set in C, it may set everywhere. Lengths, counts, flags and user data are
+# how C says what other languages say otherwise.
+C_ONLY = {"struct_size", "flags", "progress_user_data"}
+OTHERWISE = {"logit_bias_tokens": "logit_bias", "logit_bias_values": "logit_bias"}
+
+
+def fields(struct):
+    _, declarations = capi_header.parse()
+    body = re.sub(r"/\*.*?\*/", "", next(d.text for d in declarations if d.name == struct), flags=re.S)
+    names = re.findall(r"(\w+);", body.split("{", 1)[1].rsplit("}", 1)[0])
+    assert len(names) > 5
+    plain = [name for name in names if name not in C_ONLY and not name.endswith(("_length", "_count"))]
+    return sorted({OTHERWISE.get(name, name) for name in plain})
+
+
+REQUEST, OPTIONS = fields("expert_request"), fields("expert_engine_options")
+
+
+def test_python_has_every_field():
+    keywords = inspect.signature(expert.Engine.__init__).parameters
+    assert [name for name in OPTIONS if name not in keywords] == []
+    told = expert._request.RequestOptions.__annotations__
+    assert [name for name in REQUEST if name not in told and name != "prompt"] == []
+
+
+def test_cpp_has_every_field():
+    header = (ROOT / "include" / "expert" / "expert.hpp").read_text(encoding="utf-8")
+    for struct, names in (("Request", REQUEST), ("EngineOptions", OPTIONS)):
+        body = re.search(rf"^struct {struct} \{{(.*?)^\}};", header, re.S | re.M).group(1)
+        assert [name for name in names if not re.search(rf"\b{name}\b( =|\{{)", body)] == []
+
+
+def test_node_has_every_field():
+    declared = (ROOT / "bindings" / "node" / "index.d.ts").read_text(encoding="utf-8")
+    for interface, names in (("ExpertRequest", REQUEST), ("EngineOptions", OPTIONS)):
+        body = re.search(rf"interface {interface} .*?\{{(.*?)\n\}}", declared, re.S).group(1)
+        known = {*re.findall(r"^  (\w+)\?:", body, re.M), "onProgress"}
+        spelled = {name: "onProgress" if name == "progress" else parity.camel(name) for name in names}
+        assert [name for name in names if spelled[name] not in known] == []

@@ -29,9 +29,18 @@ const optionReaders = {
   threads: (name, value) => check.integer(name, value, 1),
   maxQueue: check.integer,
   maxBatch: check.integer,
+  maxExperts: (name, value) => check.integer(name, value, 1),
   useWeightCache: check.boolean,
 };
-const optionDefaults = { contextSize: 0, memoryLimit: 0, threads: 0, maxQueue: 256, maxBatch: 16, useWeightCache: true };
+const optionDefaults = {
+  contextSize: 0,
+  memoryLimit: 0,
+  threads: 0,
+  maxQueue: 256,
+  maxBatch: 16,
+  maxExperts: 0,
+  useWeightCache: true,
+};
 
 function engineOptions(given) {
   check.onlyKeys('ExpertEngine', given, [...Object.keys(optionReaders), 'onProgress', 'signal']);

@@ -121,6 +121,7 @@ struct Options {
     numbers.threads = given.Get("threads").As<Napi::Number>().Int32Value();
     numbers.max_queue = given.Get("maxQueue").As<Napi::Number>().Int32Value();
     numbers.max_batch = given.Get("maxBatch").As<Napi::Number>().Int32Value();
+    numbers.max_experts = given.Get("maxExperts").As<Napi::Number>().Int32Value();
     numbers.flags = given.Get("flags").As<Napi::Number>().Uint32Value();
   }
   expert_engine_options view(Progress& progress) const {

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn, Union
 
@@ -18,6 +16,8 @@ from .errors import CancelledError, InvalidRequestError, OutOfMemoryError
 from .results import Chunk, Plan, Result
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy
     import numpy.typing
     from typing_extensions import Self, Unpack
@@ -47,8 +47,12 @@ class _NotPickled:
         )
 
 
-# Threads on which asyncio waits; the loop's own few would be a limit on concurrent requests.
-_waiters = functools.lru_cache(maxsize=1)(lambda: ThreadPoolExecutor(256, thread_name_prefix="expert"))
+@functools.lru_cache(maxsize=1)
+def _waiters() -> ThreadPoolExecutor:
+    """Threads on which asyncio waits; the loop's own few would be a limit on concurrent requests."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(256, thread_name_prefix="expert")
 
 
 class Handle(_NotPickled):
@@ -285,6 +289,8 @@ class Engine(_NotPickled):
 
     async def ainfer(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> Result:
         """infer() for asyncio; cancelling the task cancels the request."""
+        import asyncio  # half of the time that importing this package would take
+
         handle = self.submit(prompt, **options)
         loop = asyncio.get_running_loop()
         try:
@@ -295,6 +301,8 @@ class Engine(_NotPickled):
 
     async def astream(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> AsyncIterator[Chunk]:
         """stream() for asyncio."""
+        import asyncio
+
         stream = self.stream(prompt, **options)
         loop = asyncio.get_running_loop()
         try:
