@@ -20,6 +20,7 @@ function(expert_room name)
     target_compile_options(expert_${name} PRIVATE -O2)  # executions per second count; the tests themselves stay at -O1
   endif()
   expert_warnings(expert_${name})
+  set_property(GLOBAL APPEND PROPERTY EXPERT_ROOMS expert_${name})
 endfunction()
 
 # expert_test(<name> SOURCES a.cpp … LINKS <targets> LABELS l): one doctest program, one ctest entry.

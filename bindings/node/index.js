@@ -1,12 +1,18 @@
 'use strict';
 
-// There is no Node binding yet. Failing here, by name, is better than an object whose methods fail later.
-class NotBuiltError extends Error {
-  constructor() {
-    super('@hivellm/expert: the Node binding is not built yet; use expert-cli, the C header or the Python module');
-    this.name = 'NotBuiltError';
-    this.code = 'EXPERT_NOT_BUILT';
-  }
-}
+// One small base language model stays resident, many experts bend it per request.
+//
+//   const { ExpertEngine } = require('@hivellm/expert');
+//   const engine = new ExpertEngine();
+//   console.log((await engine.infer('Find all users older than 25')).output);
 
-throw new NotBuiltError();
+const native = require('./lib/load.js');
+const { classes, fromStatus } = require('./lib/errors.js');
+
+native.setErrorFactory(fromStatus);
+
+const { ExpertEngine, Expert } = require('./lib/engine.js');
+const { Handle, Stream } = require('./lib/running.js');
+const library = require('./lib/library.js');
+
+module.exports = { ExpertEngine, Expert, Handle, Stream, ...library, ...classes };

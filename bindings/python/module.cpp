@@ -1,40 +1,17 @@
 // expert._core: the C interface for Python, as thin as it can be. Checking, defaults and friendly names are Python's
 // part (bindings/python/expert). Text crosses as bytes in UTF-8; the interpreter lock is released around every call
 // that may take time.
-#include <expert/expert.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-namespace py = pybind11;
+#include "interop.h"
+
+using namespace expert_python;
 
 namespace {
-
-struct Failure {
-  expert_status status;
-  std::string message;
-  std::string hint;
-};
-
-// To be called on the thread that made the failing call, before anything else is called.
-void check(expert_status status) {
-  if (status == EXPERT_OK) return;
-  const expert_error* error = expert_last_error();
-  throw Failure{status, error->message, error->hint};
-}
-
-py::str to_str(const char* text, size_t length) {
-  PyObject* decoded = PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(length), "replace");
-  if (decoded == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::str>(decoded);
-}
-
-py::str to_str(const std::string& text) { return to_str(text.data(), text.size()); }
 
 // expert.errors decides which class a status is.
 void raise_in_python(const Failure& failure) {
@@ -42,42 +19,6 @@ void raise_in_python(const Failure& failure) {
       py::module_::import("expert.errors")
           .attr("from_status")(expert_status_name(failure.status), to_str(failure.message), to_str(failure.hint));
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
-}
-
-struct Deleter {
-  void operator()(expert_engine* engine) const {
-    py::gil_scoped_release unlocked;  // waits for the engine's thread
-    expert_engine_free(engine);
-  }
-  void operator()(expert_expert* expert) const { expert_expert_free(expert); }
-  void operator()(expert_stream* stream) const { expert_stream_free(stream); }
-  void operator()(expert_result* result) const { expert_result_free(result); }
-  void operator()(expert_chunk* chunk) const { expert_chunk_free(chunk); }
-  void operator()(void* memory) const { expert_free(memory); }
-};
-
-using EngineHandle = std::unique_ptr<expert_engine, Deleter>;
-using ExpertHandle = std::unique_ptr<expert_expert, Deleter>;
-using StreamHandle = std::unique_ptr<expert_stream, Deleter>;
-using ResultHandle = std::unique_ptr<expert_result, Deleter>;
-using ChunkHandle = std::unique_ptr<expert_chunk, Deleter>;
-using Text = std::unique_ptr<char, Deleter>;
-using Tokens = std::unique_ptr<int32_t, Deleter>;
-using OptionalText = std::optional<std::string>;
-
-const char* or_null(const OptionalText& text) { return text ? text->c_str() : nullptr; }
-
-// Runs `call(&text)` unlocked; the text it gives becomes a str.
-template <typename Call>
-py::str text_from(Call&& call) {
-  Text text;
-  {
-    py::gil_scoped_release unlocked;
-    char* given = nullptr;
-    check(call(&given));
-    text.reset(given);
-  }
-  return to_str(text.get(), std::char_traits<char>::length(text.get()));
 }
 
 struct Expert {
@@ -201,18 +142,13 @@ class Stream {
   StreamHandle stream_;
 };
 
-// Loading asks Python now and then whether Ctrl-C was pressed.
-int check_signals(void* /*user_data*/, double /*fraction*/) {
-  py::gil_scoped_acquire locked;
-  return PyErr_CheckSignals() == 0 ? 0 : 1;
-}
-
 class Engine {
  public:
   Engine(const OptionalText& base_model, const OptionalText& device, const OptionalText& weights,
          const OptionalText& kv, const OptionalText& rope_scaling, const OptionalText& home, int64_t context_size,
          uint64_t memory_limit, int32_t threads, int32_t max_queue, int32_t max_batch, int32_t max_experts,
-         bool use_weight_cache) {
+         bool use_weight_cache, const py::object& listener) {
+    Progress progress(listener);
     expert_engine_options options = EXPERT_ENGINE_OPTIONS_INIT;
     options.base_model = or_null(base_model);
     options.device = or_null(device);
@@ -227,8 +163,9 @@ class Engine {
     options.max_batch = max_batch;
     options.max_experts = max_experts;
     if (!use_weight_cache) options.flags |= EXPERT_ENGINE_NO_WEIGHT_CACHE;
-    options.progress = check_signals;
-    open(options);
+    options.progress = Progress::report;
+    options.progress_user_data = &progress;
+    open(options, progress);
   }
 
   void close(bool drain) {
@@ -244,6 +181,14 @@ class Engine {
     }
     return std::make_shared<Expert>(Expert{ExpertHandle(loaded)});
   }
+
+  std::shared_ptr<Expert> find(const std::string& name) {
+    expert_expert* found = nullptr;
+    check(expert_engine_find(engine_.get(), name.c_str(), &found));
+    return std::make_shared<Expert>(Expert{ExpertHandle(found)});
+  }
+
+  bool closed() const { return expert_engine_closed(engine_.get()) != 0; }
 
   void unload(const std::shared_ptr<Expert>& expert) {
     py::gil_scoped_release unlocked;
@@ -324,6 +269,11 @@ class Engine {
     check(expert_engine_hidden_size(engine_.get(), &size));
     return size;
   }
+  int32_t context_size() const {
+    int32_t size = 0;
+    check(expert_engine_context_size(engine_.get(), &size));
+    return size;
+  }
   py::str info() const {
     return text_from([&](char** out) { return expert_engine_info(engine_.get(), out); });
   }
@@ -335,7 +285,7 @@ class Engine {
   }
 
  private:
-  void open(const expert_engine_options& options) {
+  void open(const expert_engine_options& options, Progress& progress) {
     expert_engine* engine = nullptr;
     std::optional<Failure> failure;
     {
@@ -346,9 +296,8 @@ class Engine {
         failure = caught;
       }
     }
-    if (PyErr_Occurred() != nullptr) throw py::error_already_set();  // Ctrl-C while loading
-    if (failure) throw *failure;
     engine_.reset(engine);
+    progress.finish(failure);
   }
 
   static size_t floats_in(const py::buffer_info& room) { return static_cast<size_t>(room.size); }
@@ -381,7 +330,10 @@ PYBIND11_MODULE(_core, m) {
                              [](const Expert& e) { return std::string(expert_expert_manifest(e.handle.get())); })
       .def_property_readonly("warnings",
                              [](const Expert& e) { return std::string(expert_expert_warnings(e.handle.get())); })
+      .def_property_readonly("unloaded", [](const Expert& e) { return expert_expert_unloaded(e.handle.get()) != 0; })
       .def_property_readonly("size_bytes", [](const Expert& e) { return expert_expert_size_bytes(e.handle.get()); });
+
+  bind_library(m);
 
   py::class_<Request>(m, "Request")
       .def(py::init<>())
@@ -423,17 +375,19 @@ PYBIND11_MODULE(_core, m) {
       .def(py::init([](const py::object& base_model, const py::object& device, const py::object& weights,
                        const py::object& kv, const py::object& rope_scaling, const py::object& home,
                        int64_t context_size, uint64_t memory_limit, int32_t threads, int32_t max_queue,
-                       int32_t max_batch, int32_t max_experts, bool use_weight_cache) {
+                       int32_t max_batch, int32_t max_experts, bool use_weight_cache, const py::object& progress) {
              return std::make_unique<Engine>(optional_text(base_model), optional_text(device), optional_text(weights),
                                              optional_text(kv), optional_text(rope_scaling), optional_text(home),
-                                             context_size, memory_limit, threads, max_queue, max_batch,
-                                             max_experts, use_weight_cache);
+                                             context_size, memory_limit, threads, max_queue, max_batch, max_experts,
+                                             use_weight_cache, progress);
            }),
            py::arg("base_model"), py::arg("device"), py::arg("weights"), py::arg("kv"), py::arg("rope_scaling"),
            py::arg("home"), py::arg("context_size"), py::arg("memory_limit"), py::arg("threads"), py::arg("max_queue"),
-           py::arg("max_batch"), py::arg("max_experts"), py::arg("use_weight_cache"))
+           py::arg("max_batch"), py::arg("max_experts"), py::arg("use_weight_cache"), py::arg("progress"))
       .def("close", &Engine::close, py::arg("drain"))
       .def("load", &Engine::load, py::arg("source"))
+      .def("find", &Engine::find, py::arg("name"))
+      .def("closed", &Engine::closed)
       .def("unload", &Engine::unload, py::arg("expert"))
       .def("submit", &Engine::submit, py::arg("request"))
       .def("route", &Engine::route, py::arg("request"))
@@ -446,6 +400,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("out"))
       .def("vocab_size", &Engine::vocab_size)
       .def("hidden_size", &Engine::hidden_size)
+      .def("context_size", &Engine::context_size)
       .def("info", &Engine::info)
       .def("stats", &Engine::stats)
       .def("experts", &Engine::experts);

@@ -35,6 +35,10 @@
  * Text       UTF-8. A `const char*` beside a length is that many bytes, NUL bytes included; a length of
  *            EXPERT_NUL_TERMINATED, the default, means up to the first NUL. Text we return ends with a NUL that its
  *            length does not count. JSON, where a structure is open-ended, travels as such text.
+ * Comments   Every function is there since 0.1 unless its comment says since when. "Errors" names what a function
+ *            can fail with beside INVALID_REQUEST (NULL, unknown flags, a struct_size that is none of ours), CLOSED (an
+ *            engine that was closed, an expert that was unloaded, a handle in a child of fork()), OUT_OF_MEMORY and
+ *            INTERNAL, which any call may meet. What is in no release yet is UNSUPPORTED, by name.
  * Units      Lengths and memory in bytes, times in milliseconds, token ids int32_t. A negative timeout waits for ever.
  * Options    Structs begin with struct_size and only grow at their end: a program built against an older header keeps
  *            working. Always start from the EXPERT_*_INIT macro. A number that was not chosen is EXPERT_UNSET_FLOAT
@@ -100,9 +104,19 @@ typedef struct expert_error {
 /* The last failure on the calling thread; never NULL; valid until the next failing call on this thread. Calls that
  * succeed leave it as it is. */
 EXPERT_API const expert_error* expert_last_error(void);
+/* Forgets it: the status is EXPERT_OK again. */
+EXPERT_API void expert_clear_error(void);
 
-EXPERT_API const char* expert_status_name(expert_status status); /* "invalid_request"; static */
-EXPERT_API const char* expert_version(void);                     /* "0.1.0"; static */
+/* "invalid_request"; "unknown" for a number that is none. Static. */
+EXPERT_API const char* expert_status_name(expert_status status);
+/* "0.1.0"; static. */
+EXPERT_API const char* expert_version(void);
+/* How this library was built: {version, compiler, build_type, bundled_model (a path or null)}. Errors: none
+ * of its own. */
+EXPERT_API expert_status expert_library_info(char** out_json);
+/* The directory of installed experts and registered models where none is named: $EXPERT_HOME, else ~/.expert. It need
+ * not exist. Errors: OUT_OF_MEMORY, LOAD when neither EXPERT_HOME nor HOME is set. */
+EXPERT_API expert_status expert_home(char** out_path);
 
 typedef enum expert_log_level {
   EXPERT_LOG_DEBUG = 0,
@@ -114,7 +128,7 @@ typedef enum expert_log_level {
 /* Called from any thread; must not block and must not call the library. `message` lives for the call. */
 typedef void (*expert_log_callback)(void* user_data, expert_log_level level, const char* message);
 
-/* Replaces the receiver of the process; NULL silences the library, which is the default. */
+/* Replaces the receiver of the process; NULL silences the library, which is the default. Never fails. */
 EXPERT_API void expert_set_log_callback(expert_log_callback callback, void* user_data, expert_log_level least);
 
 /* Frees text and arrays that an `out` parameter gave. */
@@ -156,44 +170,65 @@ typedef struct expert_engine_options {
 #define EXPERT_ENGINE_OPTIONS_INIT \
   { sizeof(expert_engine_options), NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 256, 16, 0, NULL, NULL, 0 }
 
-/* Loads the base model; NULL options are the defaults. Fails with LOAD, INCOMPATIBLE, UNSUPPORTED, OUT_OF_MEMORY. */
+/* Loads the base model; NULL options are the defaults. Errors: LOAD, INCOMPATIBLE, UNSUPPORTED, OUT_OF_MEMORY;
+ * CANCELLED when `progress` ended it. Takes seconds for a large model; not to be called in a callback. */
 EXPERT_API expert_status expert_engine_open(const expert_engine_options* options, expert_engine** out);
 
 #define EXPERT_CLOSE_DRAIN UINT32_C(1) /* let running requests finish; without it they end as cancelled */
 
-/* Later calls on the engine fail with CLOSED; closing twice is harmless. */
+/* Later calls on the engine fail with CLOSED; closing twice is harmless. Errors: none of its own. */
 EXPERT_API expert_status expert_engine_close(expert_engine* engine, uint32_t flags);
-/* Closes, and gives the handle back. */
+/* 1 from expert_engine_close() on, also for NULL and in a child of fork(); else 0. Never fails. */
+EXPERT_API int expert_engine_closed(const expert_engine* engine);
+/* Closes, and gives the handle back. Waits until the step that runs has ended. */
 EXPERT_API void expert_engine_free(expert_engine* engine);
 
-/* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} */
+/* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} Errors: none of
+ * its own. */
 EXPERT_API expert_status expert_engine_info(const expert_engine* engine, char** out_json);
 /* {requests, tokens, steps, schedule, kv, prefix_cache, memory, experts (also their bytes per tier: device, host, disk),
- * histograms: {queue_ms: {count, mean, p50, p90, p99, max}, …}, …} */
+ * histograms: {queue_ms: {count, mean, p50, p90, p99, max}, …}, …} Errors: none of its own. */
 EXPERT_API expert_status expert_engine_stats(const expert_engine* engine, char** out_json);
-/* The same counters and histograms in Prometheus' text format. */
+/* The same counters and histograms in Prometheus' text format. Errors: none of its own. */
 EXPERT_API expert_status expert_engine_metrics(const expert_engine* engine, char** out_text);
-/* [{name, version, kinds, size_bytes, warnings}], the loaded experts. */
+/* [{name, version, kinds, size_bytes, warnings}], the loaded experts. Errors: none of its own. */
 EXPERT_API expert_status expert_engine_experts(const expert_engine* engine, char** out_json);
+/* Columns of the logits: the configuration's vocab_size. Known after close, too. Errors: none of its own. */
 EXPERT_API expert_status expert_engine_vocab_size(const expert_engine* engine, int32_t* out);
+/* Floats of an embedding. Known after close, too. Errors: none of its own. */
 EXPERT_API expert_status expert_engine_hidden_size(const expert_engine* engine, int32_t* out);
+/* Tokens that a prompt and its answer may have together. Errors: none of its own. */
+EXPERT_API expert_status expert_engine_context_size(const expert_engine* engine, int32_t* out);
 
 /* ---- Experts ----------------------------------------------------------------------------------------------------- */
 
 /* `source`: a .expert file, a PEFT or package directory, or the name of an installed or bundled expert ("sql",
  * "expert-sql@0.3.0"). The handle means the bytes that were loaded, also when the file changes. Another expert of the
- * same name may be loaded beside it; by name the latest wins. */
+ * same name may be loaded beside it; by name the latest wins. Errors: LOAD, MANIFEST, SIGNATURE, INCOMPATIBLE,
+ * UNSUPPORTED (a kind that is not built). */
 EXPERT_API expert_status expert_load(expert_engine* engine, const char* source, expert_expert** out);
 /* Requests that run keep it, later uses fail with CLOSED; unloading twice is harmless. Freeing the handle does not
- * unload. */
+ * unload. Errors: INVALID_REQUEST for an expert of another engine. */
 EXPERT_API expert_status expert_unload(expert_engine* engine, expert_expert* expert);
+/* Another handle of the loaded expert that requests mean by `name` ("sql" or "expert-sql"): of several the latest.
+ * Errors: INVALID_REQUEST when none of that name is loaded, CLOSED. */
+EXPERT_API expert_status expert_engine_find(const expert_engine* engine, const char* name, expert_expert** out);
+/* 1 from expert_unload() on, also for NULL; else 0. Never fails. */
+EXPERT_API int expert_expert_unloaded(const expert_expert* expert);
+/* Gives the handle back; the expert stays loaded. */
 EXPERT_API void expert_expert_free(expert_expert* expert);
 
-EXPERT_API const char* expert_expert_name(const expert_expert* expert); /* "expert-sql"; a directory's last segment */
-EXPERT_API const char* expert_expert_version(const expert_expert* expert);  /* "0.0.0" without a manifest */
-EXPERT_API const char* expert_expert_kinds(const expert_expert* expert);    /* JSON array: ["lora"] */
-EXPERT_API const char* expert_expert_manifest(const expert_expert* expert); /* JSON object; "null" without one */
-EXPERT_API const char* expert_expert_warnings(const expert_expert* expert); /* JSON array of strings */
+/* "expert-sql"; of a directory without a manifest its last segment. "" for NULL. */
+EXPERT_API const char* expert_expert_name(const expert_expert* expert);
+/* "0.0.0" without a manifest. "" for NULL. */
+EXPERT_API const char* expert_expert_version(const expert_expert* expert);
+/* JSON array: ["lora"]. "[]" for NULL. */
+EXPERT_API const char* expert_expert_kinds(const expert_expert* expert);
+/* JSON object; "null" without one. */
+EXPERT_API const char* expert_expert_manifest(const expert_expert* expert);
+/* JSON array of strings, such as a match with the base that nothing proves. */
+EXPERT_API const char* expert_expert_warnings(const expert_expert* expert);
+/* Bytes that it takes in memory; 0 for NULL. */
 EXPERT_API uint64_t expert_expert_size_bytes(const expert_expert* expert);
 
 /* ---- Requests ---------------------------------------------------------------------------------------------------- */
@@ -258,29 +293,55 @@ typedef struct expert_request {
         EXPERT_UNSET_SEED, NULL, 0, NULL, NULL, 0, 0, 0.0, NULL, NULL                                         \
   }
 
-/* Submits and waits for the end. */
+/* Submits and waits for the end. Errors: those of expert_submit() and of a request that fails (INFERENCE). A request
+ * that was cancelled by closing the engine succeeds with EXPERT_FINISH_CANCELLED. */
 EXPERT_API expert_status expert_infer(expert_engine* engine, const expert_request* request, expert_result** out);
-/* Checks the request and returns at once. INVALID_REQUEST for bad parameters, an unknown expert, an empty prompt or one
- * that does not fit the context; OUT_OF_MEMORY when the queue is full. */
+/* Submits all of `requests` and waits for the end of all; they run together as far as max_batch allows, and wait for
+ * one another where the queue is full. `out` has room for `count` results and gets NULL for each request that failed;
+ * `out_statuses`, of `count` too, may be NULL. Gives the status of the first one that failed, with its last error.
+ * Errors: those of expert_infer(). */
+EXPERT_API expert_status expert_infer_batch(expert_engine* engine, const expert_request* const* requests, size_t count,
+                                            expert_result** out, expert_status* out_statuses);
+/* Checks the request and returns at once. INVALID_REQUEST for bad parameters, an unknown expert, an empty prompt or
+ * one that does not fit the context; OUT_OF_MEMORY when the queue is full. LOAD and INCOMPATIBLE for an expert named
+ * by path. */
 EXPERT_API expert_status expert_submit(expert_engine* engine, const expert_request* request, expert_stream** out);
 
 /* The next piece of the answer, or EXPERT_OK and NULL when the stream has ended. TIMEOUT when nothing came in time. A
- * request that failed gives its error once in place of its last chunk. */
+ * request that failed gives its error once in place of its last chunk. Errors: TIMEOUT; INFERENCE and what else a
+ * request fails with. */
 EXPERT_API expert_status expert_stream_next(expert_stream* stream, int64_t timeout_ms, expert_chunk** out);
-/* Waits for the end and gives the whole answer, as often as asked. A cancelled request succeeds here, with what it had
- * and EXPERT_FINISH_CANCELLED. */
+/* Waits for the end and gives the whole answer, as often as asked. A cancelled request succeeds here, with what it
+ * had and EXPERT_FINISH_CANCELLED. Errors: TIMEOUT; INFERENCE and what else a request fails with. */
 EXPERT_API expert_status expert_stream_wait(expert_stream* stream, int64_t timeout_ms, expert_result** out);
-EXPERT_API int expert_stream_done(const expert_stream* stream); /* 1 or 0, without waiting; NULL is done */
+/* 1 when the request has ended, else 0, without waiting. NULL is done. Never fails. */
+EXPERT_API int expert_stream_done(const expert_stream* stream);
 /* The request ends soon, with what it has; again or too late is harmless. Safe in a thread beside a waiting one, but
  * not in a signal handler. */
 EXPERT_API void expert_cancel(expert_stream* stream);
+
+/* What a listener is told: a chunk (the last one has a result), or the error of a request that failed. Both live for
+ * the call. When both are NULL it is the last call: nothing will use `user_data` any more. Returns 0 to go on; anything
+ * else, and a C++ exception, cancels the request. */
+typedef int (*expert_listen_callback)(void* user_data, const expert_chunk* chunk, const expert_error* error);
+#define EXPERT_LISTEN_RESULT_ONLY UINT32_C(1) /* no pieces: one chunk without text that has the result */
+
+/* Gives the stream to `callback`, which a thread of the library (never the engine's) calls until the end; it may block
+ * and may call the library. A stream has one reader: expert_stream_next() gives nothing from now on, and the handle may
+ * be freed, which cancels. Errors: INVALID_REQUEST when `callback` is NULL, the stream has ended or has a listener;
+ * OUT_OF_MEMORY when no thread can be had. */
+EXPERT_API expert_status expert_stream_listen(expert_stream* stream, uint32_t flags, expert_listen_callback callback,
+                                              void* user_data);
 /* Cancels a request that still runs. */
 EXPERT_API void expert_stream_free(expert_stream* stream);
 
-EXPERT_API const char* expert_chunk_text(const expert_chunk* chunk,
-                                         size_t* out_length); /* whole characters; may be "" */
+/* Whole characters; may be "". Lives as long as the chunk. */
+EXPERT_API const char* expert_chunk_text(const expert_chunk* chunk, size_t* out_length);
+/* The ids of this piece; a token whose characters wait for more stands in the chunk that gives them. */
 EXPERT_API const int32_t* expert_chunk_tokens(const expert_chunk* chunk, size_t* out_count);
-EXPERT_API const expert_result* expert_chunk_result(const expert_chunk* chunk); /* on the last chunk, else NULL */
+/* The whole answer on the last chunk, else NULL. Lives as long as the chunk; not to be freed. */
+EXPERT_API const expert_result* expert_chunk_result(const expert_chunk* chunk);
+/* Gives the chunk and its result back. */
 EXPERT_API void expert_chunk_free(expert_chunk* chunk);
 
 /* ---- Results ----------------------------------------------------------------------------------------------------- */
@@ -316,56 +377,75 @@ typedef struct expert_timings {
 #define EXPERT_TIMINGS_INIT \
   { sizeof(expert_timings), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0 }
 
+/* What was generated, special tokens left out, up to a stop string. */
 EXPERT_API const char* expert_result_text(const expert_result* result, size_t* out_length);
 /* `text` without a leading think block and outer blank space. */
 EXPERT_API const char* expert_result_output(const expert_result* result, size_t* out_length);
 /* The generated ids, those of a cut stop string included, without the end token. */
 EXPERT_API const int32_t* expert_result_tokens(const expert_result* result, size_t* out_count);
+/* Why the answer ended; EXPERT_FINISH_ERROR for NULL. */
 EXPERT_API expert_finish_reason expert_result_finish_reason(const expert_result* result);
-EXPERT_API const char* expert_finish_reason_name(expert_finish_reason reason); /* "stop"; static */
+/* "stop", "length", "timeout", "cancelled", "error"; "unknown" for a number that is none. Static. */
+EXPERT_API const char* expert_finish_reason_name(expert_finish_reason reason);
+/* Experts that were used, chosen ones included; 0: the base alone. */
 EXPERT_API size_t expert_result_expert_count(const expert_result* result);
-/* The expert that was used at `index`; each out pointer may be NULL. */
+/* The expert that was used at `index`; each out pointer may be NULL. Errors: INVALID_REQUEST when there are fewer. */
 EXPERT_API expert_status expert_result_expert(const expert_result* result, size_t index, const char** out_name,
                                               const char** out_version, float* out_weight);
+/* Counts tokens; writes the fields that out->struct_size says are there. Errors: none of its own. */
 EXPERT_API expert_status expert_result_usage(const expert_result* result, expert_usage* out);
+/* Milliseconds; writes the fields that out->struct_size says are there. Errors: none of its own. */
 EXPERT_API expert_status expert_result_timings(const expert_result* result, expert_timings* out);
+/* Positions with log-probabilities; 0 unless the request asked for them. */
+EXPERT_API size_t expert_result_logprob_count(const expert_result* result);
+/* The natural logarithm of a probability at `position`: of the chosen token for `rank` 0, of the rank-th best for 1 …
+ * what the request asked for. Out pointers may be NULL. Errors: INVALID_REQUEST when there is none such. */
+EXPERT_API expert_status expert_result_logprob(const expert_result* result, size_t position, size_t rank,
+                                               int32_t* out_token, float* out_logprob);
 /* JSON: the routing decision and the parameters that were in force. */
 EXPERT_API const char* expert_result_plan(const expert_result* result);
 /* JSON: {text, output, tokens, experts_used, finish_reason, usage, timings, plan, logprobs and trace (when asked for)} */
 EXPERT_API const char* expert_result_json(const expert_result* result);
+/* Gives the result back; views of it end. */
 EXPERT_API void expert_result_free(expert_result* result);
 
 /* ---- Text, evaluation, routing ----------------------------------------------------------------------------------- */
 
 #define EXPERT_TOKENIZE_ADD_SPECIAL UINT32_C(1) /* add what the tokenizer's post-processor adds (BOS) */
 #define EXPERT_TOKENIZE_PLAIN_TEXT UINT32_C(2)  /* special tokens spelled in the text are ordinary text */
+/* Token ids of `text`, in *out_ids. No special tokens are added unless asked for. Errors: none of its own. */
 EXPERT_API expert_status expert_tokenize(const expert_engine* engine, const char* text, size_t length, uint32_t flags,
                                          int32_t** out_ids, size_t* out_count);
 
 #define EXPERT_DETOKENIZE_SKIP_SPECIAL UINT32_C(1)
+/* Text of `ids`, in *out_text. Bytes that are not UTF-8 become U+FFFD. Errors: INVALID_REQUEST for an id that the
+ * vocabulary has not. */
 EXPERT_API expert_status expert_detokenize(const expert_engine* engine, const int32_t* ids, size_t count,
                                            uint32_t flags, char** out_text, size_t* out_length);
 
 #define EXPERT_TEMPLATE_NO_GENERATION_PROMPT UINT32_C(1) /* do not open the assistant's turn */
-/* `tools` and `variables` may be NULL; all three are JSON as in expert_request. */
+/* `tools` and `variables` may be NULL; all three are JSON as in expert_request. Errors: INVALID_REQUEST for JSON that
+ * is none, a model without a template, or what the template itself refuses. */
 EXPERT_API expert_status expert_apply_chat_template(const expert_engine* engine, const char* messages,
                                                     const char* tools, const char* variables, uint32_t flags,
                                                     char** out_text, size_t* out_length);
 
 /* Logits after each of `ids`, float [count, vocab_size] row-major, into the caller's `out` of `capacity` floats. With
- * no experts: the base. */
+ * no experts: the base. Runs beside other requests. Errors: INVALID_REQUEST for no ids, ids outside the vocabulary,
+ * more than the context, an unknown expert or too small a capacity. */
 EXPERT_API expert_status expert_logits(expert_engine* engine, const int32_t* ids, size_t count,
                                        const expert_use* experts, size_t expert_count, float* out, size_t capacity);
 
 #define EXPERT_EMBED_NO_NORMALIZE UINT32_C(1)
 /* The final normalised states of `text`, pooled ("last" | "mean"; NULL: last) to float [hidden_size] in the caller's
- * `out` of `capacity` floats; of length 1 unless EXPERT_EMBED_NO_NORMALIZE. */
+ * `out` of `capacity` floats; of length 1 unless EXPERT_EMBED_NO_NORMALIZE. Errors: as expert_logits(), and for
+ * another pooling. */
 EXPERT_API expert_status expert_embed(expert_engine* engine, const char* text, size_t length, const char* pooling,
                                       const expert_use* experts, size_t expert_count, uint32_t flags, float* out,
                                       size_t capacity);
 
 /* What the router would do with this request: {experts: [{name, weight, score, reason}], parameters, confidence,
- * explanation}. */
+ * explanation}. Runs nothing. Errors: as expert_submit(). */
 EXPERT_API expert_status expert_route(const expert_engine* engine, const expert_request* request, char** out_json);
 
 /* ---- Installed experts and base models (no engine needed) -------------------------------------------------------- */
@@ -374,24 +454,45 @@ EXPERT_API expert_status expert_route(const expert_engine* engine, const expert_
 #define EXPERT_INSTALL_SKIP_VERIFY UINT32_C(1) /* take an unsigned package; recorded as "verified": false */
 #define EXPERT_INSTALL_FORCE UINT32_C(2)       /* replace the same name and version with other content */
 /* `source`: a .expert file or a directory. out_json: {name, version, base_model, kinds, size_bytes, path, verified,
- * publisher}. SIGNATURE for an unsigned package. */
+ * publisher}. SIGNATURE for an unsigned package. Errors: LOAD, MANIFEST, SIGNATURE, INCOMPATIBLE. */
 EXPERT_API expert_status expert_package_install(const char* home, const char* source, uint32_t flags, char** out_json);
-/* `name`: "sql", "expert-sql" (every version) or "sql@0.3.0". */
+/* `name`: "sql", "expert-sql" (every version) or "sql@0.3.0". Errors: INVALID_REQUEST when it is not installed. */
 EXPERT_API expert_status expert_package_uninstall(const char* home, const char* name);
 #define EXPERT_LIST_BUNDLED UINT32_C(1) /* also the experts that come with the library; they need no installing */
-/* [{name, version, base_model, kinds, size_bytes, path, verified, publisher}] */
+/* [{name, version, base_model, kinds, size_bytes, path, verified, publisher}] Errors: LOAD for a store that cannot be
+ * read. */
 EXPERT_API expert_status expert_package_list(const char* home, uint32_t flags, char** out_json);
 /* `name_or_path`: an installed or bundled expert, a .expert file or a directory. The manifest and the fields of the
- * list. */
+ * list. Errors: LOAD, MANIFEST; INVALID_REQUEST when there is none such. */
 EXPERT_API expert_status expert_package_info(const char* home, const char* name_or_path, char** out_json);
 
-/* Registers a Hugging Face directory; `name` NULL: its last segment. The first one becomes the default.
- * out_json: {name, path, size_bytes, default} */
+/* Not built yet, UNSUPPORTED by name: checks signature and content of an installed expert or a file. */
+EXPERT_API expert_status expert_package_verify(const char* home, const char* name_or_path, char** out_json);
+/* Not built yet, UNSUPPORTED by name: installs the newest version from where `name` came. */
+EXPERT_API expert_status expert_package_update(const char* home, const char* name, uint32_t flags, char** out_json);
+/* Not built yet, UNSUPPORTED by name: makes the .expert file `output` of a directory; `manifest` NULL: the one in it.
+ */
+EXPERT_API expert_status expert_package_create(const char* directory, const char* manifest, const char* output,
+                                               char** out_json);
+/* Not built yet, UNSUPPORTED by name: signs a .expert file in place with the secret key in the file `key`. */
+EXPERT_API expert_status expert_package_sign(const char* file, const char* key);
+/* Not built yet, UNSUPPORTED by name: writes a new secret key to `output` and its public half beside it. */
+EXPERT_API expert_status expert_key_generate(const char* output, const char* name, char** out_json);
+/* Not built yet, UNSUPPORTED by name: believes signatures of `public_key` ("ed25519:" and 64 hexadecimal digits). */
+EXPERT_API expert_status expert_trust_add(const char* home, const char* public_key, const char* name);
+/* Not built yet, UNSUPPORTED by name: believes that publisher no longer. */
+EXPERT_API expert_status expert_trust_remove(const char* home, const char* name);
+/* Not built yet, UNSUPPORTED by name: [{name, public_key}]. */
+EXPERT_API expert_status expert_trust_list(const char* home, char** out_json);
+
+/* Registers a Hugging Face directory; `name` NULL: its last segment. The first one becomes the default. out_json:
+ * {name, path, size_bytes, default} Errors: LOAD for what is no model. */
 EXPERT_API expert_status expert_model_add(const char* home, const char* directory, const char* name, char** out_json);
-/* Forgets it; the directory stays. */
+/* Forgets it; the directory stays. Errors: INVALID_REQUEST when there is none such. */
 EXPERT_API expert_status expert_model_remove(const char* home, const char* name);
+/* The model that an engine opens where none is named. Errors: INVALID_REQUEST when there is none such. */
 EXPERT_API expert_status expert_model_set_default(const char* home, const char* name);
-/* [{name, path, size_bytes, default}] */
+/* [{name, path, size_bytes, default}] Errors: LOAD for a store that cannot be read. */
 EXPERT_API expert_status expert_model_list(const char* home, char** out_json);
 
 /* ---- Measuring --------------------------------------------------------------------------------------------------- */
@@ -405,7 +506,8 @@ EXPERT_API expert_status expert_model_list(const char* home, char** out_json);
  * {p50, p99}} from files in the page cache to an expert in use (null for real experts), load_ms, peak_memory_bytes}.
  * With "requests": N (and "experts_per_request": 1, "rank": 16) N requests are drawn at once, and out_json is {model, …,
  * base: {tokens_per_second, wall_ms, queue_ms: {p50, p90, p99}, first_token_ms, token_ms, total_ms}, with_experts: {the
- * same}, share_of_base}. Takes minutes on a large model; `progress` may be NULL. */
+ * same}, share_of_base}. Takes minutes on a large model; `progress` may be NULL. Errors: those of expert_engine_open();
+ * CANCELLED when `progress` ended it. */
 EXPERT_API expert_status expert_bench(const char* options, expert_progress_callback progress, void* user_data,
                                       char** out_json);
 

@@ -6,7 +6,10 @@ endif()
 string(REGEX MATCHALL "[^ \n]+\n" lines "${listing}")
 foreach(line IN LISTS lines)
   string(STRIP "${line}" symbol)
-  list(APPEND exported ${symbol})
+  string(REGEX REPLACE "@.*" "" symbol "${symbol}")  # without the version it came in
+  if(NOT symbol MATCHES "^EXPERT_[0-9.]+$")          # the version itself
+    list(APPEND exported ${symbol})
+  endif()
 endforeach()
 
 file(READ ${HEADER} header)

@@ -3,7 +3,7 @@
 
     tests/full/run.py [--fuzz-runs 10000000] [--fuzz-seconds N] [--only STAGE …] [--log tests/full/last.log]
 
-Stages: tsan, isa, neon, oracles, fuzz, bench. The log begins with commit, date and machine; the last one is committed.
+Stages: tsan, isa, neon, oracles, fuzz, consumers, hammer, bench. The log begins with commit, date and machine; the last one is committed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import bootstrap  # noqa: E402
 
-STAGES = ["tsan", "isa", "neon", "oracles", "fuzz", "bench"]
+STAGES = ["tsan", "isa", "neon", "oracles", "fuzz", "consumers", "hammer", "bench"]
 ISAS = ["baseline", "avx2", "avx512"]
 
 
@@ -66,11 +66,26 @@ def has_isa(release: Path, isa: str) -> bool:
     return probe.returncode == 0
 
 
+def consumers(log: Log, python: Path) -> None:
+    log.stage("static, add_subdirectory, Conan, wheel, sdist, auditwheel",
+              [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/full/consumers.py"])  # fmt: skip
+
+
+def hammer(log: Log, release: Path, python: Path, seconds: int) -> None:
+    for preset in ("asan", "tsan"):
+        program = bootstrap.build(preset, "--preset", preset) / "tests" / "stress" / "stress_hammer"
+        log.stage(f"hammer in C++, {preset}", [program, seconds, 32])
+    log.stage("hammer in Python", [python, "tests/stress/hammer.py", seconds, 32], PYTHONPATH=str(release / "python"))
+    package = release / "node" / "node_modules" / "@hivellm" / "expert"
+    log.stage("hammer in Node", ["node", "tests/stress/hammer.js", package, seconds, 8])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--fuzz-runs", type=int, default=10_000_000)
     parser.add_argument("--fuzz-seconds", type=int, default=0, help="end each fuzz target after so long (0: by its runs alone)")
+    parser.add_argument("--hammer-seconds", type=int, default=60)
     parser.add_argument("--bench-model", help="directory of a model to time; default: the bundled one")
     parser.add_argument("--log", type=Path, default=ROOT / "tests" / "full" / "last.log")
     arguments = parser.parse_args()
@@ -78,7 +93,10 @@ def main() -> None:
     bootstrap.ensure_packages(bootstrap.BUILD_PACKAGES + bootstrap.TEST_PACKAGES)
     python = bootstrap.python_with_oracles()
     ctest = str(Path(bootstrap.cmake()).with_name("ctest"))
-    release = bootstrap.build("release", "--preset", "release", f"-DPython_EXECUTABLE={python}")
+    node = bootstrap.node_with_tools()
+    os.environ["PATH"] = f"{node}:{os.environ['PATH']}"
+    release = bootstrap.build("release", "--preset", "release", f"-DPython_EXECUTABLE={python}", "-DEXPERT_NODE=ON",
+                              f"-DEXPERT_NODE_PROGRAM={node / 'node'}")  # fmt: skip
     log = Log(arguments.log)
 
     if "tsan" in arguments.only:
@@ -101,6 +119,10 @@ def main() -> None:
             command = bootstrap.fuzz_command(program, fuzzers, f"-runs={arguments.fuzz_runs}", "-print_final_stats=1", "-verbosity=0",
                                              *([f"-max_total_time={arguments.fuzz_seconds}"] if arguments.fuzz_seconds else []))  # fmt: skip
             log.stage(f"{program.name}, {arguments.fuzz_runs:,} runs", command, keep=8, **bootstrap.FUZZ_ENVIRONMENT)
+    if "consumers" in arguments.only:
+        consumers(log, python)
+    if "hammer" in arguments.only:
+        hammer(log, release, python, arguments.hammer_seconds)
     if "bench" in arguments.only:
         model = ["--model", arguments.bench_model] if arguments.bench_model else []
         log.stage("bench", [release / "cli" / "expert-cli", "bench", "--json", *model], keep=80)

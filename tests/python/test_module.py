@@ -1,12 +1,17 @@
 """The Python module: names, types, errors, streams, cancelling, threads, asyncio, fork."""
 
+import ast
 import asyncio
+import copy
+import gc
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import expert
 import numpy
@@ -372,3 +377,137 @@ def test_exit_with_a_running_request_does_not_hang(engine, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "EXPERT_HOME": str(tmp_path)}
     assert subprocess.run([sys.executable, "-c", program], timeout=60, env=environment).returncode == 0
+
+
+# -- what the language expects ------------------------------------------------------------------------------------------
+
+
+def test_handles_are_not_pickled_and_say_why(engine, sql_directory):
+    sql = engine.load_expert(sql_directory)
+    stream = engine.stream("x", experts=[], max_tokens=1)
+    handle = engine.submit("x", experts=[], max_tokens=1)
+    for thing in (engine, sql, stream, handle):
+        for copy_of in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="memory of this process"):
+                copy_of(thing)
+    result = handle.result()
+    assert pickle.loads(pickle.dumps(result)) == result  # plain data
+    sql.unload()
+
+
+def test_an_engine_collected_while_its_stream_is_read(home, engine):
+    base = engine.info()["path"]
+    chunks = iter(expert.Engine(base, threads=1, home=home).stream("Hello", **{**LONG, "max_tokens": 20}))
+    gc.collect()
+    assert list(chunks)[-1].result.finish_reason == "length"
+    handle = expert.Engine(base, threads=1, home=home).submit("Hello", **{**LONG, "max_tokens": 5})
+    gc.collect()
+    assert len(handle.result().tokens) == 5
+
+
+def test_found_experts_and_their_end(new_engine, sql_directory):
+    with pytest.raises(expert.InvalidRequestError):
+        new_engine.find_expert("sql")
+    sql = new_engine.load_expert(sql_directory)
+    assert new_engine.find_expert("sql").version == new_engine.find_expert("expert-sql").version == sql.version
+    assert not sql.unloaded
+    sql.unload()
+    assert sql.unloaded and new_engine.context_size > 0
+
+
+def test_closed_is_seen(new_engine):
+    assert not new_engine.closed
+    new_engine.close()
+    assert new_engine.closed
+
+
+def test_progress_is_told_and_what_it_raises_comes_out(home, engine):
+    base = engine.info()["path"]
+    heard = []
+    expert.Engine(base, threads=1, home=home, progress=heard.append).close()
+    assert heard and all(0 <= fraction <= 1 for fraction in heard)
+
+    def broken(_):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        expert.Engine(base, threads=1, home=home, progress=broken)
+    with pytest.raises(TypeError):
+        expert.Engine(base, progress=5)
+
+
+def test_packages_and_models(tmp_path, sql_directory, engine):
+    with pytest.raises(expert.SignatureError):
+        expert.packages.install(sql_directory, home=tmp_path)
+    assert expert.packages.install(sql_directory, skip_verify=True, home=tmp_path)["verified"] is False
+    assert [entry["name"] for entry in expert.packages.list(home=tmp_path)] == ["expert-sql"]
+    assert len(expert.packages.list(bundled=True, home=tmp_path)) > 1
+    assert expert.packages.info("sql", home=tmp_path)["name"] == "expert-sql"
+    expert.packages.uninstall("sql", home=tmp_path)
+    assert expert.packages.list(home=tmp_path) == []
+    base = engine.info()["path"]
+    assert expert.models.add(base, name="mine", home=tmp_path)["default"]
+    expert.models.add(base, name="other", home=tmp_path)
+    expert.models.set_default("other", home=tmp_path)
+    assert [model["name"] for model in expert.models.list(home=tmp_path) if model["default"]] == ["other"]
+    expert.models.remove("mine", home=tmp_path)
+    assert len(expert.models.list(home=tmp_path)) == 1
+
+
+def test_what_is_not_built_yet_says_so_by_name(tmp_path):
+    for call in (
+        lambda: expert.packages.verify("x", home=tmp_path),
+        lambda: expert.packages.update("x", home=tmp_path),
+        lambda: expert.packages.create("/x", "/y"),
+        lambda: expert.packages.sign("/x", "/y"),
+        lambda: expert.generate_key("/x"),
+        lambda: expert.trust.add("ed25519:00", "me", home=tmp_path),
+        lambda: expert.trust.remove("me", home=tmp_path),
+        lambda: expert.trust.list(home=tmp_path),
+    ):
+        with pytest.raises(expert.UnsupportedError, match="not built yet"):
+            call()
+
+
+def test_the_log_and_bench_check_their_arguments():
+    expert.set_log_callback(lambda level, message: None, "debug")
+    expert.set_log_callback(None)
+    for wrong in (lambda: expert.set_log_callback(5), lambda: expert.bench(nothing=1), lambda: expert.bench(repeat=0)):
+        with pytest.raises((TypeError, expert.InvalidRequestError)):
+            wrong()
+    with pytest.raises(ValueError, match="level"):
+        expert.set_log_callback(None, "loud")
+    assert expert.library_info()["version"] == expert.__version__
+    assert isinstance(expert.home(), str)
+
+
+def test_import_is_light():
+    """Neither numpy nor torch nor a network; the time itself is measured by tests/bench."""
+    program = (
+        "import sys, expert\n"
+        "print([name for name in ('numpy', 'torch', 'tqdm') if name in sys.modules])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, env=environment, timeout=60)
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr
+
+
+def test_many_at_once_in_asyncio(engine):
+    async def work():
+        return await asyncio.gather(*(engine.ainfer(f"n {i % 3}", experts=[], max_tokens=2, temperature=0) for i in range(40)))
+
+    results = asyncio.run(work())
+    assert all(results[i].tokens == results[i % 3].tokens for i in range(40))
+
+
+def test_a_stub_for_every_name():
+    """_core.pyi says what the compiled module has, and nothing else."""
+    stub = ast.parse((Path(expert.__file__).parent / "_core.pyi").read_text(encoding="utf-8"))
+    declared = {node.name: node for node in stub.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    real = {name for name in dir(expert._core) if not name.startswith("_") and name != "version"}
+    assert set(declared) == real
+    for name, node in declared.items():
+        if isinstance(node, ast.ClassDef):
+            inside = {item.name if isinstance(item, ast.FunctionDef) else item.target.id for item in node.body}
+            members = {member for member in dir(getattr(expert._core, name)) if not member.startswith("_")}
+            assert inside - {"__init__"} == members, name

@@ -1,10 +1,10 @@
 """One small base language model stays resident, many experts bend it per request.
 
-    import expert
+import expert
 
-    engine = expert.Engine()
-    result = engine.infer("Find all users older than 25", schema="users(id,name,age)")
-    print(result.output)
+engine = expert.Engine()
+result = engine.infer("Find all users older than 25", schema="users(id,name,age)")
+print(result.output)
 """
 
 from ._core import version as __version__
@@ -23,6 +23,7 @@ from .errors import (
     SignatureError,
     UnsupportedError,
 )
+from .library import bench, generate_key, home, library_info, models, packages, set_log_callback, trust
 from .results import Chunk, ExpertUsed, Plan, Result, RoutedExpert, Timings, TokenLogprob, TokenLogprobs, Usage
 
 __all__ = [
@@ -52,4 +53,12 @@ __all__ = [
     "UnsupportedError",
     "Usage",
     "__version__",
+    "bench",
+    "generate_key",
+    "home",
+    "library_info",
+    "models",
+    "packages",
+    "set_log_callback",
+    "trust",
 ]

@@ -7,10 +7,42 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from . import _core
 from .errors import InvalidRequestError
+
+
+class RequestOptions(TypedDict, total=False):
+    """The keywords of infer(), stream(), submit() and route() beside `prompt`. What is left out comes from the expert's
+    manifest, then the model's generation_config.json, then the default named here. None is as good as absent."""
+
+    messages: Any  # instead of prompt: [{"role": …, "content": …}, …]
+    tools: Any  # a list for the chat template
+    template_variables: Any  # a dict for the chat template
+    schema: str | None  # placed by the expert's manifest
+    body: str | None  # after the prompt, after a blank line
+    experts: Any  # "auto", or a list of Expert, name, path or (one of them, weight); []: the base
+    max_tokens: int | None  # >= 1. 512
+    temperature: float | None  # >= 0, 0: greedy. 0.7
+    top_p: float | None  # (0, 1]. 1
+    top_k: int | None  # >= 0, 0: off. 0
+    min_p: float | None  # [0, 1). 0
+    repetition_penalty: float | None  # > 0. 1
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None  # [0, 2**64 - 2]; random when left out
+    stop: str | Sequence[str] | None
+    logit_bias: Mapping[int, float] | None
+    logprobs: int | None  # report the chosen token and this many best ones
+    ignore_eos: bool | None
+    raw: bool | None  # no chat template
+    special_in_text: bool | None  # False: special tokens spelled in the caller's text are ordinary text
+    priority: int | None  # 0: normal, higher first
+    deadline_ms: float | None  # then finish_reason "timeout"
+    caller: str | None  # callers share the machine fairly
+    cache_salt: str | None
+
 
 _INT32 = 2**31 - 1
 _UNSET_SEED = 2**64 - 1  # how expert.h spells "random"
@@ -37,9 +69,10 @@ def path_bytes(name: str, value: Any) -> bytes:
 def json_bytes(name: str, value: Any, kind: type) -> bytes:
     if not isinstance(value, kind) or isinstance(value, (str, bytes)):
         raise TypeError(f"{name} must be a {kind.__name__.lower()}, not {type(value).__name__}")
-    value = dict(value) if kind is Mapping else list(value)
+    plain: Any = value
+    plain = dict(plain) if isinstance(plain, Mapping) else list(plain)
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{name} is not JSON: {error}") from None
 
@@ -47,19 +80,19 @@ def json_bytes(name: str, value: Any, kind: type) -> bytes:
 def integer(name: str, value: Any, least: int = -_INT32, most: int = _INT32) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    value = value.__index__()
-    if not least <= value <= most:
-        raise InvalidRequestError(f"{name} is {value}, outside [{least}, {most}]")
-    return value
+    whole: int = value.__index__()
+    if not least <= whole <= most:
+        raise InvalidRequestError(f"{name} is {whole}, outside [{least}, {most}]")
+    return whole
 
 
 def number(name: str, value: Any) -> float:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    value = float(value)
-    if not math.isfinite(value):
+    real = float(value)
+    if not math.isfinite(real):
         raise InvalidRequestError(f"{name} is not a finite number")
-    return value
+    return real
 
 
 def token_ids(value: Any) -> list[int]:
@@ -79,7 +112,7 @@ def _use(entry: Any, weight: float = 1.0) -> tuple[_core.Expert | None, bytes | 
     raise TypeError(f"an expert is an Expert, a name, a path, or (one of them, weight), not {type(entry).__name__}")
 
 
-def uses(experts: Any) -> list:
+def uses(experts: Any) -> list[_core.Use]:
     if isinstance(experts, (str, bytes, Mapping)) or not isinstance(experts, Sequence):
         raise TypeError('experts must be "auto" or a list')
     return [_use(entry) for entry in experts]

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 from . import _core, _request
+from ._progress import Progress, listener
 from .errors import CancelledError, InvalidRequestError, OutOfMemoryError
 from .results import Chunk, Plan, Result
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy
+    import numpy.typing
+    from typing_extensions import Self, Unpack
+
+    from ._request import RequestOptions
+
+    Floats = numpy.typing.NDArray[numpy.float32]
 
 Path = Union[str, "PathLike[str]"]
 _POLL_MS = 100  # how long Ctrl-C may go unnoticed
@@ -26,10 +37,29 @@ def _finished(document: str) -> Result:
     return result
 
 
-class Handle:
-    """One running request. Dropping it cancels the request."""
+class _NotPickled:
+    """Handles are memory of this process."""
 
-    def __init__(self, stream: _core.Stream) -> None:
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied: it is memory of this process; "
+            "send what it was made from (a path, a prompt) and make it there again"
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _waiters() -> ThreadPoolExecutor:
+    """Threads on which asyncio waits; the loop's own few would be a limit on concurrent requests."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(256, thread_name_prefix="expert")
+
+
+class Handle(_NotPickled):
+    """One running request. Dropping it cancels the request. From Engine.submit()."""
+
+    def __init__(self, engine: Engine, stream: _core.Stream) -> None:
+        self._engine = engine  # stays open while it works for us
         self._stream = stream
 
     def result(self, timeout: float | None = None) -> Result:
@@ -45,6 +75,7 @@ class Handle:
                     raise TimeoutError(f"the request did not finish within {timeout} s") from None
 
     def done(self) -> bool:
+        """Whether the request has ended, without waiting."""
         return self._stream.done()
 
     def cancel(self) -> None:
@@ -52,15 +83,16 @@ class Handle:
         self._stream.cancel()
 
 
-class Stream(Iterator[Chunk]):
+class Stream(_NotPickled, Iterator[Chunk]):
     """The chunks of one answer. The last one has `.result`; so has the stream afterwards. A cancelled stream ends with
-    `finish_reason` "cancelled"."""
+    `finish_reason` "cancelled". From Engine.stream()."""
 
-    def __init__(self, stream: _core.Stream) -> None:
+    def __init__(self, engine: Engine, stream: _core.Stream) -> None:
+        self._engine = engine  # stays open while it works for us
         self._stream = stream
         self.result: Result | None = None
 
-    def __iter__(self) -> Stream:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Chunk:
@@ -81,16 +113,17 @@ class Stream(Iterator[Chunk]):
         return Chunk(text, tokens, self.result)
 
     def cancel(self) -> None:
+        """The stream ends soon, with what it has. Again or too late is harmless."""
         self._stream.cancel()
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.cancel()
 
 
-class Expert:
+class Expert(_NotPickled):
     """A loaded expert. It means the bytes that were loaded, also when the file changes."""
 
     def __init__(self, engine: Engine, core: _core.Expert) -> None:
@@ -104,41 +137,57 @@ class Expert:
 
     @property
     def name(self) -> str:
+        """ "expert-sql"; of a directory without a manifest its last segment."""
         return self._core.name
 
     @property
     def version(self) -> str:
+        """ "0.0.0" without a manifest."""
         return self._core.version
 
     @property
     def kinds(self) -> list[str]:
-        return json.loads(self._core.kinds)
+        """["lora"]"""
+        kinds: list[str] = json.loads(self._core.kinds)
+        return kinds
 
     @property
     def size_bytes(self) -> int:
+        """Bytes in memory."""
         return self._core.size_bytes
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        return json.loads(self._core.manifest)
+        """Its manifest.json, or None."""
+        manifest: dict[str, Any] | None = json.loads(self._core.manifest)
+        return manifest
 
     @property
     def warnings(self) -> list[str]:
-        return json.loads(self._core.warnings)
+        """What is doubtful about it, such as a match with the base that nothing proves."""
+        warnings: list[str] = json.loads(self._core.warnings)
+        return warnings
+
+    @property
+    def unloaded(self) -> bool:
+        """True from unload() on."""
+        return self._core.unloaded
 
     @property
     def engine(self) -> Engine:
+        """Where it is loaded."""
         return self._engine
 
-    def generate(self, prompt: str, **options: Any) -> str:
+    def generate(self, prompt: str, **options: Unpack[RequestOptions]) -> str:
         """The output of Engine.infer() with this expert alone."""
-        return self._engine.infer(prompt, experts=[self], **options).output
+        options["experts"] = [self]
+        return self._engine.infer(prompt, **options).output
 
     def unload(self) -> None:
         """Requests that run keep it, later uses raise. Again is harmless."""
         self._engine._core.unload(self._core)
 
-    def __enter__(self) -> Expert:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -148,15 +197,18 @@ class Expert:
         return f"<expert.Expert {self.name} {self.version}>"
 
 
-class Engine:
-    """One resident base model and its loaded experts. Usable from many threads and from asyncio.
+class Engine(_NotPickled):
+    """One resident base model and its loaded experts. Usable from many threads and from asyncio; a context manager.
 
     base_model: a directory or a registered name; None: the configured default, else the bundled model.
     device: "auto", "cpu", "reference". kv: "auto", "f32", "bf16", "int8".
     weights: "auto" (what loses nothing: "bf16" for BF16 files, else "f32"), "f32", "bf16", "int8", "int4" (embedding
     and head in INT8), "int4-all".
     context_size: tokens, None: the model's own. threads: None: every processor. memory_limit: bytes.
-    max_experts: of one request; one more is refused. home: where experts are installed, None: $EXPERT_HOME, else ~/.expert.
+    max_experts: of one request; one more is refused.
+    home: where experts are installed, None: $EXPERT_HOME, else ~/.expert. rope_scaling: as in config.json.
+    max_queue: requests that wait or run; one more is an OutOfMemoryError. max_batch: requests that run at once.
+    progress: a callable that hears 0 … 1 while the model loads, or True for a tqdm bar.
     """
 
     def __init__(
@@ -175,9 +227,10 @@ class Engine:
         max_batch: int = 16,
         max_experts: int = 10,
         use_weight_cache: bool = True,
+        progress: Progress = None,
     ) -> None:
         integer = _request.integer
-        self._core = _core.Engine(
+        options: dict[str, Any] = dict(
             base_model=None if base_model is None else _request.path_bytes("base_model", base_model),
             device=_request.text_bytes("device", device),
             weights=_request.text_bytes("weights", weights),
@@ -192,6 +245,8 @@ class Engine:
             max_experts=integer("max_experts", max_experts, 1),
             use_weight_cache=bool(use_weight_cache),
         )
+        with listener(progress, "loading") as heard:
+            self._core = _core.Engine(**options, progress=heard)
 
     # -- experts ------------------------------------------------------------------------------------------------------
 
@@ -199,14 +254,19 @@ class Engine:
         """A .expert file, a directory, or the name of an installed or bundled expert."""
         return Expert(self, self._core.load(_request.path_bytes("source", source)))
 
+    def find_expert(self, name: str) -> Expert:
+        """The loaded expert that requests mean by `name`: of several the latest."""
+        return Expert(self, self._core.find(_request.path_bytes("name", name)))
+
     @property
     def experts(self) -> list[dict[str, Any]]:
         """Name, version, kinds, size_bytes and warnings of each loaded expert."""
-        return json.loads(self._core.experts())
+        experts: list[dict[str, Any]] = json.loads(self._core.experts())
+        return experts
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def infer(self, prompt: str | None = None, **options: Any) -> Result:
+    def infer(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> Result:
         """Answers one prompt, or `messages=[{"role": …, "content": …}, …]`.
 
         experts: "auto" (the default: the router chooses), or a list of Expert, name, path or (one of them, weight); []
@@ -221,31 +281,35 @@ class Engine:
             handle.cancel()
             raise
 
-    def stream(self, prompt: str | None = None, **options: Any) -> Stream:
+    def stream(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> Stream:
         """Like infer(), piece by piece."""
-        return Stream(self._core.submit(_request.build(prompt, **options)))
+        return Stream(self, self._core.submit(_request.build(prompt, **options)))
 
-    def submit(self, prompt: str | None = None, **options: Any) -> Handle:
+    def submit(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> Handle:
         """Like infer(), without waiting."""
-        return Handle(self._core.submit(_request.build(prompt, **options)))
+        return Handle(self, self._core.submit(_request.build(prompt, **options)))
 
-    async def ainfer(self, prompt: str | None = None, **options: Any) -> Result:
+    async def ainfer(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> Result:
         """infer() for asyncio; cancelling the task cancels the request."""
+        import asyncio  # half of the time that importing this package would take
+
         handle = self.submit(prompt, **options)
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(None, handle.result)
+            return await loop.run_in_executor(_waiters(), handle.result)
         except asyncio.CancelledError:
             handle.cancel()
             raise
 
-    async def astream(self, prompt: str | None = None, **options: Any) -> AsyncIterator[Chunk]:
+    async def astream(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> AsyncIterator[Chunk]:
         """stream() for asyncio."""
+        import asyncio
+
         stream = self.stream(prompt, **options)
         loop = asyncio.get_running_loop()
         try:
             while True:
-                chunk = await loop.run_in_executor(None, functools.partial(next, stream, None))
+                chunk = await loop.run_in_executor(_waiters(), functools.partial(next, stream, None))
                 if chunk is None:
                     return
                 yield chunk
@@ -279,7 +343,7 @@ class Engine:
             except Exception as error:
                 return error
 
-    def route(self, prompt: str | None = None, **options: Any) -> Plan:
+    def route(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> Plan:
         """What the router would do with this request."""
         return Plan.from_json(self._core.route(_request.build(prompt, **options)))
 
@@ -291,6 +355,7 @@ class Engine:
         return self._core.tokenize(_request.text_bytes("text", text), bool(special_in_text), bool(add_special))
 
     def detokenize(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return self._core.detokenize(_request.token_ids(ids), bool(skip_special))
 
     def apply_chat_template(
@@ -309,7 +374,7 @@ class Engine:
             bool(add_generation_prompt),
         )
 
-    def logits(self, ids: Sequence[int], *, experts: Sequence[Any] = ()) -> Any:
+    def logits(self, ids: Sequence[int], *, experts: Sequence[Any] = ()) -> Floats:
         """numpy.float32 [len(ids), vocab_size]: the logits after each token, of the base or with experts."""
         import numpy
 
@@ -320,7 +385,7 @@ class Engine:
         self._core.logits(tokens, _request.uses(experts), out)
         return out
 
-    def embed(self, text: str, *, pooling: str = "last", normalize: bool = True, experts: Sequence[Any] = ()) -> Any:
+    def embed(self, text: str, *, pooling: str = "last", normalize: bool = True, experts: Sequence[Any] = ()) -> Floats:
         """numpy.float32 [hidden_size]: the pooled final states; pooling is "last" or "mean"."""
         import numpy
 
@@ -331,26 +396,40 @@ class Engine:
 
     @property
     def vocab_size(self) -> int:
+        """Columns of logits()."""
         return self._core.vocab_size()
 
     @property
     def hidden_size(self) -> int:
+        """Numbers in an embed()."""
         return self._core.hidden_size()
+
+    @property
+    def context_size(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self._core.context_size()
+
+    @property
+    def closed(self) -> bool:
+        """True from close() on, and in a child of fork()."""
+        return self._core.closed()
 
     def info(self) -> dict[str, Any]:
         """Model, architecture, weights, kv, isa, threads, context_size, warnings."""
-        return json.loads(self._core.info())
+        info: dict[str, Any] = json.loads(self._core.info())
+        return info
 
     def stats(self) -> dict[str, Any]:
         """Counters, memory, KV blocks."""
-        return json.loads(self._core.stats())
+        stats: dict[str, Any] = json.loads(self._core.stats())
+        return stats
 
     def close(self, drain: bool = False) -> None:
         """Ends running requests with CancelledError, or with drain=True waits for them. Later calls raise; twice is
         harmless."""
         self._core.close(bool(drain))
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -1,0 +1,3 @@
+export * from './index.js';
+import * as expert from './index.js';
+export default expert;

@@ -1,0 +1,107 @@
+#include "addon.h"
+
+namespace expert_node {
+
+Addon::Addon(Napi::Env env) : env_(env), channel_(std::make_shared<Channel>(env)) {
+  // Registered after the channel's function, so it runs before Node destroys that.
+  env.AddCleanupHook(end, this);
+}
+
+Addon::~Addon() = default;
+
+void Addon::end(Addon* addon) {
+  addon->channel_->close();
+  for (const auto& [id, stop] : addon->stops_) stop();
+  addon->stops_.clear();
+}
+
+Napi::Value Addon::promise(Napi::Env env, Place place, Work work) {
+  const auto deferred = Napi::Promise::Deferred::New(env);
+  const uint64_t id = next_id_++;
+  promises_.emplace(id, deferred);
+  ++awaited_;
+  update_hold(env);
+  Task task = [channel = channel_, id, work = std::move(work)] {
+    Convert convert;
+    std::optional<Failure> failure;
+    try {
+      convert = work();
+    } catch (const Failure& caught) {
+      failure = caught;
+    } catch (const std::bad_alloc&) {
+      failure = Failure{EXPERT_ERROR_OUT_OF_MEMORY, "out of memory", ""};
+    } catch (const std::exception& caught) {
+      failure = Failure{EXPERT_ERROR_INTERNAL, caught.what(), ""};
+    }
+    channel->post([id, convert = std::move(convert), failure = std::move(failure)](Napi::Env here) {
+      Addon::of(here).settle(here, id, convert, failure);
+    });
+  };
+  if (place == Place::pool) {
+    run_in_pool(std::move(task));
+  } else {
+    run_in_thread(std::move(task));
+  }
+  return deferred.Promise();
+}
+
+void Addon::settle(Napi::Env env, uint64_t id, const Convert& convert, const std::optional<Failure>& failure) {
+  const auto found = promises_.find(id);
+  if (found == promises_.end()) return;
+  const Napi::Promise::Deferred deferred = found->second;
+  promises_.erase(found);
+  --awaited_;
+  update_hold(env);
+  if (failure) {
+    deferred.Reject(error(env, *failure));
+    return;
+  }
+  try {
+    deferred.Resolve(convert(env));
+  } catch (const Napi::Error& caught) {
+    deferred.Reject(caught.Value());
+  }
+}
+
+uint64_t Addon::keep(const Napi::Function& callback, bool silent) {
+  const uint64_t id = next_id_++;
+  callbacks_.emplace(id, Kept{Napi::Persistent(callback), silent});
+  if (!silent) ++awaited_;
+  update_hold(env_);
+  return id;
+}
+
+void Addon::drop(Napi::Env env, uint64_t id) {
+  const auto found = callbacks_.find(id);
+  if (found == callbacks_.end()) return;
+  if (!found->second.silent) --awaited_;
+  callbacks_.erase(found);
+  update_hold(env);
+}
+
+void Addon::call(Napi::Env env, uint64_t id, const std::vector<napi_value>& arguments) {
+  const auto found = callbacks_.find(id);
+  if (found == callbacks_.end()) return;
+  const Napi::Function function = found->second.function.Value();
+  function.Call(env.Global(), arguments);
+}
+
+Napi::Value Addon::error(Napi::Env env, const Failure& failure) const {
+  return make_error_.Value().Call({Napi::String::New(env, expert_status_name(failure.status)),
+                                   Napi::String::New(env, failure.message), Napi::String::New(env, failure.hint)});
+}
+
+uint64_t Addon::add_stop(std::function<void()> stop) {
+  const uint64_t id = next_id_++;
+  stops_.emplace(id, std::move(stop));
+  return id;
+}
+
+void Addon::update_hold(Napi::Env env) { channel_->hold(env, awaited_ != 0); }
+
+Convert string_of(Text text, size_t length) {
+  const std::shared_ptr<char> shared(std::move(text));
+  return [shared, length](Napi::Env env) -> Napi::Value { return Napi::String::New(env, shared.get(), length); };
+}
+
+}  // namespace expert_node

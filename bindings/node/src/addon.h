@@ -1,0 +1,84 @@
+// What belongs to one JavaScript environment: promises that wait for a thread, callbacks, running requests.
+#pragma once
+
+#include <napi.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include "channel.h"
+#include "failure.h"
+#include "pool.h"
+
+namespace expert_node {
+
+// Made on a worker's thread, turned into a value on JavaScript's.
+using Convert = std::function<Napi::Value(Napi::Env)>;
+using Work = std::function<Convert()>;
+enum class Place { pool, thread };
+
+// Set from JavaScript, read by a call that runs.
+using Flag = std::shared_ptr<std::atomic<bool>>;
+
+class Addon {
+ public:
+  explicit Addon(Napi::Env env);
+  ~Addon();
+  static Addon& of(Napi::Env env) { return *env.GetInstanceData<Addon>(); }
+
+  // Runs `work` elsewhere; the promise gets its value or its failure.
+  Napi::Value promise(Napi::Env env, Place place, Work work);
+
+  // Keeps a callback of JavaScript until drop(). A silent one does not keep the process alive.
+  uint64_t keep(const Napi::Function& callback, bool silent = false);
+  void drop(Napi::Env env, uint64_t id);
+  // Calls it, when it is still kept.
+  void call(Napi::Env env, uint64_t id, const std::vector<napi_value>& arguments);
+
+  Napi::Value error(Napi::Env env, const Failure& failure) const;
+  void set_error_factory(const Napi::Function& factory) { make_error_ = Napi::Persistent(factory); }
+
+  const std::shared_ptr<Channel>& channel() const { return channel_; }
+
+  // Called when the environment ends while `stop` is registered.
+  uint64_t add_stop(std::function<void()> stop);
+  void remove_stop(uint64_t id) { stops_.erase(id); }
+
+ private:
+  void settle(Napi::Env env, uint64_t id, const Convert& convert, const std::optional<Failure>& failure);
+  void update_hold(Napi::Env env);
+  static void end(Addon* addon);
+
+  struct Kept {
+    Napi::FunctionReference function;
+    bool silent;
+  };
+
+  Napi::Env env_;
+  std::shared_ptr<Channel> channel_;
+  uint64_t next_id_ = 1;
+  size_t awaited_ = 0;
+  std::unordered_map<uint64_t, Napi::Promise::Deferred> promises_;
+  std::unordered_map<uint64_t, Kept> callbacks_;
+  std::unordered_map<uint64_t, std::function<void()>> stops_;
+  Napi::FunctionReference make_error_;
+};
+
+// Converters that most calls need.
+inline Convert nothing() {
+  return [](Napi::Env env) -> Napi::Value { return env.Undefined(); };
+}
+Convert string_of(Text text, size_t length);
+// `call(&text)`: a C function that gives NUL-terminated text.
+template <typename Call>
+Convert text_from(Call&& call) {
+  char* given = nullptr;
+  check(call(&given));
+  return string_of(Text(given), std::char_traits<char>::length(given));
+}
+
+}  // namespace expert_node

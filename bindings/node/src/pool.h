@@ -1,0 +1,15 @@
+// Threads for calls that may take a while. Node's own pool is left to the file system and others.
+#pragma once
+
+#include <functional>
+
+namespace expert_node {
+
+using Task = std::function<void()>;
+
+// On one of a few threads that are never joined: calls of a few milliseconds.
+void run_in_pool(Task task);
+// On a thread of its own: calls that may take seconds.
+void run_in_thread(Task task);
+
+}  // namespace expert_node

@@ -1,0 +1,64 @@
+// A request as lib/request.js lays it out, in memory of our own, so that any thread may submit it.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "failure.h"
+
+namespace expert_node {
+
+using EngineHandle = std::shared_ptr<expert_engine>;
+using ExpertHandle = std::shared_ptr<expert_expert>;
+using OptionalText = std::optional<std::string>;
+
+// [{handle | null, name | null, weight}, …] and the C array over it.
+class Uses {
+ public:
+  Uses() = default;
+  explicit Uses(const Napi::Array& list);
+  // Valid until this object is moved or destroyed.
+  std::vector<expert_use> view() const;
+
+ private:
+  struct Use {
+    ExpertHandle handle;
+    OptionalText name;
+    float weight;
+  };
+  std::vector<Use> uses_;
+};
+
+class Request {
+ public:
+  explicit Request(const Napi::Object& given);
+
+  // Calls `use` with the C struct; what it points to lives in this object and in this frame.
+  template <typename Use>
+  expert_status with_view(Use&& use) const {
+    const std::vector<expert_use> experts = uses_.view();
+    std::vector<const char*> stop;
+    for (const std::string& text : stop_) stop.push_back(text.c_str());
+    const expert_request view = make_view(experts, stop);
+    return use(&view);
+  }
+
+ private:
+  expert_request make_view(const std::vector<expert_use>& experts, const std::vector<const char*>& stop) const;
+
+  OptionalText prompt_, messages_, tools_, template_variables_, schema_, body_, caller_, cache_salt_;
+  Uses uses_;
+  std::vector<std::string> stop_;
+  std::vector<int32_t> bias_tokens_;
+  std::vector<float> bias_values_;
+  expert_request numbers_ = EXPERT_REQUEST_INIT;  // its numbers and flags; no pointers
+};
+
+OptionalText optional_text(const Napi::Value& value);
+const char* or_null(const OptionalText& text);
+
+}  // namespace expert_node
