@@ -67,6 +67,7 @@ float largest_magnitude(DType dtype, const void* values, size_t count) {
       return bits >= 0x7C00U ? kNotFinite : half_to_float(bits);
     }
     case DType::i32:
+    case DType::i8:
       break;
   }
   fail(ErrorCode::internal, "{} values have no magnitude", name_of(dtype));
