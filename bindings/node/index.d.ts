@@ -43,6 +43,8 @@ export interface ExpertRequest {
   /** Report the chosen token and this many best ones. */
   logprobs?: number;
   ignoreEos?: boolean;
+  /** The result then has `trace`: what happened to the request, step by step. */
+  trace?: boolean;
   /** No chat template. */
   raw?: boolean;
   /** false: special tokens spelled in the caller's text are ordinary text. Use it for text of strangers. */
@@ -95,6 +97,8 @@ export interface Result {
   /** The routing decision and the parameters that were in force. */
   plan: JsonObject;
   logprobs: (TokenLogprob & { top: TokenLogprob[] })[];
+  /** When the request asked for it. */
+  trace?: Json;
 }
 
 export interface Chunk {
@@ -184,6 +188,8 @@ export class ExpertEngine {
   contextSize(): Promise<number>;
   info(): Promise<JsonObject>;
   stats(): Promise<JsonObject>;
+  /** The counters and histograms of stats() in Prometheus' text format. */
+  metrics(): Promise<string>;
   readonly closed: boolean;
   close(options?: { drain?: boolean }): Promise<void>;
 }

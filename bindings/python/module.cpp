@@ -47,7 +47,7 @@ struct Request {
   std::vector<std::string> stop;
   std::vector<int32_t> logit_bias_tokens;
   std::vector<float> logit_bias_values;
-  bool raw = false, plain_text = false, ignore_eos = false;
+  bool raw = false, plain_text = false, ignore_eos = false, trace = false;
   float temperature = EXPERT_UNSET_FLOAT, top_p = EXPERT_UNSET_FLOAT, min_p = EXPERT_UNSET_FLOAT;
   float repetition_penalty = EXPERT_UNSET_FLOAT, presence_penalty = EXPERT_UNSET_FLOAT;
   float frequency_penalty = EXPERT_UNSET_FLOAT;
@@ -81,6 +81,7 @@ expert_status with_request(const Request& request, Call&& call) {
   if (request.raw) view.flags |= EXPERT_REQUEST_RAW;
   if (request.plain_text) view.flags |= EXPERT_REQUEST_PLAIN_TEXT;
   if (request.ignore_eos) view.flags |= EXPERT_REQUEST_IGNORE_EOS;
+  if (request.trace) view.flags |= EXPERT_REQUEST_TRACE;
   view.temperature = request.temperature;
   view.top_p = request.top_p;
   view.min_p = request.min_p;
@@ -280,6 +281,9 @@ class Engine {
   py::str stats() const {
     return text_from([&](char** out) { return expert_engine_stats(engine_.get(), out); });
   }
+  py::str metrics() const {
+    return text_from([&](char** out) { return expert_engine_metrics(engine_.get(), out); });
+  }
   py::str experts() const {
     return text_from([&](char** out) { return expert_engine_experts(engine_.get(), out); });
   }
@@ -352,6 +356,7 @@ PYBIND11_MODULE(_core, m) {
       .def_readwrite("raw", &Request::raw)
       .def_readwrite("plain_text", &Request::plain_text)
       .def_readwrite("ignore_eos", &Request::ignore_eos)
+      .def_readwrite("trace", &Request::trace)
       .def_readwrite("temperature", &Request::temperature)
       .def_readwrite("top_p", &Request::top_p)
       .def_readwrite("min_p", &Request::min_p)
@@ -403,5 +408,6 @@ PYBIND11_MODULE(_core, m) {
       .def("context_size", &Engine::context_size)
       .def("info", &Engine::info)
       .def("stats", &Engine::stats)
+      .def("metrics", &Engine::metrics)
       .def("experts", &Engine::experts);
 }

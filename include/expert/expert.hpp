@@ -215,6 +215,7 @@ struct Request {
   std::vector<std::pair<int32_t, float>> logit_bias{};
   int32_t logprobs = 0;
   bool ignore_eos = false;
+  bool trace = false;  // json() then has what happened to the request, step by step
   bool raw = false;
   bool special_in_text = true;
   int32_t priority = 0;
@@ -274,6 +275,7 @@ class RequestView {
     if (from.raw) view_.flags |= EXPERT_REQUEST_RAW;
     if (!from.special_in_text) view_.flags |= EXPERT_REQUEST_PLAIN_TEXT;
     if (from.ignore_eos) view_.flags |= EXPERT_REQUEST_IGNORE_EOS;
+    if (from.trace) view_.flags |= EXPERT_REQUEST_TRACE;
   }
   void set_arrays(const Request& from) {
     if (from.experts) {
@@ -645,6 +647,7 @@ class Engine {
   int32_t context_size() const { return number(expert_engine_context_size); }
   std::string info() const { return json(expert_engine_info); }
   std::string stats() const { return json(expert_engine_stats); }
+  std::string metrics() const { return json(expert_engine_metrics); }  // Prometheus' text format
   std::string experts() const { return json(expert_engine_experts); }
   bool closed() const { return expert_engine_closed(get()) != 0; }
   // Running requests end as cancelled, or are waited for; later calls throw ClosedError.

@@ -292,6 +292,11 @@ class ExpertEngine {
     return parse(await native.stats(await this.#opened));
   }
 
+  /** The counters and histograms of stats() in Prometheus' text format. */
+  async metrics() {
+    return native.metrics(await this.#opened);
+  }
+
   /** True from close() on. */
   get closed() {
     return this.#closed;

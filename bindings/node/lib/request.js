@@ -10,6 +10,7 @@ const BASE_ONLY = 1;
 const RAW = 2;
 const PLAIN_TEXT = 4;
 const IGNORE_EOS = 8;
+const TRACE = 16;
 const MAX_SEED = 2n ** 64n - 2n; // the last one spells "random" in the C interface
 
 const nativeExpert = Symbol('nativeExpert');
@@ -89,6 +90,7 @@ const fields = {
   stop: set((_name, value) => stop(value)),
   logitBias: set((_name, value) => logitBias(value)),
   ignoreEos: flag(IGNORE_EOS),
+  trace: flag(TRACE),
   raw: flag(RAW),
   specialInText: flag(PLAIN_TEXT, false),
   priority: set(check.integer),

@@ -522,6 +522,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add(exports, "isClosed", is_closed);
   add(exports, "info", engine_text<expert_engine_info>);
   add(exports, "stats", engine_text<expert_engine_stats>);
+  add(exports, "metrics", engine_text<expert_engine_metrics>);
   add(exports, "experts", engine_text<expert_engine_experts>);
   add(exports, "vocabSize", engine_number<expert_engine_vocab_size>);
   add(exports, "hiddenSize", engine_number<expert_engine_hidden_size>);

@@ -36,6 +36,7 @@ class RequestOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float] | None
     logprobs: int | None  # report the chosen token and this many best ones
     ignore_eos: bool | None
+    trace: bool | None  # result.trace: what happened to the request, step by step
     raw: bool | None  # no chat template
     special_in_text: bool | None  # False: special tokens spelled in the caller's text are ordinary text
     priority: int | None  # 0: normal, higher first
@@ -130,7 +131,7 @@ _NUMBERS = (
     "deadline_ms",
 )
 _INTEGERS = ("top_k", "max_tokens", "logprobs", "priority")
-_FLAGS = ("raw", "ignore_eos")
+_FLAGS = ("raw", "ignore_eos", "trace")
 
 
 def _set_experts(request: _core.Request, experts: Any) -> None:

@@ -424,6 +424,10 @@ class Engine(_NotPickled):
         stats: dict[str, Any] = json.loads(self._core.stats())
         return stats
 
+    def metrics(self) -> str:
+        """The counters and histograms of stats() in Prometheus' text format."""
+        return self._core.metrics()
+
     def close(self, drain: bool = False) -> None:
         """Ends running requests with CancelledError, or with drain=True waits for them. Later calls raise; twice is
         harmless."""

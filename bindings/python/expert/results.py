@@ -66,6 +66,7 @@ class Result:
     timings: Timings
     plan: dict[str, Any]
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    trace: Any = None  # when the request asked for it
 
     @property
     def latency_ms(self) -> float:
@@ -85,6 +86,7 @@ class Result:
             timings=Timings(**raw["timings"]),
             plan=raw["plan"],
             logprobs=[_position(position) for position in raw.get("logprobs", [])],
+            trace=raw.get("trace"),
         )
 
 
