@@ -22,7 +22,7 @@ class Batch {
 
   void submit(size_t index, const expert_request* request) {
     collect(index, [&] {
-      Request wanted = request_of(require(request, "requests[i]"));
+      Request wanted = request_of(request);
       running_.push_back({index, submit_when_there_is_room(std::move(wanted))});
     });
   }

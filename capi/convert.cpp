@@ -49,18 +49,6 @@ std::string string_or(const char* given, const char* fallback) { return given !=
 
 }  // namespace
 
-size_t given_size(const void* given, size_t first_size, const char* what) {
-  if (given == nullptr) fail(ErrorCode::invalid_request, "{} is NULL", what);
-  size_t size = 0;
-  std::memcpy(&size, given, sizeof size);
-  if (size < first_size) {
-    throw Error(ErrorCode::invalid_request,
-                fmt::format("{}.struct_size is {}, at least {} expected", what, size, first_size),
-                "start from the EXPERT_..._INIT macro");
-  }
-  return size;
-}
-
 std::string_view text_of(const char* text, size_t length) {
   if (text == nullptr) return {};
   return length == EXPERT_NUL_TERMINATED ? std::string_view(text) : std::string_view(text, length);

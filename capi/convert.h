@@ -17,7 +17,17 @@
 namespace expert::capi {
 
 // struct_size of what the caller gave: always the first field, read as bytes because an older struct is shorter than ours.
-size_t given_size(const void* given, size_t first_size, const char* what);
+inline size_t given_size(const void* given, size_t first_size, const char* what) {
+  if (given == nullptr) fail(ErrorCode::invalid_request, "{} is NULL", what);
+  size_t size = 0;
+  std::memcpy(&size, given, sizeof size);
+  if (size < first_size) {
+    throw Error(ErrorCode::invalid_request,
+                fmt::format("{}.struct_size is {}, at least {} expected", what, size, first_size),
+                "start from the EXPERT_..._INIT macro");
+  }
+  return size;
+}
 
 // Lays the fields that the caller knows over `defaults`. `first_size` is the size in the first release: less is not one
 // of our structs. Bytes beyond our own fields belong to a newer header and must be zero.

@@ -118,7 +118,8 @@ struct AttendArgs {
   float* scratch;  // attend_scratch(rows * group, head_dim) floats
 };
 
-constexpr int64_t state_stride(int64_t head_dim) { return 16 + panel_count(head_dim) * kPanelRows; }
+// static: a definition shared between instruction sets would be the linker's choice of one of them.
+static constexpr int64_t state_stride(int64_t head_dim) { return 16 + panel_count(head_dim) * kPanelRows; }
 constexpr int64_t attend_scratch(int64_t states, int64_t head_dim) {
   return states * (state_stride(head_dim) + head_dim + kAttentionTile);
 }

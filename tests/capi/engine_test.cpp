@@ -90,9 +90,9 @@ TEST_CASE("what is not built yet is refused by name") {
   expert_engine_options options = EXPERT_ENGINE_OPTIONS_INIT;
   options.base_model = kModel.c_str();
   expert_engine* opened = nullptr;
-  options.kv = "int8";
+  options.device = "cuda";
   CHECK(expert_engine_open(&options, &opened) == EXPERT_ERROR_UNSUPPORTED);
-  CHECK(std::string(expert_last_error()->message).find("int8") != std::string::npos);
+  CHECK(std::string(expert_last_error()->message).find("cuda") != std::string::npos);
 }
 
 TEST_CASE("a progress callback that returns non-zero ends the loading") {

@@ -275,7 +275,7 @@ def test_load_errors(engine, tmp_path):
         expert.Engine(tmp_path / "nothing")
     assert caught.value.hint and str(tmp_path) in caught.value.message
     with pytest.raises(expert.UnsupportedError):
-        expert.Engine(engine.info()["path"], kv="int8")
+        expert.Engine(engine.info()["path"], device="cuda")
     with pytest.raises(expert.InvalidRequestError, match="q4_0"):
         expert.Engine(engine.info()["path"], weights="q4_0")
     with pytest.raises(TypeError):
