@@ -141,7 +141,8 @@ TEST_CASE("every kind, from a directory and from an archive, is what the model g
                                     {"dora", dora_files(2)},
                                     {"ia3", ia3_files(3)},
                                     {"prompt_tuning", prompt_files(4, 70)}}) {
-    CAPTURE(name);
+    const std::string kind = name;  // a lambda cannot capture a structured binding
+    CAPTURE(kind);
     const std::string directory = write_expert(bed.dir / name, files);
     const std::string package = write_package(bed.dir / (name + ".expert"), files);
     const std::vector<float> expected = bed.expected(ids, {{directory, 0.5F}});

@@ -43,7 +43,8 @@ void use_lora(const LoraConfig& config) {
   }
   SiteTable sites;
   sites.add({"model.layers.0.self_attn.q_proj", 8, 8});
-  (void)config.absent_targets(sites);
+  (void)config.modules().absent(sites);
+  (void)config.modules().absent_saved(sites);
 }
 
 }  // namespace
