@@ -74,6 +74,7 @@ Json info_of(const Package& package, const Json& fields) {
   Json warnings = Json::array();
   if (package.has_manifest()) warnings = package.manifest().warnings;
   info["warnings"] = std::move(warnings);
+  info["adapter_config"] = package.adapter_config();  // method, rank, modules
   return info;
 }
 

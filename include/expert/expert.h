@@ -462,8 +462,8 @@ EXPERT_API expert_status expert_package_uninstall(const char* home, const char* 
 /* [{name, version, base_model, kinds, size_bytes, path, verified, publisher}] Errors: LOAD for a store that cannot be
  * read. */
 EXPERT_API expert_status expert_package_list(const char* home, uint32_t flags, char** out_json);
-/* `name_or_path`: an installed or bundled expert, a .expert file or a directory. The manifest and the fields of the
- * list. Errors: LOAD, MANIFEST; INVALID_REQUEST when there is none such. */
+/* `name_or_path`: an installed or bundled expert, a .expert file or a directory. The manifest, the fields of the list,
+ * and adapter_config: the method, its rank and modules. Errors: LOAD, MANIFEST; INVALID_REQUEST when there is none such. */
 EXPERT_API expert_status expert_package_info(const char* home, const char* name_or_path, char** out_json);
 
 /* Not built yet, UNSUPPORTED by name: checks signature and content of an installed expert or a file. */
