@@ -46,25 +46,25 @@ MAPPINGS = {"kToUpper": str.upper, "kToLower": str.lower, "kToTitle": str.title,
 
 def main():
     write = sys.stdout.write
-    write("// Written by tools/unicode/python_tables.py from Python's str methods, Unicode %s. Do not edit.\n" % unicodedata.unidata_version)
+    write(f"// Written by tools/unicode/python_tables.py from Python's str methods, Unicode {unicodedata.unidata_version}. Do not edit.\n")
     write("#pragma once\n\n#include <array>\n\nnamespace expert::jinja::unicode_tables {\n\n")
     write("// clang-format off\n")
     write("struct Range { char32_t first, last; };\n")
     write("struct Mapping { char32_t from; char32_t to[3]; };  // to: up to three code points, 0 where fewer\n")
     for name, predicate in PROPERTIES.items():
         rows = ranges(predicate)
-        write("\ninline constexpr Range %s[] = {\n" % name)
+        write(f"\ninline constexpr Range {name}[] = {{\n")
         for i in range(0, len(rows), 8):
-            write("    " + " ".join("{0x%x, 0x%x}," % tuple(r) for r in rows[i : i + 8]) + "\n")
+            write("    " + " ".join("{{0x{:x}, 0x{:x}}},".format(*tuple(r)) for r in rows[i : i + 8]) + "\n")
         write("};\n")
     for name, mapping in MAPPINGS.items():
         rows = [(c, mapping(chr(c))) for c in CODE_POINTS if mapping(chr(c)) != chr(c)]
-        write("\ninline constexpr Mapping %s[] = {\n" % name)
+        write(f"\ninline constexpr Mapping {name}[] = {{\n")
         for i in range(0, len(rows), 6):
             cells = []
             for c, text in rows[i : i + 6]:
                 to = [ord(x) for x in text] + [0] * (3 - len(text))
-                cells.append("{0x%x, {0x%x, 0x%x, 0x%x}}," % (c, *to))
+                cells.append("{{0x{:x}, {{0x{:x}, 0x{:x}, 0x{:x}}}}},".format(c, *to))
             write("    " + " ".join(cells) + "\n")
         write("};\n")
     write("// clang-format on\n\n}  // namespace expert::jinja::unicode_tables\n")
