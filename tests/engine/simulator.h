@@ -23,7 +23,7 @@ inline uint64_t stir(uint64_t x) {
 class SimSequence final : public Sequence {
  public:
   SimSequence(std::vector<int32_t> prompt, int32_t answer, uint64_t set, bool shares)
-      : Sequence(std::move(prompt), nullptr), set_(set), positions_(static_cast<int64_t>(tokens_.size()) + answer) {
+      : Sequence(std::move(prompt), nullptr), positions_(static_cast<int64_t>(tokens_.size()) + answer) {
     if (shares) prefix = prefix_root({"sim", std::to_string(set), "", ""});
     states_.push_back(stir(set + 1));
     note_states();
@@ -62,7 +62,6 @@ class SimSequence final : public Sequence {
     }
   }
 
-  uint64_t set_;
   int64_t positions_;
   std::vector<uint64_t> states_;  // behind 0, 1, 2, … tokens
 };
