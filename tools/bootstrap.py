@@ -178,7 +178,7 @@ class Stages:
 
 
 # Longest input of each fuzz target: what its format needs to become interesting, and no more, for the sake of speed.
-FUZZ_LENGTHS = {"archive": 1024, "config": 1024, "manifest": 1024, "safetensors": 512, "template": 1024, "tokenizer": 1024}
+FUZZ_LENGTHS = {"adapter": 2048, "archive": 1024, "config": 1024, "manifest": 1024, "safetensors": 512, "template": 1024, "tokenizer": 1024}
 FUZZ_ENVIRONMENT = {"ASAN_OPTIONS": "malloc_context_size=4:quarantine_size_mb=32"}
 
 
