@@ -171,16 +171,11 @@ EXPERT_INLINE Floats bent(const ExpandArgs& a, Floats y, Floats sum, const float
   return y;
 }
 
-// The last panel may have fewer outputs than lanes.
-EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum) {
+// The vector at y[n] that ends behind the last output. Apart from the tiles, which would hold many copies of it.
+__attribute__((noinline)) void bend_last(const ExpandArgs& a, int64_t row, int64_t n, const float* sum) {
+  if (n >= a.outputs) return;
   const float* vectors[4] = {a.base_scale, a.base_bias, a.bias, a.result_scale};
   float* y = a.y + row * a.y_stride + n;
-  if (n + kLanes <= a.outputs) {
-    for (const float*& vector : vectors) vector = vector == nullptr ? nullptr : vector + n;
-    store(y, bent(a, load(y), sum, vectors));
-    return;
-  }
-  if (n >= a.outputs) return;
   const size_t bytes = static_cast<size_t>(a.outputs - n) * sizeof(float);
   float padded[4][kLanes] = {};
   for (int i = 0; i < 4; ++i) {
@@ -190,8 +185,21 @@ EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum)
   }
   float lanes[kLanes] = {};
   __builtin_memcpy(lanes, y, bytes);
-  store(lanes, bent(a, load(lanes), sum, vectors));
+  store(lanes, bent(a, load(lanes), load(sum), vectors));
   __builtin_memcpy(y, lanes, bytes);
+}
+
+// The last panel may have fewer outputs than lanes.
+EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum) {
+  if (n + kLanes > a.outputs) {
+    float lanes[kLanes];
+    store(lanes, sum);
+    return bend_last(a, row, n, lanes);
+  }
+  const float* vectors[4] = {a.base_scale, a.base_bias, a.bias, a.result_scale};
+  for (const float*& vector : vectors) vector = vector == nullptr ? nullptr : vector + n;
+  float* y = a.y + row * a.y_stride + n;
+  store(y, bent(a, load(y), sum, vectors));
 }
 
 template <int R, int P>

@@ -18,28 +18,34 @@ constexpr int kRowPanels[] = {2, 1, 1};
 #endif
 constexpr int64_t kManyRows = 20;  // from here on preparing a block pays
 
-// y[n] of one vector: scale * sum, added or not; the last panel may have fewer outputs than lanes.
-EXPERT_INLINE void put(const GemmArgs& a, bool add, int64_t row, int64_t n, Floats sum) {
-  const Floats value = sum * splat(a.scale);
+// The vector at y[n] that ends behind the last output. Apart from the tiles, which would hold many copies of it.
+__attribute__((noinline)) void put_last(const GemmArgs& a, bool add, int64_t row, int64_t n, const float* value) {
   float* y = a.y + row * a.y_stride + n;
-  if (n + kLanes <= a.outputs) {
-    store(y, add ? load(y) + value : value);
-    return;
-  }
-  float lanes[kLanes];
-  store(lanes, value);
-  for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = add ? y[i] + lanes[i] : lanes[i];
+  for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = add ? y[i] + value[i] : value[i];
 }
 
 const unsigned char* block_of(Storage storage, const GemmArgs& a, int64_t panel, int64_t k) {
   return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(storage, a.inputs) + panel_bytes(storage, k);
 }
 
+// y of a tile: scale * sum, added or not; the last panel may have fewer outputs than lanes.
 template <int R, int P>
 EXPERT_INLINE void put_tile(const GemmArgs& a, const Tile<R, P>& tile, int64_t panel, int64_t row, int64_t k) {
   const bool add = a.accumulate || k > 0;
+  const int64_t n = panel * kPanelRows;
+  const bool whole = n + P * kPanelRows <= a.outputs;
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < P * kPanelVectors; ++v) put(a, add, row + r, panel * kPanelRows + v * kLanes, tile.sum[r][v]);
+    float* y = a.y + (row + r) * a.y_stride + n;
+    for (int v = 0; v < P * kPanelVectors; ++v) {
+      const Floats value = tile.sum[r][v] * splat(a.scale);
+      if (whole || n + (v + 1) * kLanes <= a.outputs) {
+        store(y + v * kLanes, add ? load(y + v * kLanes) + value : value);
+      } else {
+        float lanes[kLanes];
+        store(lanes, value);
+        put_last(a, add, row + r, n + v * kLanes, lanes);
+      }
+    }
   }
 }
 
@@ -162,15 +168,11 @@ void gemm_of(const GemmArgs& a) {
 
 }  // namespace
 
-void gemm(Storage storage, const GemmArgs& args) {
-  switch (storage) {
-    case Storage::f32:
-      return gemm_of<F32Panel>(args);
-    case Storage::bf16:
-      return gemm_of<Bf16Panel>(args);
-    case Storage::int8:
-    case Storage::int4:
-      return gemm_quantised(storage, args);
+void gemm_floats(Storage storage, const GemmArgs& args) {
+  if (storage == Storage::bf16) {
+    gemm_of<Bf16Panel>(args);
+  } else {
+    gemm_of<F32Panel>(args);
   }
 }
 
