@@ -76,6 +76,15 @@ EXPERT_INLINE void add_rest(Dots<M, R>& dots, const unsigned char* const (&line)
   Line::template add<M, R>(dots, line, at, from);
 }
 
+// Apart from the tiles, which would hold many copies of it.
+__attribute__((noinline)) void put_dots(const ShrinkArgs& a, int64_t row, int64_t rows, int64_t factor, int64_t factors,
+                                        const float* sums) {
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int64_t r = 0; r < factors; ++r, sums += kLanes)
+      a.t[(row + m) * a.t_stride + factor + r] = a.weights[factor + r] * sum_lanes(load(sums));
+  }
+}
+
 // M rows of x against R factor rows.
 template <class Line, int M, int R>
 EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor) {
@@ -100,10 +109,11 @@ EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor)
     for (int m = 0; m < M; ++m) x[m] += kLine;
   }
   if (k < a.inputs) add_rest<Line, M, R>(dots, line, at, x, a.inputs - k);
+  float sums[M * R * kLanes];
   for (int m = 0; m < M; ++m) {
-    for (int r = 0; r < R; ++r)
-      a.t[(row + m) * a.t_stride + factor + r] = a.weights[factor + r] * sum_lanes(dots.sum[m][r]);
+    for (int r = 0; r < R; ++r) store(sums + (m * R + r) * kLanes, dots.sum[m][r]);
   }
+  put_dots(a, row, M, factor, R, sums);
 }
 
 template <class Line, int M>

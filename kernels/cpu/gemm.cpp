@@ -18,35 +18,36 @@ constexpr int kRowPanels[] = {2, 1, 1};
 #endif
 constexpr int64_t kManyRows = 20;  // from here on preparing a block pays
 
-// The vector at y[n] that ends behind the last output. Apart from the tiles, which would hold many copies of it.
-__attribute__((noinline)) void put_last(const GemmArgs& a, bool add, int64_t row, int64_t n, const float* value) {
-  float* y = a.y + row * a.y_stride + n;
-  for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = add ? y[i] + value[i] : value[i];
+// y[row + r, n..) of `rows` rows of `vectors` vectors: scale * sums, added or not; the last panel may have fewer outputs
+// than lanes. Apart from the tiles, which would hold many copies of it.
+__attribute__((noinline)) void put_rows(const GemmArgs& a, bool add, int64_t row, int64_t rows, int64_t n,
+                                        int64_t vectors, const float* sums) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* y = a.y + (row + r) * a.y_stride + n;
+    for (int64_t v = 0; v < vectors; ++v, y += kLanes, sums += kLanes) {
+      const Floats value = load(sums) * splat(a.scale);
+      if (n + (v + 1) * kLanes <= a.outputs) {
+        store(y, add ? load(y) + value : value);
+        continue;
+      }
+      float lanes[kLanes];
+      store(lanes, value);
+      for (int64_t i = 0; n + v * kLanes + i < a.outputs; ++i) y[i] = add ? y[i] + lanes[i] : lanes[i];
+    }
+  }
 }
 
 const unsigned char* block_of(Storage storage, const GemmArgs& a, int64_t panel, int64_t k) {
   return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(storage, a.inputs) + panel_bytes(storage, k);
 }
 
-// y of a tile: scale * sum, added or not; the last panel may have fewer outputs than lanes.
 template <int R, int P>
 EXPERT_INLINE void put_tile(const GemmArgs& a, const Tile<R, P>& tile, int64_t panel, int64_t row, int64_t k) {
-  const bool add = a.accumulate || k > 0;
-  const int64_t n = panel * kPanelRows;
-  const bool whole = n + P * kPanelRows <= a.outputs;
+  float sums[R * P * kPanelRows];
   for (int r = 0; r < R; ++r) {
-    float* y = a.y + (row + r) * a.y_stride + n;
-    for (int v = 0; v < P * kPanelVectors; ++v) {
-      const Floats value = tile.sum[r][v] * splat(a.scale);
-      if (whole || n + (v + 1) * kLanes <= a.outputs) {
-        store(y + v * kLanes, add ? load(y + v * kLanes) + value : value);
-      } else {
-        float lanes[kLanes];
-        store(lanes, value);
-        put_last(a, add, row + r, n + v * kLanes, lanes);
-      }
-    }
+    for (int v = 0; v < P * kPanelVectors; ++v) store(sums + (r * P * kPanelVectors + v) * kLanes, tile.sum[r][v]);
   }
+  put_rows(a, a.accumulate || k > 0, row, R, panel * kPanelRows, P * kPanelVectors, sums);
 }
 
 EXPERT_INLINE int64_t block_inputs(const GemmArgs& a, int64_t k) {
