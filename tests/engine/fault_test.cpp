@@ -1,5 +1,4 @@
 // What breaks one request breaks no other, and everything comes back: blocks, experts, the engine itself.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <filesystem>
