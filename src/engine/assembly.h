@@ -24,6 +24,7 @@ struct EngineParts {
   StepLoopOptions loop;
   int32_t stream_queue = 1024;
   uint64_t memory_limit = 0;
+  uint64_t expert_cache_bytes = 0;  // 0: a quarter of the free memory
   int max_experts = 10;
   std::string cache_directory;  // empty: nothing about experts is cached
   bool write_weight_cache = false;

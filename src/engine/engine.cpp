@@ -77,14 +77,13 @@ std::optional<Store> open_store(const fs::path& home) {
 
 const char* kv_name(DType dtype) { return dtype == DType::bf16 ? "bf16" : dtype == DType::i8 ? "int8" : "f32"; }
 
-// What every key and value of an engine depends on: a part of the name that a prefix has in its cache. The cache is the
-// engine's own, so the directory stands for the fingerprint of the weights that were loaded from it.
-std::string base_key(const EngineParts& parts) {
+// What every key and value of an engine depends on: a part of the name that a prefix has in its cache.
+std::string base_key(const EngineParts& parts, const std::string& fingerprint) {
   const Model& model = *parts.model;
   const RopeConfig& rope = model.config().rope;
-  std::string key = fmt::format("{}|{}|{}|{}|{}|{}", parts.base.directory.string(), model.config().architecture,
-                                name_of(model.weight_format()), kv_name(parts.loop.kv_dtype), model.context_size(),
-                                parts.backend->info().isa);
+  std::string key = fmt::format("{}|{}|{}|{}|{}|{}", fingerprint, model.config().architecture,
+                                weights_name(model.weight_format(), model.head_format()),
+                                kv_name(parts.loop.kv_dtype), model.context_size(), parts.backend->info().isa);
   return key + fmt::format("|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", rope.type, rope.theta, rope.factor, rope.original_context,
                            rope.attention_factor.value_or(-1), rope.mscale, rope.mscale_all_dim, rope.beta_fast,
                            rope.beta_slow, rope.truncate, rope.low_freq_factor, rope.high_freq_factor);
@@ -168,6 +167,7 @@ class EngineImpl final : public Engine {
     std::shared_ptr<Counters> counters = std::make_shared<Counters>();
     std::unique_ptr<StepLoop> loop;
     std::jthread cache_writer;
+    std::string fingerprint;  // of the base's published tensors
     std::string base_key;
     std::atomic<bool> closed{false};
   };
@@ -188,7 +188,8 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   const EngineParts& own = core.parts;
   const uint64_t kv_bytes = static_cast<uint64_t>(own.loop.kv_blocks) * kv_block_bytes(own.model->kv_shape(1, own.loop.kv_dtype));
 
-  core.base_key = base_key(own);
+  core.fingerprint = own.model->fingerprint();
+  core.base_key = base_key(own, core.fingerprint);
 
   RegistryOptions registry;
   registry.backend = own.backend;
@@ -202,7 +203,8 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
     const uint64_t taken = own.model->weight_bytes() + kv_bytes;
     registry.memory_limit = std::max<uint64_t>(own.memory_limit - std::min(own.memory_limit, taken), 1);
   }
-  registry.host_budget = std::max<uint64_t>(free_memory() / 4, uint64_t{1} << 28);
+  registry.host_budget = own.expert_cache_bytes != 0 ? own.expert_cache_bytes
+                                                     : std::max<uint64_t>(free_memory() / 4, uint64_t{1} << 28);
   core.registry = std::make_shared<ExpertRegistry>(std::move(registry));
 
   Preparation::Parts preparation;
@@ -343,7 +345,7 @@ Json EngineImpl::info() const {
           {"vocab_size", config.vocab_size},
           {"hidden_size", config.hidden_size},
           {"layers", config.layers},
-          {"fingerprint", nullptr},
+          {"fingerprint", core.fingerprint.empty() ? Json() : Json(core.fingerprint)},
           {"weights", weights_name(parts.model->weight_format(), parts.model->head_format())},
           {"weight_cache", parts.model->loaded_from_cache()},
           {"kv", kv_name(parts.loop.kv_dtype)},
@@ -455,6 +457,7 @@ std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
   parts.generation_config = layer_of(parts.model->config().generation);
 
   parts.memory_limit = options.memory_limit;
+  parts.expert_cache_bytes = options.expert_cache_bytes;
   if (options.memory_limit != 0 && parts.model->weight_bytes() > options.memory_limit) {
     fail(ErrorCode::out_of_memory, "the weights take {} bytes, memory_limit is {}", parts.model->weight_bytes(),
          options.memory_limit);
