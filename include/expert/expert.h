@@ -191,8 +191,8 @@ EXPERT_API void expert_engine_free(expert_engine* engine);
 /* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} Errors: none of
  * its own. */
 EXPERT_API expert_status expert_engine_info(const expert_engine* engine, char** out_json);
-/* {requests, tokens, steps, schedule, kv, prefix_cache, memory, experts (also their bytes per tier: device, host, disk),
- * histograms: {queue_ms: {count, mean, p50, p90, p99, max}, …}, …} Errors: none of its own. */
+/* {requests, tokens, steps, schedule, kv, prefix_cache, memory, experts (also their counters and bytes per tier: device,
+ * host, disk), histograms: {queue_ms: {count, mean, p50, p90, p99, max}, …}, …} Errors: none of its own. */
 EXPERT_API expert_status expert_engine_stats(const expert_engine* engine, char** out_json);
 /* The same counters and histograms in Prometheus' text format. Errors: none of its own. */
 EXPERT_API expert_status expert_engine_metrics(const expert_engine* engine, char** out_text);

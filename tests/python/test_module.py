@@ -131,7 +131,7 @@ def test_a_batch_larger_than_the_queue(home, engine):
 def test_byte_budgets(home, engine):
     base, request = engine.info()["path"], dict(prompt="Count to twenty, slowly, please. " * 3, experts=[], max_tokens=2)
     with expert.Engine(base, threads=1, home=home, prefix_cache_bytes=0, expert_cache_bytes=1 << 20) as small:
-        assert [small.infer(**request).usage["cached_tokens"] for _ in range(2)] == [0, 0]
+        assert [small.infer(**request).usage.cached_tokens for _ in range(2)] == [0, 0]
         assert small.stats()["experts"]["tiers"]["host"]["budget_bytes"] == 1 << 20
     with pytest.raises(expert.InvalidRequestError):
         expert.Engine(base, expert_cache_bytes=0)
