@@ -78,6 +78,8 @@ EngineOptions engine_options_of(const expert_engine_options* given) {
   out.max_queue = options.max_queue;
   out.max_batch = options.max_batch;
   if (options.max_experts != 0) out.max_experts = options.max_experts;
+  out.prefix_cache_bytes = options.prefix_cache_bytes;
+  out.expert_cache_bytes = options.expert_cache_bytes;
   out.use_weight_cache = (options.flags & EXPERT_ENGINE_NO_WEIGHT_CACHE) == 0;
   if (options.progress != nullptr) {
     out.progress = [callback = options.progress, user_data = options.progress_user_data](double fraction) {

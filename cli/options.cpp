@@ -177,6 +177,10 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--memory-limit", memory_limit, "bytes for weights, experts and KV")->group(group);
   app.add_option("--max-queue", max_queue, "requests that wait or run")->group(group);
   app.add_option("--max-experts", max_experts, "experts of one request (10)")->group(group);
+  app.add_option("--prefix-cache-bytes", prefix_cache_bytes, "KV kept for prefixes no request uses (all that is free); 0: none")
+      ->group(group);
+  app.add_option("--expert-cache-bytes", expert_cache_bytes, "experts kept in memory (a quarter of what is free)")
+      ->group(group);
 }
 
 void RequestOptions::add_experts_to(CLI::App& app) {
@@ -329,6 +333,8 @@ Engine open_engine(const ModelOptions& given) {
   options.threads = given.threads;
   if (given.max_queue) options.max_queue = *given.max_queue;
   if (given.max_experts) options.max_experts = *given.max_experts;
+  if (given.prefix_cache_bytes) options.prefix_cache_bytes = *given.prefix_cache_bytes;
+  options.expert_cache_bytes = given.expert_cache_bytes;
   options.progress = [](void* shown, double fraction) {
     static_cast<ProgressBar*>(shown)->show(fraction);
     return interrupted() ? 1 : 0;

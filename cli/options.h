@@ -30,6 +30,8 @@ struct ModelOptions {
   int32_t threads = 0;
   std::optional<int32_t> max_queue;
   std::optional<int32_t> max_experts;
+  std::optional<uint64_t> prefix_cache_bytes;
+  uint64_t expert_cache_bytes = 0;
 
   void add_to(CLI::App& app);
 };

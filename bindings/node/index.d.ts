@@ -141,6 +141,10 @@ export interface EngineOptions extends Progress {
   maxBatch?: number;
   /** Of one request; one more is refused. 10 */
   maxExperts?: number;
+  /** Bytes of the KV cache for prefixes that no request uses now. All that is free; 0: none is kept. */
+  prefixCacheBytes?: number;
+  /** Bytes of host memory for experts that requests name. A quarter of the free memory. */
+  expertCacheBytes?: number;
   useWeightCache?: boolean;
 }
 

@@ -42,7 +42,7 @@
  * Units      Lengths and memory in bytes, times in milliseconds, token ids int32_t. A negative timeout waits for ever.
  * Options    Structs begin with struct_size and only grow at their end: a program built against an older header keeps
  *            working. Always start from the EXPERT_*_INIT macro. A number that was not chosen is EXPERT_UNSET_FLOAT
- *            (NaN), EXPERT_UNSET_INT or EXPERT_UNSET_SEED; a string that was not chosen is NULL. Undefined bits in
+ *            (NaN), EXPERT_UNSET_INT, EXPERT_UNSET_SEED or EXPERT_UNSET_BYTES; a string that was not chosen is NULL. Undefined bits in
  *            `flags` are refused.
  */
 #ifndef EXPERT_EXPERT_H
@@ -75,6 +75,7 @@ extern "C" {
 #define EXPERT_UNSET_FLOAT NAN
 #define EXPERT_UNSET_INT INT32_MIN
 #define EXPERT_UNSET_SEED UINT64_MAX
+#define EXPERT_UNSET_BYTES UINT64_MAX
 
 /* ---- Errors, version, log ---------------------------------------------------------------------------------------- */
 
@@ -165,10 +166,14 @@ typedef struct expert_engine_options {
   expert_progress_callback progress;
   void* progress_user_data;
   int32_t max_experts; /* of one request; one more is refused. 0: 10 */
+  uint64_t prefix_cache_bytes; /* of the KV cache, for prefixes that no request uses now; 0: none is kept. Default
+                                  EXPERT_UNSET_BYTES: whatever the KV cache has free */
+  uint64_t expert_cache_bytes; /* of host memory, for experts that requests name and nobody loaded by hand: beyond it
+                                  those used longest ago go. 0: a quarter of the free memory, 256 MiB at least */
 } expert_engine_options;
 
 #define EXPERT_ENGINE_OPTIONS_INIT \
-  { sizeof(expert_engine_options), NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 256, 16, 0, NULL, NULL, 0 }
+  { sizeof(expert_engine_options), NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 256, 16, 0, NULL, NULL, 0, EXPERT_UNSET_BYTES, 0 }
 
 /* Loads the base model; NULL options are the defaults. Errors: LOAD, INCOMPATIBLE, UNSUPPORTED, OUT_OF_MEMORY;
  * CANCELLED when `progress` ended it. Takes seconds for a large model; not to be called in a callback. */
@@ -186,8 +191,8 @@ EXPERT_API void expert_engine_free(expert_engine* engine);
 /* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} Errors: none of
  * its own. */
 EXPERT_API expert_status expert_engine_info(const expert_engine* engine, char** out_json);
-/* {requests, tokens, steps, schedule, kv, prefix_cache, memory, experts (also their bytes per tier: device, host, disk),
- * histograms: {queue_ms: {count, mean, p50, p90, p99, max}, …}, …} Errors: none of its own. */
+/* {requests, tokens, steps, schedule, kv, prefix_cache, memory, experts (also their counters and bytes per tier: device,
+ * host, disk), histograms: {queue_ms: {count, mean, p50, p90, p99, max}, …}, …} Errors: none of its own. */
 EXPERT_API expert_status expert_engine_stats(const expert_engine* engine, char** out_json);
 /* The same counters and histograms in Prometheus' text format. Errors: none of its own. */
 EXPERT_API expert_status expert_engine_metrics(const expert_engine* engine, char** out_text);

@@ -517,6 +517,8 @@ struct EngineOptions {
   int32_t max_queue = 256;
   int32_t max_batch = 16;
   int32_t max_experts = 0;
+  uint64_t prefix_cache_bytes = EXPERT_UNSET_BYTES;
+  uint64_t expert_cache_bytes = 0;
   bool use_weight_cache = true;
   std::function<bool(double fraction)> progress{};  // returns false to stop loading
 };
@@ -539,6 +541,8 @@ class Engine {
     view.max_queue = options.max_queue;
     view.max_batch = options.max_batch;
     view.max_experts = options.max_experts;
+    view.prefix_cache_bytes = options.prefix_cache_bytes;
+    view.expert_cache_bytes = options.expert_cache_bytes;
     if (!options.use_weight_cache) view.flags |= EXPERT_ENGINE_NO_WEIGHT_CACHE;
     if (options.progress) {
       view.progress = Loading::report;

@@ -13,16 +13,10 @@
 namespace expert {
 namespace {
 
-std::vector<WeightedAdapter> effective(std::span<const WeightedAdapter> experts) {
-  std::vector<WeightedAdapter> kept;
-  for (const WeightedAdapter& expert : experts) {
-    if (!expert.adapter) fail(ErrorCode::invalid_request, "an expert is missing");
-    if (!std::isfinite(expert.weight)) {
-      fail(ErrorCode::invalid_request, "expert weight {} is not a finite number", expert.weight);
-    }
-    if (expert.weight != 0) kept.push_back(expert);
-  }
-  return kept;
+// Of WeightedAdapter and SetMember: soft prompts stand by load_order, then by name.
+template <typename Prompt>
+void sort_prompts(std::vector<const Prompt*>& prompts) {
+  std::ranges::stable_sort(prompts, {}, [](const Prompt* prompt) { return std::tie(prompt->load_order, prompt->name); });
 }
 
 std::vector<const WeightedAdapter*> prompts_in_order(const std::vector<WeightedAdapter>& experts) {
@@ -30,26 +24,14 @@ std::vector<const WeightedAdapter*> prompts_in_order(const std::vector<WeightedA
   for (const WeightedAdapter& expert : experts) {
     if (expert.adapter->soft_prompt()) prompts.push_back(&expert);
   }
-  std::stable_sort(prompts.begin(), prompts.end(), [](const WeightedAdapter* a, const WeightedAdapter* b) {
-    return std::tie(a->load_order, a->name) < std::tie(b->load_order, b->name);
-  });
+  sort_prompts(prompts);
   return prompts;
 }
 
-ContentHash hash_of(const std::vector<WeightedAdapter>& experts) {
-  Sha256 sha;
-  for (const WeightedAdapter& expert : experts) {
-    sha.update(std::as_bytes(std::span(expert.adapter->hash())));
-    sha.update_number(std::bit_cast<uint32_t>(expert.weight));
-  }
-  // Names decide their order, and names are not part of a content hash.
-  for (const WeightedAdapter* prompt : prompts_in_order(experts)) {
-    sha.update(std::as_bytes(std::span(prompt->adapter->hash())));
-  }
-  const Digest digest = sha.finish();
-  ContentHash hash{};
-  std::memcpy(hash.data(), digest.data(), hash.size());
-  return hash;
+SetMember member_of(const WeightedAdapter& expert) {
+  if (!expert.adapter) fail(ErrorCode::invalid_request, "an expert is missing");
+  return {expert.adapter->hash(), expert.weight, static_cast<bool>(expert.adapter->soft_prompt()), expert.load_order,
+          expert.name};
 }
 
 // One vector of one site, summed or multiplied up over the experts in FP64. One expert alone at weight 1 keeps its own
@@ -159,24 +141,49 @@ class AdapterSet::Vectors {
   std::vector<Tensor*> slots_;
 };
 
-std::shared_ptr<const AdapterSet> AdapterSet::compose(std::span<const WeightedAdapter> experts, int site_count,
-                                                      int max_experts) {
-  const std::shared_ptr<AdapterSet> set(new AdapterSet());
-  set->experts_ = effective(experts);
-  if (static_cast<int64_t>(set->experts_.size()) > max_experts) {
-    fail(ErrorCode::invalid_request, "{} experts on one request; the limit is {}", set->experts_.size(), max_experts);
+ContentHash set_hash(std::vector<SetMember> members, int max_experts) {
+  for (const SetMember& member : members) {
+    if (!std::isfinite(member.weight)) {
+      fail(ErrorCode::invalid_request, "expert weight {} is not a finite number", member.weight);
+    }
   }
-  const auto hash_of_expert = [](const WeightedAdapter& expert) -> const ContentHash& {
-    return expert.adapter->hash();
-  };
-  std::ranges::sort(set->experts_, {}, hash_of_expert);
-  if (std::ranges::adjacent_find(set->experts_, {}, hash_of_expert) != set->experts_.end()) {
+  std::erase_if(members, [](const SetMember& member) { return member.weight == 0; });
+  if (static_cast<int64_t>(members.size()) > max_experts) {
+    fail(ErrorCode::invalid_request, "{} experts on one request; the limit is {}", members.size(), max_experts);
+  }
+  std::ranges::sort(members, {}, &SetMember::hash);
+  if (std::ranges::adjacent_find(members, {}, &SetMember::hash) != members.end()) {
     fail(ErrorCode::invalid_request, "the same expert is named twice; give it once, with the sum of the weights");
   }
+  Sha256 sha;
+  std::vector<const SetMember*> prompts;
+  for (const SetMember& member : members) {
+    sha.update(std::as_bytes(std::span(member.hash)));
+    sha.update_number(std::bit_cast<uint32_t>(member.weight));
+    if (member.has_soft_prompt) prompts.push_back(&member);
+  }
+  // Names decide their order, and names are not part of a content hash.
+  sort_prompts(prompts);
+  for (const SetMember* prompt : prompts) sha.update(std::as_bytes(std::span(prompt->hash)));
+  const Digest digest = sha.finish();
+  ContentHash hash{};
+  std::memcpy(hash.data(), digest.data(), hash.size());
+  return hash;
+}
+
+std::shared_ptr<const AdapterSet> AdapterSet::compose(std::span<const WeightedAdapter> experts, int site_count,
+                                                      int max_experts) {
+  std::vector<SetMember> members;
+  std::ranges::transform(experts, std::back_inserter(members), member_of);
+  const std::shared_ptr<AdapterSet> set(new AdapterSet());
+  set->hash_ = set_hash(std::move(members), max_experts);
+  std::ranges::copy_if(experts, std::back_inserter(set->experts_), [](const auto& expert) { return expert.weight != 0; });
+  std::ranges::sort(set->experts_, {}, [](const WeightedAdapter& expert) -> const ContentHash& {
+    return expert.adapter->hash();
+  });
   set->add_terms(site_count);
   set->add_vectors();
   set->add_soft_prompts();
-  set->hash_ = hash_of(set->experts_);
   return set;
 }
 

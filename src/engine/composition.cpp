@@ -33,19 +33,19 @@ bool satisfies(const Version& version, std::string_view condition) {
   fail(ErrorCode::manifest, "version condition \"{}\" is not understood", condition);
 }
 
-const ExpertData* find_leading(const std::vector<WeightedExpert>& experts) {
-  const auto leads = [](const WeightedExpert& a, const WeightedExpert& b) {
+const ExpertCard* find_leading(const std::vector<ExpertNeed>& experts) {
+  const auto leads = [](const ExpertNeed& a, const ExpertNeed& b) {
     const float left = std::abs(a.weight);
     const float right = std::abs(b.weight);
-    return left != right ? left > right : a.expert->name < b.expert->name;
+    return left != right ? left > right : a.card->name < b.card->name;
   };
   const auto leading = std::min_element(experts.begin(), experts.end(), leads);
-  return leading == experts.end() ? nullptr : leading->expert.get();
+  return leading == experts.end() ? nullptr : leading->card.get();
 }
 
-void check_constraints(const std::vector<WeightedExpert>& experts) {
-  for (const WeightedExpert& weighted : experts) {
-    const ExpertPtr& expert = weighted.expert;
+void check_constraints(const std::vector<ExpertNeed>& experts) {
+  for (const ExpertNeed& need : experts) {
+    const ExpertCardPtr& expert = need.card;
     if (!expert->manifest) continue;
     const ManifestConstraints& constraints = expert->manifest->constraints;
     if (static_cast<int64_t>(experts.size()) > constraints.max_chain) {
@@ -53,15 +53,15 @@ void check_constraints(const std::vector<WeightedExpert>& experts) {
            expert->name, constraints.max_chain);
     }
     const auto named_by = [&](const std::string& pattern) {
-      return std::find_if(experts.begin(), experts.end(), [&](const WeightedExpert& other) {
-        return other.expert != expert && names_expert(pattern, other.expert->name, other.expert->version);
+      return std::find_if(experts.begin(), experts.end(), [&](const ExpertNeed& other) {
+        return other.card != expert && names_expert(pattern, other.card->name, other.card->version);
       });
     };
     for (const std::string& pattern : constraints.incompatible_with) {
       const auto other = named_by(pattern);
       if (other == experts.end()) continue;
       fail(ErrorCode::incompatible, "{} cannot be used together with {} (incompatible_with \"{}\")", expert->name,
-           other->expert->name, pattern);
+           other->card->name, pattern);
     }
     for (const std::string& pattern : constraints.required) {
       if (named_by(pattern) != experts.end()) continue;
@@ -111,61 +111,47 @@ bool names_expert(std::string_view pattern, std::string_view name, std::string_v
   return true;
 }
 
-Composition compose(std::vector<WeightedExpert> experts, int site_count, int max_experts, AdapterSetCache* sets) {
-  for (const auto& [expert, weight] : experts) {
-    if (!std::isfinite(weight)) fail(ErrorCode::invalid_request, "the weight of {} is {}", expert->name, weight);
+Composition compose(std::vector<ExpertNeed> experts, int max_experts) {
+  for (const ExpertNeed& need : experts) {
+    if (!std::isfinite(need.weight)) {
+      fail(ErrorCode::invalid_request, "the weight of {} is {}", need.card->name, need.weight);
+    }
   }
-  std::erase_if(experts, [](const WeightedExpert& expert) { return expert.weight == 0.0F; });
+  std::erase_if(experts, [](const ExpertNeed& need) { return need.weight == 0.0F; });
   check_constraints(experts);
 
   Composition composition;
-  std::vector<WeightedAdapter> adapters;
-  adapters.reserve(experts.size());
-  for (const auto& [expert, weight] : experts) {
-    const int64_t load_order = expert->manifest ? expert->manifest->constraints.load_order : 0;
-    adapters.push_back({expert->adapter, weight, load_order, expert->name});
+  std::vector<SetMember> members;
+  for (const ExpertNeed& need : experts) {
+    const ExpertCard& card = *need.card;
+    const int64_t load_order = card.manifest ? card.manifest->constraints.load_order : 0;
+    members.push_back({card.hash, need.weight, card.soft_prompt_rows > 0, load_order, card.name});
+    composition.soft_prompt_rows += card.soft_prompt_rows;
   }
-  if (!adapters.empty()) {
-    composition.adapters = sets != nullptr ? sets->find_or_compose(adapters, site_count, max_experts)
-                                           : AdapterSet::compose(adapters, site_count, max_experts);
-  }
-  for (const auto& [expert, weight] : experts) {
-    if (sets != nullptr && expert->unloaded) sets->forget(*expert->adapter);
-  }
+  if (!members.empty()) composition.hash = set_hash(std::move(members), max_experts);
   composition.leading = find_leading(experts);
   composition.experts = std::move(experts);
   return composition;
 }
 
-const Tensor& Composition::soft_prompt() const {
-  static const Tensor none;
-  return adapters ? adapters->soft_prompt() : none;
-}
-
 std::vector<ExpertUsed> Composition::used() const {
   std::vector<ExpertUsed> result;
-  for (const auto& [expert, weight] : experts) result.push_back({expert->name, expert->version, weight});
+  for (const ExpertNeed& need : experts) result.push_back({need.card->name, need.card->version, need.weight});
   return result;
 }
 
 std::vector<std::string> Composition::warnings() const {
   std::vector<std::string> result;
-  for (const auto& [expert, weight] : experts) {
-    result.insert(result.end(), expert->warnings.begin(), expert->warnings.end());
+  for (const ExpertNeed& need : experts) {
+    result.insert(result.end(), need.card->warnings.begin(), need.card->warnings.end());
   }
-  return result;
-}
-
-std::vector<std::shared_ptr<const void>> Composition::pins() const {
-  std::vector<std::shared_ptr<const void>> result;
-  for (const auto& [expert, weight] : experts) result.push_back(expert);
   return result;
 }
 
 std::vector<ParameterLayer> decoding_layers(const Composition& composition) {
   std::vector<ParameterLayer> layers;
   if (composition.leading == nullptr) return layers;
-  const auto add = [&](const ExpertData& expert, bool leading) {
+  const auto add = [&](const ExpertCard& expert, bool leading) {
     if (!expert.manifest) return;
     SamplingOptions options;
     if (leading) {
@@ -176,8 +162,8 @@ std::vector<ParameterLayer> decoding_layers(const Composition& composition) {
     layers.push_back({expert.name, std::move(options)});
   };
   add(*composition.leading, true);
-  for (const auto& [expert, weight] : composition.experts) {
-    if (expert.get() != composition.leading) add(*expert, false);
+  for (const ExpertNeed& need : composition.experts) {
+    if (need.card.get() != composition.leading) add(*need.card, false);
   }
   return layers;
 }

@@ -77,14 +77,13 @@ std::optional<Store> open_store(const fs::path& home) {
 
 const char* kv_name(DType dtype) { return dtype == DType::bf16 ? "bf16" : dtype == DType::i8 ? "int8" : "f32"; }
 
-// What every key and value of an engine depends on: a part of the name that a prefix has in its cache. The cache is the
-// engine's own, so the directory stands for the fingerprint of the weights that were loaded from it.
-std::string base_key(const EngineParts& parts) {
+// What every key and value of an engine depends on: a part of the name that a prefix has in its cache.
+std::string base_key(const EngineParts& parts, const std::string& fingerprint) {
   const Model& model = *parts.model;
   const RopeConfig& rope = model.config().rope;
-  std::string key = fmt::format("{}|{}|{}|{}|{}|{}", parts.base.directory.string(), model.config().architecture,
-                                name_of(model.weight_format()), kv_name(parts.loop.kv_dtype), model.context_size(),
-                                parts.backend->info().isa);
+  std::string key = fmt::format("{}|{}|{}|{}|{}|{}", fingerprint, model.config().architecture,
+                                weights_name(model.weight_format(), model.head_format()),
+                                kv_name(parts.loop.kv_dtype), model.context_size(), parts.backend->info().isa);
   return key + fmt::format("|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", rope.type, rope.theta, rope.factor, rope.original_context,
                            rope.attention_factor.value_or(-1), rope.mscale, rope.mscale_all_dim, rope.beta_fast,
                            rope.beta_slow, rope.truncate, rope.low_freq_factor, rope.high_freq_factor);
@@ -133,8 +132,11 @@ class EngineImpl final : public Engine {
   std::vector<std::shared_ptr<const LoadedExpert>> experts() const override { return open_core().registry->loaded(); }
 
   std::string compose(std::span<const ExpertUse> experts) override {
-    const Composition composition = open_core().preparation->compose_uses(experts);
-    return composition.adapters ? to_hex(std::as_bytes(std::span(composition.adapters->hash()))) : std::string();
+    const Core& core = open_core();
+    Composition composition = core.preparation->compose_uses(experts);
+    if (composition.base_alone()) return {};
+    core.registry->claim(std::move(composition.experts), Clock::now(), ExpertCache::Turn::first)->wait();
+    return to_hex(std::as_bytes(std::span(composition.hash)));
   }
 
   std::shared_ptr<Generation> submit(Request request) override;
@@ -168,12 +170,16 @@ class EngineImpl final : public Engine {
     std::shared_ptr<Counters> counters = std::make_shared<Counters>();
     std::unique_ptr<StepLoop> loop;
     std::jthread cache_writer;
+    std::string fingerprint;  // of the base's published tensors
     std::string base_key;
     std::atomic<bool> closed{false};
   };
 
   Core& open_core() const;
   std::shared_ptr<Generation> accept(Core& core, const Request& request, Clock::time_point submitted);
+  void enqueue(Core& core, PreparedRequest prepared, const Request& request, std::shared_ptr<Stream> stream,
+               Clock::time_point submitted) const;
+  static Json tiers_of(const Core& core, const ExpertCacheStats& cache);
   PrefixRoot prefix_of(const PreparedRequest& prepared, const std::string& salt) const;
   std::vector<float> evaluate(std::vector<int32_t> ids, std::span<const ExpertUse> experts, Sequence::Output output,
                               Sequence::Rows rows, int32_t width);
@@ -188,7 +194,8 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   const EngineParts& own = core.parts;
   const uint64_t kv_bytes = static_cast<uint64_t>(own.loop.kv_blocks) * kv_block_bytes(own.model->kv_shape(1, own.loop.kv_dtype));
 
-  core.base_key = base_key(own);
+  core.fingerprint = own.model->fingerprint();
+  core.base_key = base_key(own, core.fingerprint);
 
   RegistryOptions registry;
   registry.backend = own.backend;
@@ -200,9 +207,14 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   registry.cache_directory = own.cache_directory;
   if (own.memory_limit != 0) {
     const uint64_t taken = own.model->weight_bytes() + kv_bytes;
-    registry.memory_limit = std::max<uint64_t>(own.memory_limit - std::min(own.memory_limit, taken), 1);
+    registry.memory.memory_limit = std::max<uint64_t>(own.memory_limit - std::min(own.memory_limit, taken), 1);
   }
-  registry.host_budget = std::max<uint64_t>(free_memory() / 4, uint64_t{1} << 28);
+  registry.memory.budget = own.expert_cache_bytes != 0 ? own.expert_cache_bytes
+                                                       : std::max<uint64_t>(free_memory() / 4, uint64_t{1} << 28);
+  registry.max_experts = own.max_experts;
+  registry.counters = core.counters;
+  registry.changed = [&core] { core.loop->look_again(); };
+  registry.on_read = own.on_expert_read;
   core.registry = std::make_shared<ExpertRegistry>(std::move(registry));
 
   Preparation::Parts preparation;
@@ -216,7 +228,9 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   preparation.counters = core.counters;
   core.preparation = std::make_unique<Preparation>(std::move(preparation));
 
-  core.loop = std::make_unique<StepLoop>(own.backend, own.model, core.counters, own.loop);
+  StepLoopOptions loop = own.loop;
+  loop.prefetch = [&core](std::span<ExpertLease* const> leases) { core.registry->cache().put_in_order(leases); };
+  core.loop = std::make_unique<StepLoop>(own.backend, own.model, core.counters, loop);
   if (own.write_weight_cache) {
     core.cache_writer = std::jthread([model = own.model](const std::stop_token& stop) { write_cache(*model, stop); });
   }
@@ -241,9 +255,9 @@ PrefixRoot EngineImpl::prefix_of(const PreparedRequest& prepared, const std::str
   key.base = core_->base_key;
   // The hash of a set also names its soft prompts, and their order; their rows shift the tokens' positions.
   std::string rows;
-  if (prepared.adapters) {
-    key.adapters = as_text(std::as_bytes(std::span(prepared.adapters->hash())));
-    key.soft_prompt = rows = std::to_string(prepared.adapters->soft_prompt().rows);
+  if (prepared.experts) {
+    key.adapters = as_text(std::as_bytes(std::span(prepared.set_hash)));
+    key.soft_prompt = rows = std::to_string(prepared.experts->soft_prompt_rows());
   }
   key.salt = salt;
   return prefix_root(key);
@@ -262,13 +276,24 @@ std::shared_ptr<Generation> EngineImpl::submit(Request request) {
 
 std::shared_ptr<Generation> EngineImpl::accept(Core& core, const Request& request, Clock::time_point submitted) {
   PreparedRequest prepared = core.preparation->prepare(request);
-  prepared.prefix = prefix_of(prepared, request.cache_salt);
-  prepared.trace = request.trace;
   auto stream = std::make_shared<Stream>(static_cast<size_t>(core.parts.stream_queue));
-  core.loop->submit(
-      std::make_unique<GenerationTask>(std::move(prepared), core.parts.tokenizer, stream, core.counters, submitted));
+  // An expert that was chosen for the caller must not fail the caller: then the base answers.
+  if (prepared.chosen_by_router && prepared.experts) {
+    prepared.otherwise = [this, &core, request, stream, submitted](const Error& why) {
+      enqueue(core, core.preparation->prepare_base_alone(request, why), request, stream, submitted);
+    };
+  }
+  enqueue(core, std::move(prepared), request, stream, submitted);
   ++core.counters->requests;
   return make_generation(std::move(stream));
+}
+
+void EngineImpl::enqueue(Core& core, PreparedRequest prepared, const Request& request, std::shared_ptr<Stream> stream,
+                         Clock::time_point submitted) const {
+  prepared.prefix = prefix_of(prepared, request.cache_salt);
+  prepared.trace = request.trace;
+  core.loop->submit(std::make_unique<GenerationTask>(std::move(prepared), core.parts.tokenizer, std::move(stream),
+                                                     core.counters, submitted));
 }
 
 std::string EngineImpl::apply_chat_template(const Json& messages, const Json& tools, bool add_generation_prompt,
@@ -285,10 +310,10 @@ std::string EngineImpl::apply_chat_template(const Json& messages, const Json& to
 std::vector<float> EngineImpl::evaluate(std::vector<int32_t> ids, std::span<const ExpertUse> experts,
                                         Sequence::Output output, Sequence::Rows rows, int32_t width) {
   Core& core = open_core();
-  const Composition composition = core.preparation->compose_uses(experts);
+  Composition composition = core.preparation->compose_uses(experts);
   core.preparation->check_tokens(ids, composition);
-  auto task =
-      std::make_unique<EvaluationTask>(std::move(ids), composition.adapters, composition.pins(), output, rows, width);
+  auto task = std::make_unique<EvaluationTask>(
+      std::move(ids), core.registry->claim(std::move(composition.experts), Clock::now()), output, rows, width);
   auto result = task->result();
   core.loop->submit(std::move(task));
   return result.get();
@@ -343,7 +368,7 @@ Json EngineImpl::info() const {
           {"vocab_size", config.vocab_size},
           {"hidden_size", config.hidden_size},
           {"layers", config.layers},
-          {"fingerprint", nullptr},
+          {"fingerprint", core.fingerprint.empty() ? Json() : Json(core.fingerprint)},
           {"weights", weights_name(parts.model->weight_format(), parts.model->head_format())},
           {"weight_cache", parts.model->loaded_from_cache()},
           {"kv", kv_name(parts.loop.kv_dtype)},
@@ -353,6 +378,26 @@ Json EngineImpl::info() const {
           {"context_size", parts.model->context_size()},
           {"chat_template", parts.chat_template != nullptr},
           {"warnings", std::move(warnings)}};
+}
+
+// Every backend that is built computes where the host's memory is: it has no tier of its own, and says so by name.
+Json EngineImpl::tiers_of(const Core& core, const ExpertCacheStats& cache) {
+  return {{"device", {{"same_as", "host"}}},
+          {"host",
+           {{"budget_bytes", core.registry->cache().options().budget},
+            {"budget_used_bytes", cache.used_bytes},
+            {"bytes", cache.bytes},
+            {"experts", cache.experts},
+            {"pinned", cache.pinned},
+            {"loading", cache.loading},
+            {"hits", cache.hits},
+            {"evictions", cache.evictions},
+            {"evicted_bytes", cache.evicted_bytes}}},
+          {"disk",
+           {{"bytes", core.registry->installed_bytes()},
+            {"loads", cache.loads},
+            {"loaded_bytes", cache.loaded_bytes},
+            {"failures", cache.failures}}}};
 }
 
 Json EngineImpl::stats() const {
@@ -365,9 +410,8 @@ Json EngineImpl::stats() const {
     finished[name_of(reason)] = counters.finished[static_cast<size_t>(reason)].load();
   }
   const uint64_t weights = core.parts.model->weight_bytes();
-  const uint64_t experts = core.registry->bytes();
-  const bool on_host = core.parts.backend->info().device != "cuda";  // the others compute where the host is
   const ExpertCacheStats cache = core.registry->cache().stats();
+  const uint64_t experts = cache.bytes;
   return {{"requests",
            {{"submitted", counters.requests.load()},
             {"refused", counters.refused.load()},
@@ -401,16 +445,8 @@ Json EngineImpl::stats() const {
             {"limit_bytes", core.parts.memory_limit}}},
           {"experts",
            {{"loaded", core.registry->loaded().size()},
-            {"in_memory", core.registry->in_memory()},
-            {"kept", core.registry->cache().kept()},
-            {"pinned", core.registry->cache().pinned()},
-            {"hits", cache.hits},
-            {"loads", cache.loads},
-            {"evictions", cache.evictions},
-            {"tiers",
-             {{"device_bytes", on_host ? 0 : experts},
-              {"host_bytes", on_host ? experts : 0},
-              {"disk_bytes", core.registry->installed_bytes()}}}}},
+            {"waiting", cache.waiting},
+            {"tiers", tiers_of(core, cache)}}},
           {"histograms", counters.histograms()},
           {"bytes_per_token", core.parts.model->bytes_per_token()},
           {"load_ms", core.parts.load_ms}};
@@ -421,6 +457,7 @@ void EngineImpl::close(bool drain) {
   core_->closed.store(true);
   core_->cache_writer.request_stop();
   core_->loop->close(drain);
+  core_->registry->close();
 }
 
 }  // namespace
@@ -455,6 +492,7 @@ std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
   parts.generation_config = layer_of(parts.model->config().generation);
 
   parts.memory_limit = options.memory_limit;
+  parts.expert_cache_bytes = options.expert_cache_bytes;
   if (options.memory_limit != 0 && parts.model->weight_bytes() > options.memory_limit) {
     fail(ErrorCode::out_of_memory, "the weights take {} bytes, memory_limit is {}", parts.model->weight_bytes(),
          options.memory_limit);

@@ -26,6 +26,7 @@ struct EngineOptions {
   int threads = 0;
   uint64_t memory_limit = 0;    // bytes for weights + experts + KV; 0: no limit of our own
   uint64_t prefix_cache_bytes = UINT64_MAX;  // of the KV cache, for what no request uses; 0: no prefix cache
+  uint64_t expert_cache_bytes = 0;  // of host memory, for experts that requests name; 0: a quarter of what is free
   int32_t max_queue = 256;      // requests that wait or run; one more is refused
   int32_t max_batch = 16;       // requests that run at once
   int32_t max_experts = 10;     // of one request
@@ -83,7 +84,7 @@ class Engine {
                                    std::span<const ExpertUse> experts) = 0;
 
   virtual Json info()
-      const = 0;  // model, architecture, fingerprint (if known), weights, kv, isa, threads, context_size, warnings
+      const = 0;  // model, architecture, fingerprint, weights, kv, isa, threads, context_size, warnings
   virtual Json stats() const = 0;  // counters, histograms, memory per tier, KV blocks
   virtual std::string metrics() const = 0;  // the same as Prometheus text
   // Ends running requests as cancelled, or waits for them; later calls throw closed; twice is harmless.

@@ -4,9 +4,9 @@
 
 namespace expert {
 
-EvaluationTask::EvaluationTask(std::vector<int32_t> tokens, std::shared_ptr<const AdapterSet> adapters,
-                               std::vector<std::shared_ptr<const void>> pins, Output output, Rows rows, int32_t width)
-    : Sequence(std::move(tokens), std::move(adapters)), pins_(std::move(pins)), output_(output), rows_(rows) {
+EvaluationTask::EvaluationTask(std::vector<int32_t> tokens, std::shared_ptr<ExpertLease> experts, Output output,
+                               Rows rows, int32_t width)
+    : Sequence(std::move(tokens), std::move(experts)), output_(output), rows_(rows) {
   arrived = Clock::now();
   const size_t count = rows == Rows::all ? tokens_.size() : 1;
   wanted_ = count * static_cast<size_t>(width);
@@ -22,8 +22,14 @@ bool EvaluationTask::on_rows(std::span<float> values, Clock::time_point) {
   return values_.size() == wanted_;
 }
 
+bool EvaluationTask::ends_now(Clock::time_point) {
+  const Error* missing = why_not_resident();
+  if (missing != nullptr) on_error(*missing);
+  return missing != nullptr;
+}
+
 void EvaluationTask::deliver_end() {
-  pins_.clear();
+  release_experts();
   if (error_) {
     promise_.set_exception(error_);
   } else {

@@ -14,8 +14,8 @@ class EvaluationTask final : public Sequence {
   using Values = std::vector<float>;  // [rows, width], row-major
 
   // `result` receives the values of all wanted rows, or the error. Throws out_of_memory when they do not fit.
-  EvaluationTask(std::vector<int32_t> tokens, std::shared_ptr<const AdapterSet> adapters,
-                 std::vector<std::shared_ptr<const void>> pins, Output output, Rows rows, int32_t width);
+  EvaluationTask(std::vector<int32_t> tokens, std::shared_ptr<ExpertLease> experts, Output output, Rows rows,
+                 int32_t width);
 
   std::future<Values> result() { return promise_.get_future(); }
 
@@ -24,13 +24,12 @@ class EvaluationTask final : public Sequence {
   Rows rows() const noexcept override { return rows_; }
   void on_admitted(Clock::time_point) override {}
   bool on_rows(std::span<float> values, Clock::time_point) override;
-  bool ends_now(Clock::time_point) override { return false; }
+  bool ends_now(Clock::time_point) override;
   void on_close() override { on_error(Error(ErrorCode::cancelled, "the engine was closed")); }
   void on_error(const Error& error) override { error_ = std::make_exception_ptr(error); }
   void deliver_end() override;
 
  private:
-  std::vector<std::shared_ptr<const void>> pins_;
   Output output_;
   Rows rows_;
   Values values_;

@@ -22,11 +22,11 @@ bool exists(const std::string& path) {
 }
 
 // "sql", "expert-sql@0.3.0" or a PEFT directory's own name.
-bool is_called(const ExpertData& expert, std::string_view spec) {
+bool is_called(const std::string& name, const std::string& version, std::string_view spec) {
   const size_t at = spec.find('@');
-  const std::string_view name = spec.substr(0, at);
-  if (at != std::string_view::npos && spec.substr(at + 1) != expert.version) return false;
-  return name == expert.name || "expert-" + std::string(name) == expert.name;
+  const std::string_view wanted = spec.substr(0, at);
+  if (at != std::string_view::npos && spec.substr(at + 1) != version) return false;
+  return wanted == name || "expert-" + std::string(wanted) == name;
 }
 
 // Names one state of an expert's files, without reading them.
@@ -61,47 +61,95 @@ uint64_t packed_estimate(const SafeTensors& tensors, WeightFormat format) {
   return elements * (format == WeightFormat::bf16 ? 2 : 4);
 }
 
+std::string key_of(const Package& package) { return package.content_hash() + "|" + package.name(); }
+
+int64_t soft_prompt_rows(const Package& package) {
+  const bool prompt = std::ranges::any_of(
+      package.kinds(), [](const std::string& kind) { return kind == "prompt_tuning" || kind == "p_tuning"; });
+  return prompt ? std::max<int64_t>(JsonFields(package.adapter_config(), package.path()).integer_or("num_virtual_tokens", 0), 0)
+                : 0;
+}
+
+double milliseconds_since(std::chrono::steady_clock::time_point begun) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begun).count();
+}
+
+// Room in the host tier for an expert that is about to be read.
+class Room {
+ public:
+  Room(ExpertCache& cache, uint64_t bytes, ExpertCache::Use use)
+      : cache_(cache), bytes_(bytes), use_(use), held_(cache.reserve(bytes, use)) {}
+  ~Room() {
+    if (held_) cache_.give_back(bytes_, use_);
+  }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+  explicit operator bool() const noexcept { return held_; }
+  ExpertPtr fill(const ExpertPtr& expert) {
+    held_ = false;
+    return cache_.add(expert, bytes_, use_);
+  }
+
+ private:
+  ExpertCache& cache_;
+  const uint64_t bytes_;
+  const ExpertCache::Use use_;
+  bool held_;
+};
+
 }  // namespace
 
 class ExpertRegistry::Handle final : public LoadedExpert {
  public:
-  Handle(const ExpertRegistry* owner, ExpertPtr data) : owner_(owner), data_(std::move(data)) {}
+  Handle(const ExpertRegistry* owner, ExpertPtr data) : owner_(owner), card_(data->card), data_(std::move(data)) {}
 
-  const std::string& name() const noexcept override { return data_->name; }
-  const std::string& version() const noexcept override { return data_->version; }
-  const std::vector<std::string>& kinds() const noexcept override { return data_->kinds; }
-  uint64_t size_bytes() const noexcept override { return data_->adapter->size_bytes(); }
-  const Json& manifest() const noexcept override { return data_->manifest_json; }
-  const std::vector<std::string>& warnings() const noexcept override { return data_->warnings; }
+  const std::string& name() const noexcept override { return card_->name; }
+  const std::string& version() const noexcept override { return card_->version; }
+  const std::vector<std::string>& kinds() const noexcept override { return card_->kinds; }
+  uint64_t size_bytes() const noexcept override { return card_->bytes; }
+  const Json& manifest() const noexcept override { return card_->manifest_json; }
+  const std::vector<std::string>& warnings() const noexcept override { return card_->warnings; }
   bool unloaded() const noexcept override { return unloaded_.load(); }
 
   const ExpertRegistry* owner() const noexcept { return owner_; }
+  // Under the registry's lock.
   const ExpertPtr& data() const noexcept { return data_; }
-  void mark_unloaded() noexcept { unloaded_.store(true); }
+  ExpertPtr unload() noexcept {
+    unloaded_.store(true);
+    return std::move(data_);
+  }
 
  private:
   const ExpertRegistry* owner_;
-  ExpertPtr data_;
+  ExpertCardPtr card_;
+  ExpertPtr data_;  // null when unloaded
   std::atomic<bool> unloaded_{false};
 };
 
 ExpertRegistry::ExpertRegistry(RegistryOptions options)
     : options_(std::move(options)),
-      hashes_(options_.cache_directory.empty() ? std::string() : join_path(options_.cache_directory, "packages")) {}
+      hashes_(options_.cache_directory.empty() ? std::string() : join_path(options_.cache_directory, "packages")),
+      cache_(options_.memory, &sets_),
+      loader_(cache_, {.read = [this](const auto& card, const auto& source) { return read_again(card, source); },
+                       .form = [this](const ExpertLease& lease) { return form(lease); },
+                       .done = options_.changed}) {}
+
+// --- loaded by hand -------------------------------------------------------------------------------------------------
 
 std::shared_ptr<const LoadedExpert> ExpertRegistry::load(const std::string& source) {
   if (source.empty()) fail(ErrorCode::invalid_request, "the source of an expert is empty");
   ExpertPtr data;
   {
-    const std::lock_guard loading(load_mutex_);
-    data = from_source(source);
+    const std::lock_guard reading(reading_mutex_);
+    const std::optional<Found> found = locate(source);
+    if (!found) {
+      throw Error(ErrorCode::load,
+                  fmt::format("{}: no such expert: neither a file nor a directory, and not installed", source),
+                  "give a .expert file, a directory, or a name that `expert-cli list` shows");
+    }
+    if (found->card) data = cache_.find(found->card->key, ExpertCache::Use::by_hand);
+    if (!data) read_new(*found, ExpertCache::Use::by_hand, &data);
   }
-  if (!data) {
-    throw Error(ErrorCode::load,
-                fmt::format("{}: no such expert: neither a file nor a directory, and not installed", source),
-                "give a .expert file, a directory, or a name that `expert-cli list` shows");
-  }
-  data->unloaded = false;
   auto handle = std::make_shared<Handle>(this, std::move(data));
   const std::lock_guard lock(mutex_);
   loaded_.push_back(handle);
@@ -109,23 +157,18 @@ std::shared_ptr<const LoadedExpert> ExpertRegistry::load(const std::string& sour
 }
 
 void ExpertRegistry::unload(const std::shared_ptr<const LoadedExpert>& handle) {
-  const std::lock_guard lock(mutex_);
-  const auto found = std::find(loaded_.begin(), loaded_.end(), handle);
-  if (found == loaded_.end()) {
-    if (handle && handle->unloaded()) return;
-    fail(ErrorCode::invalid_request, "the expert was not loaded by this engine");
+  ExpertPtr data;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find(loaded_.begin(), loaded_.end(), handle);
+    if (found == loaded_.end()) {
+      if (handle && handle->unloaded()) return;
+      fail(ErrorCode::invalid_request, "the expert was not loaded by this engine");
+    }
+    data = (*found)->unload();
+    loaded_.erase(found);
   }
-  const ExpertPtr data = (*found)->data();
-  (*found)->mark_unloaded();
-  loaded_.erase(found);
-  cache_.forget(data);
-  forget_sets(data);
-}
-
-// A set that is being formed right now is forgotten by whoever forms it, who looks at `unloaded` afterwards.
-void ExpertRegistry::forget_sets(const ExpertPtr& expert) const {
-  expert->unloaded = true;
-  sets_.forget(*expert->adapter);
+  cache_.drop_handle(*data);
 }
 
 std::vector<std::shared_ptr<const LoadedExpert>> ExpertRegistry::loaded() const {
@@ -133,51 +176,79 @@ std::vector<std::shared_ptr<const LoadedExpert>> ExpertRegistry::loaded() const 
   return {loaded_.begin(), loaded_.end()};
 }
 
-ExpertPtr ExpertRegistry::resolve(const ExpertUse& use) {
+ExpertPtr ExpertRegistry::find_loaded(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  for (auto handle = loaded_.rbegin(); handle != loaded_.rend(); ++handle) {
+    if (is_called((*handle)->name(), (*handle)->version(), name)) return (*handle)->data();
+  }
+  return nullptr;
+}
+
+// --- named by a request ---------------------------------------------------------------------------------------------
+
+ExpertNeed ExpertRegistry::resolve(const ExpertUse& use) {
   if (use.expert) {
     const auto* handle = dynamic_cast<const Handle*>(use.expert.get());
     if (handle == nullptr || handle->owner() != this) {
       fail(ErrorCode::invalid_request, "expert {} was loaded by another engine", use.expert->name());
     }
+    const std::lock_guard lock(mutex_);
     if (handle->unloaded()) fail(ErrorCode::closed, "expert {} was unloaded", handle->name());
-    return handle->data();
+    return {handle->data()->card, use.weight, {}, handle->data(), false};
   }
   if (use.name.empty()) fail(ErrorCode::invalid_request, "an expert without a name");
-  if (ExpertPtr found = find_loaded(use.name)) {
-    cache_.note_hit();
-    return found;
-  }
+  if (ExpertPtr found = find_loaded(use.name)) return {found->card, use.weight, {}, found, false};
 
-  const std::lock_guard loading(load_mutex_);
-  const uint64_t loads = cache_.stats().loads;
-  ExpertPtr data = from_source(use.name);
-  if (data && cache_.stats().loads == loads) cache_.note_hit();
-  if (!data) {
+  std::optional<Found> found = locate(use.name);
+  if (found && found->card) return {found->card, use.weight, found->source, nullptr, false};
+
+  const std::lock_guard reading(reading_mutex_);
+  found = locate(use.name);  // whoever read before us may have read it
+  if (!found) {
     throw Error(ErrorCode::invalid_request, fmt::format("unknown expert \"{}\"", use.name),
                 "`expert-cli list` shows what is installed; a path to a package works too");
   }
-  keep(data);
-  return data;
+  const bool first = !found->card;
+  if (first) found->card = read_new(*found, ExpertCache::Use::by_request, nullptr);
+  return {found->card, use.weight, found->source, nullptr, first};
 }
 
-ExpertPtr ExpertRegistry::find_loaded(const std::string& name) const {
-  const std::lock_guard lock(mutex_);
-  for (auto handle = loaded_.rbegin(); handle != loaded_.rend(); ++handle) {
-    if (is_called(*(*handle)->data(), name)) return (*handle)->data();
+std::shared_ptr<ExpertLease> ExpertRegistry::claim(std::vector<ExpertNeed> needs, ExpertLease::Clock::time_point asked,
+                                                   ExpertCache::Turn turn) {
+  if (needs.empty()) return nullptr;
+  const ExpertCache::Claim claim = cache_.claim(std::move(needs), asked, turn);
+  if (claim.to_form) {
+    loader_.form(*claim.lease);
+  } else {
+    loader_.serve(*claim.lease);
   }
-  return nullptr;
+  return claim.lease;
 }
 
-// Null when nothing has this name.
-ExpertPtr ExpertRegistry::from_source(const std::string& source) {
+std::shared_ptr<const AdapterSet> ExpertRegistry::form(const ExpertLease& lease) const {
+  std::vector<WeightedAdapter> adapters;
+  for (size_t i = 0; i < lease.needs().size(); ++i) {
+    const ExpertCard& card = *lease.needs()[i].card;
+    const int64_t load_order = card.manifest ? card.manifest->constraints.load_order : 0;
+    adapters.push_back({lease.experts()[i]->adapter, lease.needs()[i].weight, load_order, card.name});
+  }
+  auto set = sets_.find_or_compose(adapters, options_.model->sites().size(), options_.max_experts);
+  options_.counters->experts_ms.add(milliseconds_since(lease.asked()));
+  return set;
+}
+
+// --- what names mean ------------------------------------------------------------------------------------------------
+
+// None when nothing has this name.
+std::optional<ExpertRegistry::Found> ExpertRegistry::locate(const std::string& source) {
   if (!looks_like_path(source)) {
-    if (ExpertPtr found = by_name(source)) return found;
+    if (auto found = by_name(source)) return found;
   }
-  return exists(source) ? from_path(source) : nullptr;
+  return exists(source) ? std::optional(at_path(source)) : std::nullopt;
 }
 
 // Installed, then bundled.
-ExpertPtr ExpertRegistry::by_name(const std::string& name) {
+std::optional<ExpertRegistry::Found> ExpertRegistry::by_name(const std::string& name) {
   std::optional<InstalledExpert> installed;
   try {
     if (options_.store) installed = options_.store->find(name);
@@ -185,101 +256,141 @@ ExpertPtr ExpertRegistry::by_name(const std::string& name) {
     if (error.code() != ErrorCode::invalid_request) throw;  // not a name an installed expert can have
   }
   if (installed) {
-    if (ExpertPtr found = known(installed->content_hash + "|" + installed->name)) return found;
-    return from_package(options_.store->open(*installed, hashes_), &*installed);
+    const std::string path = installed->path;
+    return Found{{path, installed}, known(installed->content_hash + "|" + installed->name), {}};
   }
   for (const Bundled& candidate : bundled()) {
-    ExpertData named;
-    named.name = candidate.manifest.name;
-    named.version = candidate.manifest.version;
-    if (is_called(named, name)) return from_path(candidate.path.string());
+    const Manifest& manifest = candidate.manifest;
+    if (is_called(manifest.name, manifest.version, name)) return at_path(candidate.path.string());
   }
-  return nullptr;
+  return std::nullopt;
 }
 
-ExpertPtr ExpertRegistry::from_path(const std::string& path) {
-  const std::string identity = identity_of(path);
-  {
-    const std::lock_guard lock(mutex_);
-    const auto key = key_of_path_.find(identity);
-    const auto found = key == key_of_path_.end() ? by_key_.end() : by_key_.find(key->second);
-    if (found != by_key_.end()) {
-      if (ExpertPtr expert = found->second.lock()) return expert;
-    }
-  }
-  ExpertPtr expert = from_package(Package::open(path, {}, &hashes_));
+ExpertRegistry::Found ExpertRegistry::at_path(const std::string& path) {
+  Found found{{path, std::nullopt}, nullptr, identity_of(path)};
   const std::lock_guard lock(mutex_);
-  if (key_of_path_.size() > 4096) key_of_path_.clear();
-  key_of_path_[identity] = expert->key;
-  return expert;
+  const auto key = key_of_path_.find(found.identity);
+  const auto card = key == key_of_path_.end() ? cards_.end() : cards_.find(key->second);
+  if (card != cards_.end()) found.card = card->second;
+  return found;
 }
 
-ExpertPtr ExpertRegistry::known(const std::string& key) const {
+ExpertCardPtr ExpertRegistry::known(const std::string& key) const {
   const std::lock_guard lock(mutex_);
-  const auto found = by_key_.find(key);
-  return found == by_key_.end() ? nullptr : found->second.lock();
+  const auto found = cards_.find(key);
+  return found == cards_.end() ? nullptr : found->second;
+}
+
+// Gives the card that is known by this key, which may be an earlier one.
+ExpertCardPtr ExpertRegistry::remember(const std::string& identity, ExpertCardPtr card) {
+  constexpr size_t kMost = 4096;
+  const std::lock_guard lock(mutex_);
+  if (key_of_path_.size() > kMost) key_of_path_.clear();
+  if (cards_.size() > kMost) std::erase_if(cards_, [](const auto& known) { return known.second.use_count() == 1; });
+  if (!identity.empty()) key_of_path_[identity] = card->key;
+  return cards_.try_emplace(card->key, card).first->second;
+}
+
+// --- from a package to an expert in memory --------------------------------------------------------------------------
+
+Package ExpertRegistry::open(const ExpertSource& source) const {
+  return source.installed ? options_.store->open(*source.installed, hashes_) : Package::open(source.path, {}, &hashes_);
 }
 
 // The tensors are packed while their hash is still being computed, where it is not known from an earlier reading.
-ExpertPtr ExpertRegistry::from_package(Package package, const InstalledExpert* installed) {
+ExpertCardPtr ExpertRegistry::read_new(const Found& found, ExpertCache::Use use, ExpertPtr* in_memory) {
+  const auto begun = std::chrono::steady_clock::now();
+  const Package package = open(found.source);
   // Before known experts are asked: the tokenizer is not part of the content hash.
-  std::vector<std::string> warnings = check_tokenizer(package);
-  const auto key_of = [&] { return package.content_hash() + "|" + package.name(); };
+  const std::vector<std::string> warnings = check_tokenizer(package);
   if (package.content_hash_is_known()) {
-    if (ExpertPtr found = known(key_of())) return found;
+    if (const ExpertPtr there = cache_.find(key_of(package), use)) {
+      if (in_memory != nullptr) *in_memory = there;
+      return remember(found.identity, there->card);
+    }
   }
-  const std::shared_ptr<ExpertData> expert = describe(package);
-  expert->warnings.insert(expert->warnings.end(), warnings.begin(), warnings.end());
+  const std::shared_ptr<ExpertCard> card = describe(package);
+  card->warnings.insert(card->warnings.end(), warnings.begin(), warnings.end());
+  card->bytes = packed_estimate(package.tensors(), expert_format(options_.model->weight_format()));
+  // An estimate refuses nobody: what does not fit is known when it is packed.
+  const uint64_t budget = cache_.options().budget;
+  if (use == ExpertCache::Use::by_request && budget != 0) card->bytes = std::min<uint64_t>(card->bytes, budget);
 
-  const WeightFormat format = expert_format(options_.model->weight_format());
-  make_room(packed_estimate(package.tensors(), format));
+  std::shared_ptr<const Adapter> adapter;
+  Room room(cache_, card->bytes, use);
+  if (room) adapter = pack(package);
+  if (found.source.installed) Store::require_installed(*found.source.installed, package);
+  package.remember(hashes_);
+  card->key = key_of(package);
+  card->hash = to_hash(package.content_hash());
+  if (adapter) card->bytes = adapter->size_bytes();
+  const ExpertCardPtr kept = remember(found.identity, card);
+  if (!adapter) return kept;
+  options_.counters->expert_load_ms.add(milliseconds_since(begun));
+  const ExpertPtr expert =
+      room.fill(std::make_shared<const ExpertData>(ExpertData{options_.backend, std::move(adapter), kept}));
+  if (in_memory != nullptr) *in_memory = expert;
+  return kept;
+}
+
+// What the disk holds must be what the card says.
+ExpertPtr ExpertRegistry::read_again(const ExpertCardPtr& card, const ExpertSource& source) const {
+  if (options_.on_read) options_.on_read(card->name);
+  const auto begun = std::chrono::steady_clock::now();
+  const Package package = open(source);
+  const auto require_same = [&] {
+    if (key_of(package) == card->key) return;
+    throw Error(ErrorCode::load, fmt::format("{}: its files have changed since {} was first read", source.path, card->name),
+                "name it again: what is there now is another expert");
+  };
+  check_tokenizer(package);
+  if (package.content_hash_is_known()) require_same();
+  std::shared_ptr<const Adapter> adapter = pack(package);
+  if (source.installed) Store::require_installed(*source.installed, package);
+  require_same();
+  package.remember(hashes_);
+  card->bytes = adapter->size_bytes();
+  options_.counters->expert_load_ms.add(milliseconds_since(begun));
+  return std::make_shared<const ExpertData>(ExpertData{options_.backend, std::move(adapter), card});
+}
+
+std::shared_ptr<const Adapter> ExpertRegistry::pack(const Package& package) const {
   Adapter::Source source;
   source.origin = package.path();
   source.config = &package.adapter_config();
   source.tensors = &package.tensors();
   source.late_hash = [&] { return to_hash(package.content_hash()); };
-  cache_.note_load();
   const Model& model = *options_.model;
   const AdapterBase base{model.sites(),
                          *options_.backend,
-                         format,
+                         expert_format(model.weight_format()),
                          [&model] { return model.source_tensors(); },
                          [&model] { return model.fingerprint(); },
                          options_.cache_directory};
-  expert->adapter = Adapter::load(source, base);
-  if (installed != nullptr) Store::require_installed(*installed, package);
-  package.remember(hashes_);
-  expert->key = key_of();
-
-  const std::lock_guard lock(mutex_);
-  std::erase_if(by_key_, [](const auto& entry) { return entry.second.expired(); });
-  std::weak_ptr<const ExpertData>& slot = by_key_[expert->key];
-  if (ExpertPtr found = slot.lock()) return found;  // the same bytes under another name
-  slot = expert;
-  return expert;
+  return Adapter::load(source, base);
 }
 
-// All of an expert but its adapter and its key.
-std::shared_ptr<ExpertData> ExpertRegistry::describe(const Package& package) const {
+// All of a card but its key, hash and bytes.
+std::shared_ptr<ExpertCard> ExpertRegistry::describe(const Package& package) const {
   const BaseMatch match = match_base(package);
-  auto expert = std::make_shared<ExpertData>();
-  expert->backend = options_.backend;
-  expert->name = package.name();
-  expert->version = package.version();
-  expert->kinds = package.kinds();
-  expert->manifest = package.optional_manifest();
-  expert->warnings = match.warnings;
-  if (!expert->manifest) return expert;
-  expert->manifest_json = expert->manifest->raw;
-  if (match.base_model < expert->manifest->base_models.size()) {
-    expert->prompt_template = expert->manifest->base_models[match.base_model].prompt_template.value_or("");
+  auto card = std::make_shared<ExpertCard>();
+  card->name = package.name();
+  card->version = package.version();
+  card->kinds = package.kinds();
+  card->soft_prompt_rows = soft_prompt_rows(package);
+  card->manifest = package.optional_manifest();
+  card->warnings = match.warnings;
+  if (!card->manifest) return card;
+  card->manifest_json = card->manifest->raw;
+  if (match.base_model < card->manifest->base_models.size()) {
+    card->prompt_template = card->manifest->base_models[match.base_model].prompt_template.value_or("");
   }
-  const auto& tolerated = expert->manifest->warnings;
-  expert->warnings.insert(expert->warnings.end(), tolerated.begin(), tolerated.end());
-  if (expert->manifest->decoding.use_grammar) {
-    expert->warnings.push_back(expert->name + " asks for a grammar; grammars are not applied yet");
+  const auto& tolerated = card->manifest->warnings;
+  card->warnings.insert(card->warnings.end(), tolerated.begin(), tolerated.end());
+  if (card->manifest->decoding.use_grammar) {
+    card->warnings.push_back(card->name + " asks for a grammar; grammars are not applied yet");
   }
-  return expert;
+  return card;
 }
 
 BaseMatch ExpertRegistry::match_base(const Package& package) const {
@@ -318,46 +429,6 @@ std::vector<std::string> ExpertRegistry::check_tokenizer(const Package& package)
                 "use the base model the expert was made for");
   }
   return {};
-}
-
-void ExpertRegistry::keep(const ExpertPtr& expert) {
-  expert->unloaded = false;
-  cache_.keep(expert);
-}
-
-bool ExpertRegistry::drop_one() {
-  const ExpertPtr dropped = cache_.drop_one();
-  if (dropped) forget_sets(dropped);
-  return dropped != nullptr;
-}
-
-// Drops experts that were loaded on demand, used longest ago first, until `needed` bytes fit.
-void ExpertRegistry::make_room(uint64_t needed) {
-  const auto over = [&](uint64_t budget) { return budget != 0 && bytes() + needed > budget; };
-  while (over(options_.host_budget) && drop_one()) {
-  }
-  while (over(options_.memory_limit)) {
-    if (drop_one()) continue;
-    throw Error(ErrorCode::out_of_memory,
-                fmt::format("the expert needs {} bytes; {} of the {} bytes left for experts by memory_limit are in use",
-                            needed, bytes(), options_.memory_limit),
-                "unload experts, wait for requests to end, or raise memory_limit");
-  }
-}
-
-uint64_t ExpertRegistry::bytes() const {
-  const std::lock_guard lock(mutex_);
-  uint64_t sum = 0;
-  for (const auto& [key, weak] : by_key_) {
-    if (const ExpertPtr expert = weak.lock()) sum += expert->adapter->size_bytes();
-  }
-  return sum;
-}
-
-size_t ExpertRegistry::in_memory() const {
-  const std::lock_guard lock(mutex_);
-  return static_cast<size_t>(
-      std::count_if(by_key_.begin(), by_key_.end(), [](const auto& entry) { return !entry.second.expired(); }));
 }
 
 uint64_t ExpertRegistry::installed_bytes() const {
@@ -411,7 +482,7 @@ std::vector<RouteCandidate> ExpertRegistry::candidates() const {
   {
     const std::lock_guard lock(mutex_);
     for (auto handle = loaded_.rbegin(); handle != loaded_.rend(); ++handle) {
-      if ((*handle)->data()->manifest) add(*(*handle)->data()->manifest);
+      if (const auto& manifest = (*handle)->data()->card->manifest) add(*manifest);
     }
   }
   for (const InstalledExpert& installed : options_.store ? options_.store->list() : std::vector<InstalledExpert>{}) {

@@ -1,9 +1,14 @@
-// The experts of one engine: loaded by their user, or on demand for a request and then kept while there is room.
-// Thread-safe; loading runs on the caller's thread, beside the engine's.
+// The experts of one engine: what names mean, and how a package becomes an expert in memory. Those that were loaded by
+// hand stay; those that requests name come and go (expert_cache.h). Thread-safe.
+//
+// An expert that was never seen is read by whoever names it first, on that thread, so that a bad one is refused at once.
+// From then on its card is known, and a request that names it waits for its weights without keeping anybody.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -11,10 +16,11 @@
 #include <string>
 #include <vector>
 
-#include "adapters/adapter.h"
 #include "adapters/adapter_set_cache.h"
 #include "engine/engine.h"
 #include "engine/expert_cache.h"
+#include "engine/expert_loader.h"
+#include "engine/telemetry.h"
 #include "models/model.h"
 #include "packages/hash_memo.h"
 #include "packages/package.h"
@@ -22,22 +28,6 @@
 #include "router/router.h"
 
 namespace expert {
-
-// One expert in memory. Immutable; requests hold it while they run.
-struct ExpertData {
-  std::shared_ptr<Backend> backend;  // outlives the adapter's memory
-  std::shared_ptr<const Adapter> adapter;
-  std::string name;
-  std::string version;
-  std::vector<std::string> kinds;
-  std::optional<Manifest> manifest;
-  Json manifest_json;           // null without one
-  std::string prompt_template;  // of the manifest's entry for this base; may be empty
-  std::vector<std::string> warnings;
-  std::string key;  // content hash and name
-  mutable std::atomic<bool> unloaded{false};  // no set may be kept for it
-};
-using ExpertPtr = std::shared_ptr<const ExpertData>;
 
 struct RegistryOptions {
   std::shared_ptr<Backend> backend;
@@ -47,8 +37,11 @@ struct RegistryOptions {
   std::filesystem::path bundled_experts;  // empty: none
   std::optional<Store> store;
   std::string cache_directory;  // for what is costly to compute from an expert and this base; empty: none
-  uint64_t memory_limit = 0;   // for experts; 0: none
-  uint64_t host_budget = 0;    // beyond it, those loaded on demand are dropped from memory; 0: none
+  int max_experts = kDefaultMaxExperts;  // of one set
+  ExpertCacheOptions memory;
+  std::shared_ptr<Counters> counters;
+  std::function<void()> changed;                          // a claim may be ready, or have failed; on any thread
+  std::function<void(const std::string& name)> on_read;  // before an expert is read again; for tests, may be empty
 };
 
 class ExpertRegistry {
@@ -62,19 +55,21 @@ class ExpertRegistry {
 
   // What a request names: a handle, a name (loaded: the latest first; installed; bundled) or a path. Throws
   // invalid_request (unknown), closed (unloaded), and what loading throws.
-  ExpertPtr resolve(const ExpertUse& use);
+  ExpertNeed resolve(const ExpertUse& use);
+  // A claim on these experts, in memory already or on their way. Throws out_of_memory for what never fits, closed, and
+  // what forming their set throws. `asked`: since when the request waits. Null for no experts.
+  std::shared_ptr<ExpertLease> claim(std::vector<ExpertNeed> needs, ExpertLease::Clock::time_point asked,
+                                     ExpertCache::Turn turn = ExpertCache::Turn::in_line);
 
   // Whatever the router may choose from: loaded, installed and bundled experts that fit the base and say what they are
   // for. One per name, the one resolve() would give.
   std::vector<RouteCandidate> candidates() const;
 
-  // Sets formed lately, none of an expert that was unloaded or dropped for room.
-  AdapterSetCache& sets() const noexcept { return sets_; }
+  // Ends every claim that is not ready; later ones throw closed. Waits for what is being read now.
+  void close() { loader_.close(); }
 
-  uint64_t bytes() const;  // of all experts in memory
-  size_t in_memory() const;
+  ExpertCache& cache() noexcept { return cache_; }
   uint64_t installed_bytes() const;  // of the packages on disk; 0 where the store cannot be read
-  const ExpertCache& cache() const noexcept { return cache_; }
 
  private:
   class Handle;
@@ -82,19 +77,27 @@ class ExpertRegistry {
     std::filesystem::path path;
     Manifest manifest;
   };
+  // What a name means: where it lies, and its card where that is known.
+  struct Found {
+    ExpertSource source;
+    ExpertCardPtr card;    // null: never read
+    std::string identity;  // of the files; empty: the store knows their content
+  };
 
   ExpertPtr find_loaded(const std::string& name) const;
-  ExpertPtr by_name(const std::string& name);
-  ExpertPtr from_source(const std::string& source);
-  ExpertPtr from_path(const std::string& path);
-  // `installed`: what the package must turn out to be before it is used; null: anything.
-  ExpertPtr from_package(Package package, const InstalledExpert* installed = nullptr);
-  std::shared_ptr<ExpertData> describe(const Package& package) const;
-  ExpertPtr known(const std::string& key) const;
-  void keep(const ExpertPtr& expert);
-  void forget_sets(const ExpertPtr& expert) const;
-  bool drop_one();  // false: every expert in memory is held by somebody
-  void make_room(uint64_t needed);
+  std::optional<Found> locate(const std::string& source);
+  std::optional<Found> by_name(const std::string& name);
+  Found at_path(const std::string& path);
+  ExpertCardPtr known(const std::string& key) const;
+  ExpertCardPtr remember(const std::string& identity, ExpertCardPtr card);
+
+  Package open(const ExpertSource& source) const;
+  // Reads an expert for the first time. By request: where there is no room for it, its card alone.
+  ExpertCardPtr read_new(const Found& found, ExpertCache::Use use, ExpertPtr* in_memory);
+  ExpertPtr read_again(const ExpertCardPtr& card, const ExpertSource& source) const;
+  std::shared_ptr<const Adapter> pack(const Package& package) const;
+  std::shared_ptr<ExpertCard> describe(const Package& package) const;
+  std::shared_ptr<const AdapterSet> form(const ExpertLease& lease) const;
   BaseMatch match_base(const Package& package) const;
   std::vector<std::string> check_tokenizer(const Package& package) const;  // warnings
   const std::vector<Bundled>& bundled() const;
@@ -102,15 +105,16 @@ class ExpertRegistry {
 
   RegistryOptions options_;
   mutable AdapterSetCache sets_;
-  HashMemo hashes_;
-  std::mutex load_mutex_;  // one load at a time: equal bytes are packed once
+  mutable HashMemo hashes_;
+  std::mutex reading_mutex_;  // one first reading at a time: equal bytes are packed once
   mutable std::mutex mutex_;
-  std::vector<std::shared_ptr<Handle>> loaded_;                    // in order of loading
-  ExpertCache cache_;                                              // loaded on demand
-  std::map<std::string, std::weak_ptr<const ExpertData>> by_key_;  // everything in memory
-  std::map<std::string, std::string> key_of_path_;                 // file identity -> key
+  std::vector<std::shared_ptr<Handle>> loaded_;      // in order of loading
+  std::map<std::string, ExpertCardPtr> cards_;       // of everything that was read
+  std::map<std::string, std::string> key_of_path_;   // file identity -> key
   mutable std::once_flag bundled_once_;
   mutable std::vector<Bundled> bundled_;
+  ExpertCache cache_;
+  ExpertLoader loader_;
 };
 
 }  // namespace expert

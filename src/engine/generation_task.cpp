@@ -12,7 +12,7 @@ double milliseconds(Clock::duration duration) { return std::chrono::duration<dou
 GenerationTask::GenerationTask(PreparedRequest request, std::shared_ptr<const Tokenizer> tokenizer,
                                std::shared_ptr<Stream> stream, std::shared_ptr<Counters> counters,
                                Clock::time_point submitted)
-    : Sequence(request.prompt, request.adapters),
+    : Sequence(request.prompt, request.experts),
       request_(std::move(request)),
       stream_(std::move(stream)),
       counters_(std::move(counters)),
@@ -96,6 +96,10 @@ bool GenerationTask::accept(int32_t token) {
 bool GenerationTask::ends_now(Clock::time_point now) {
   if (stream_->cancel_requested()) return finish(FinishReason::cancelled);
   if (now >= deadline) return finish(FinishReason::timeout);
+  if (const Error* missing = why_not_resident()) {
+    error_ = *missing;
+    return true;
+  }
   return false;
 }
 
@@ -106,7 +110,20 @@ bool GenerationTask::finish(FinishReason reason) {
   return true;
 }
 
+// True: the request goes on under another task, and this one says nothing.
+bool GenerationTask::hand_over() {
+  if (why_not_resident() == nullptr || !error_ || !request_.otherwise) return false;
+  try {
+    request_.otherwise(*error_);
+    return true;
+  } catch (const Error& error) {
+    error_ = error;
+    return false;
+  }
+}
+
 void GenerationTask::deliver_end() {
+  if (hand_over()) return;
   const auto completion = tokens_.size() - static_cast<size_t>(prompt_tokens_);
   if (error_) reason_ = FinishReason::error;
   ended_ = Clock::now();
@@ -115,7 +132,7 @@ void GenerationTask::deliver_end() {
   counters_->completion_tokens += completion;
   count(completion);
   // Experts are free for unload before the caller hears of the end.
-  request_.pins.clear();
+  release_experts();
   if (error_) return stream_->fail(*error_);
   chunk_.result = result();
   stream_->finish(std::move(chunk_));

@@ -1,6 +1,7 @@
 // One request for text on the engine thread: sampler, detokenisation, ends, and the chunks its caller reads.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,8 +22,9 @@ struct PreparedRequest {
   std::vector<int32_t> prompt;
   SamplingParameters sampling;
   std::vector<int32_t> eos_token_ids;
-  std::shared_ptr<const AdapterSet> adapters;     // null: the base alone
-  std::vector<std::shared_ptr<const void>> pins;  // keep the experts while it runs
+  std::shared_ptr<ExpertLease> experts;  // null: the base alone
+  ContentHash set_hash{};                // of the set they make
+  bool chosen_by_router = false;
   std::vector<ExpertUsed> experts_used;
   Json plan;
   int64_t context_size = 0;   // soft prompts, prompt and answer together
@@ -32,6 +34,9 @@ struct PreparedRequest {
   std::string caller;
   std::optional<PrefixRoot> prefix;  // whose KV blocks it may share
   bool trace = false;
+  // Takes the request over, stream and all, when its experts cannot be had; throws what the caller then gets. Empty: the
+  // caller hears of it.
+  std::function<void(const Error&)> otherwise;
 };
 
 class GenerationTask final : public Sequence {
@@ -50,6 +55,7 @@ class GenerationTask final : public Sequence {
   void deliver_end() override;
 
  private:
+  bool hand_over();
   bool is_end_token(int32_t token) const;
   bool accept(int32_t token);
   bool finish(FinishReason reason);

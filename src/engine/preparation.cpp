@@ -41,7 +41,7 @@ Json plan_of(const Choice& choice, const EffectiveParameters& parameters, const 
 
 // "12 tokens", "12 tokens after 20 rows of soft prompts".
 std::string text_of(std::span<const int32_t> ids, const Composition& composition) {
-  const int64_t rows = composition.soft_prompt().rows;
+  const int64_t rows = composition.soft_prompt_rows;
   return rows == 0 ? fmt::format("{} tokens", ids.size())
                    : fmt::format("{} tokens after {} rows of soft prompts", ids.size(), rows);
 }
@@ -49,7 +49,7 @@ std::string text_of(std::span<const int32_t> ids, const Composition& composition
 }  // namespace
 
 int64_t Preparation::positions_of(std::span<const int32_t> ids, const Composition& composition) {
-  return static_cast<int64_t>(ids.size()) + composition.soft_prompt().rows;
+  return static_cast<int64_t>(ids.size()) + composition.soft_prompt_rows;
 }
 
 Preparation::Preparation(Parts parts) : parts_(std::move(parts)), prompts_(parts_.tokenizer, parts_.chat_template) {}
@@ -77,9 +77,25 @@ void Preparation::check_tokens(std::span<const int32_t> ids, const Composition& 
 PreparedRequest Preparation::prepare(const Request& request) const {
   check_limits(request);
   validate(request.sampling, parts_.model->config().vocab_size, "request");
-  const Clock::time_point begun = Clock::now();
+  const Clock::time_point asked = Clock::now();
   Choice choice = choose(request);
-  parts_.counters->experts_ms.add(std::chrono::duration<double, std::milli>(Clock::now() - begun).count());
+  if (!choice.by_router) return prepare(request, std::move(choice), asked);
+  try {
+    return prepare(request, choice, asked);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::out_of_memory || choice.composition.base_alone()) throw;
+    return prepare_base_alone(request, error);
+  }
+}
+
+PreparedRequest Preparation::prepare_base_alone(const Request& request, const Error& why) const {
+  Choice choice;
+  choice.explanation = "the base model alone, for want of the experts that the router chose";
+  choice.warnings.push_back(fmt::format("the base answers alone: {}", why.what()));
+  return prepare(request, std::move(choice), Clock::now());
+}
+
+PreparedRequest Preparation::prepare(const Request& request, Choice choice, Clock::time_point asked) const {
   EffectiveParameters parameters = parameters_for(request, choice.composition);
   EncodedPrompt prompt = prompts_.encode(request, prompt_options(choice.composition));
   check_tokens(prompt.ids, choice.composition);
@@ -95,12 +111,14 @@ PreparedRequest Preparation::prepare(const Request& request) const {
   prepared.inside_think = prompt.inside_think;
   prepared.sampling = std::move(parameters.values);
   prepared.eos_token_ids = parts_.model->config().eos_token_ids;
-  prepared.adapters = choice.composition.adapters;
-  prepared.pins = choice.composition.pins();
   prepared.experts_used = choice.composition.used();
+  prepared.set_hash = choice.composition.hash;
+  prepared.chosen_by_router = choice.by_router;
   prepared.deadline_ms = request.deadline_ms;
   prepared.priority = request.priority;
   prepared.caller = request.caller;
+  // Last, when nothing can be refused any more: from here on they are wanted.
+  prepared.experts = parts_.registry->claim(std::move(choice.composition.experts), asked);
   return prepared;
 }
 
@@ -128,16 +146,15 @@ Json Preparation::route(const Request& request) const {
 }
 
 Composition Preparation::compose_uses(std::span<const ExpertUse> uses) const {
-  std::vector<WeightedExpert> experts;
+  std::vector<ExpertNeed> experts;
   for (const ExpertUse& use : uses) {
     if (!std::isfinite(use.weight)) {
       fail(ErrorCode::invalid_request, "the weight of expert {} is {}, must be finite",
            use.expert ? use.expert->name() : use.name, use.weight);
     }
-    experts.push_back({parts_.registry->resolve(use), use.weight});
+    experts.push_back(parts_.registry->resolve(use));
   }
-  return compose(std::move(experts), parts_.model->sites().size(), parts_.max_experts,
-                 &parts_.registry->sets());
+  return compose(std::move(experts), parts_.max_experts);
 }
 
 Choice Preparation::choose(const Request& request) const {
@@ -147,10 +164,10 @@ Choice Preparation::choose(const Request& request) const {
   if (request.base_only || request.experts.empty()) return choice;
   choice.composition = compose_uses(request.experts);
   choice.explanation = "the experts that the request names";
-  for (const auto& [expert, weight] : choice.composition.experts) {
-    choice.experts.push_back({{"name", expert->name},
-                              {"version", expert->version},
-                              {"weight", shortest(weight)},
+  for (const ExpertNeed& need : choice.composition.experts) {
+    choice.experts.push_back({{"name", need.card->name},
+                              {"version", need.card->version},
+                              {"weight", shortest(need.weight)},
                               {"score", 1.0},
                               {"reason", "named by the request"}});
   }
@@ -167,22 +184,23 @@ RoutePlan Preparation::ask_router(const Request& request) const {
 Choice Preparation::choose_automatically(const Request& request) const {
   const RoutePlan plan = ask_router(request);
   Choice choice;
+  choice.by_router = true;
   choice.confidence = plan.confidence;
   choice.explanation = plan.explanation;
-  std::vector<WeightedExpert> experts;
+  std::vector<ExpertNeed> experts;
   for (const RoutedExpert& routed : plan.experts) {
     try {
       ExpertUse use;
       use.name = routed.name;
-      experts.push_back({parts_.registry->resolve(use), static_cast<float>(routed.weight)});
+      use.weight = static_cast<float>(routed.weight);
+      experts.push_back(parts_.registry->resolve(use));
       choice.experts.push_back(describe(routed));
     } catch (const Error& error) {
       choice.warnings.push_back(fmt::format("{} was left out: {}", routed.name, error.what()));
     }
   }
   try {
-    choice.composition = compose(std::move(experts), parts_.model->sites().size(), parts_.max_experts,
-                                 &parts_.registry->sets());
+    choice.composition = compose(std::move(experts), parts_.max_experts);
   } catch (const Error& error) {
     choice.experts = Json::array();
     choice.warnings.push_back(fmt::format("the base answers alone: {}", error.what()));
@@ -201,7 +219,7 @@ EffectiveParameters Preparation::parameters_for(const Request& request, const Co
 PromptOptions Preparation::prompt_options(const Composition& composition) const {
   PromptOptions options;
   if (composition.leading == nullptr) return options;
-  const ExpertData& leading = *composition.leading;
+  const ExpertCard& leading = *composition.leading;
   options.format = prompt_format(leading.prompt_template, parts_.model->config().model_type, leading.name);
   if (leading.manifest) options.dialect = leading.manifest->dialect();
   return options;

@@ -15,6 +15,7 @@ namespace expert {
 struct Choice {
   Composition composition;
   Json experts = Json::array();  // [{name, version, weight, score, reason}]
+  bool by_router = false;
   double confidence = 1.0;
   std::string explanation;
   std::vector<std::string> warnings;
@@ -34,8 +35,11 @@ class Preparation {
   };
   explicit Preparation(Parts parts);
 
-  // Throws invalid_request and what choosing and loading experts throws.
+  // Throws invalid_request and what choosing and loading experts throws. Where the router chooses and its choice cannot
+  // be had, the base answers.
   PreparedRequest prepare(const Request& request) const;
+  // For the base, because the experts that the router chose could not be had.
+  PreparedRequest prepare_base_alone(const Request& request, const Error& why) const;
   // {experts: [{name, weight, score, reason}], parameters, confidence, explanation}; loads nothing that is not named.
   Json route(const Request& request) const;
   Composition compose_uses(std::span<const ExpertUse> uses) const;
@@ -46,6 +50,7 @@ class Preparation {
 
  private:
   static int64_t positions_of(std::span<const int32_t> ids, const Composition& composition);
+  PreparedRequest prepare(const Request& request, Choice choice, Clock::time_point asked) const;
   Choice choose(const Request& request) const;
   Choice choose_automatically(const Request& request) const;
   RoutePlan ask_router(const Request& request) const;

@@ -21,6 +21,10 @@ void Scheduler::add(std::unique_ptr<Sequence> sequence) {
   line_.add(std::move(sequence));
 }
 
+bool Scheduler::stalled() const noexcept {
+  return running_.empty() && std::ranges::none_of(line_.waiting(), [](const auto& waiting) { return waiting->resident(); });
+}
+
 // --- admission ------------------------------------------------------------------------------------------------------
 
 // Blocks for the tokens it has and a block's worth of what comes.

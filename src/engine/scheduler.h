@@ -79,6 +79,8 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> take_if(const std::function<bool(Sequence&)>& ended);
 
   bool idle() const noexcept { return line_.empty() && running_.empty(); }
+  // Nobody runs, and those that wait do so for their experts.
+  bool stalled() const noexcept;
   size_t waiting() const noexcept { return line_.size(); }
   size_t running() const noexcept { return running_.size(); }
   const BlockPool& kv() const noexcept { return pool_; }

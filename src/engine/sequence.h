@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "adapters/adapter_set.h"
 #include "core/error.h"
+#include "engine/expert_lease.h"
 #include "engine/prefix_index.h"
 
 namespace expert {
@@ -54,7 +54,11 @@ class Sequence {
     }
     return here;
   }
-  const AdapterSet* adapters() const noexcept { return adapters_.get(); }
+  // Of a resident one; null: the base alone.
+  const AdapterSet* adapters() const noexcept { return experts_ ? experts_->set() : nullptr; }
+  // Its experts are in memory. Until then it waits, and stands in nobody's way.
+  bool resident() const noexcept { return !experts_ || experts_->state() == ExpertLease::State::ready; }
+  ExpertLease* experts() const noexcept { return experts_.get(); }
   // The most positions it will ever fill.
   virtual int64_t max_positions() const noexcept = 0;
   virtual Output output() const noexcept { return Output::logits; }
@@ -93,15 +97,24 @@ class Sequence {
   virtual void deliver_end() = 0;
 
  protected:
-  Sequence(std::vector<int32_t> tokens, std::shared_ptr<const AdapterSet> adapters)
+  Sequence(std::vector<int32_t> tokens, std::shared_ptr<ExpertLease> experts)
       : tokens_(std::move(tokens)),
-        adapters_(std::move(adapters)),
-        virtual_rows_(adapters_ ? static_cast<int32_t>(adapters_->soft_prompt().rows) : 0) {}
+        experts_(std::move(experts)),
+        virtual_rows_(experts_ ? static_cast<int32_t>(experts_->soft_prompt_rows()) : 0) {}
+
+  // Null: they are there, or on their way.
+  const Error* why_not_resident() const noexcept {
+    return experts_ && experts_->state() == ExpertLease::State::failed ? &experts_->error() : nullptr;
+  }
+  // It ends: others may have their room.
+  void release_experts() {
+    if (experts_) experts_->release();
+  }
 
   std::vector<int32_t> tokens_;  // prompt, then what was generated
 
  private:
-  std::shared_ptr<const AdapterSet> adapters_;  // null: the base alone
+  std::shared_ptr<ExpertLease> experts_;  // null: the base alone
   int32_t virtual_rows_;
 };
 

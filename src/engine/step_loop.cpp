@@ -9,6 +9,10 @@
 namespace expert {
 namespace {
 
+// While all that there is waits for experts: a cancelled request is looked for this often. cancel() wakes nobody, since
+// it may take no lock: a child of fork() calls it.
+constexpr auto kLook = std::chrono::milliseconds(2);
+
 // Whatever was thrown, as an Error that says it happened in a step.
 Error current_error() {
   try {
@@ -71,6 +75,14 @@ void StepLoop::close(bool drain) {
   if (thread_.joinable()) thread_.join();
 }
 
+void StepLoop::look_again() {
+  {
+    const std::lock_guard lock(mutex_);
+    look_again_ = true;
+  }
+  wake_.notify_one();
+}
+
 StepStats StepLoop::stats() const {
   const std::lock_guard lock(mutex_);
   return stats_;
@@ -102,7 +114,18 @@ bool StepLoop::wait_for_work() {
   bool abandon = false;
   {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return closing_ || !inbox_.empty() || !scheduler_.idle(); });
+    const bool idle = scheduler_.idle();
+    const bool stalled = scheduler_.stalled();
+    const auto ready = [&] {
+      const bool closes = closing_ && (idle || !drain_);
+      return closes || look_again_ || !inbox_.empty() || !stalled;
+    };
+    if (idle) {
+      wake_.wait(lock, ready);
+    } else {
+      wake_.wait_for(lock, kLook, ready);
+    }
+    look_again_ = false;
     arrived.swap(inbox_);
     abandon = closing_ && !drain_;
   }
@@ -116,9 +139,17 @@ bool StepLoop::wait_for_work() {
   return !scheduler_.idle();
 }
 
+void StepLoop::order_experts(Clock::time_point now) {
+  if (!options_.prefetch) return;
+  std::vector<ExpertLease*> leases;
+  for (const Sequence* sequence : scheduler_.line().without_experts(now)) leases.push_back(sequence->experts());
+  if (!leases.empty()) options_.prefetch(leases);
+}
+
 void StepLoop::step() {
   const Clock::time_point now = Clock::now();
   end([&](Sequence& sequence) { return sequence.ends_now(now); });
+  order_experts(now);
   scheduler_.admit(now);
   publish();
   scheduler_.plan(plan_, now);

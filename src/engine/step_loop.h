@@ -1,6 +1,7 @@
 // The engine thread: takes sequences from callers and steps them - schedule, forward, finish - until they have ended.
-// It sleeps while there is nothing to do, and holds no lock while it computes. A step that fails is repeated for each of
-// its requests alone; those that fail again end and give their blocks back, and the loop goes on.
+// It sleeps while there is nothing to do, and holds no lock while it computes. Requests that wait for their experts keep
+// nobody. A step that fails is repeated for each of its requests alone; those that fail again end and give their blocks
+// back, and the loop goes on.
 #pragma once
 
 #include <condition_variable>
@@ -8,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -24,6 +26,8 @@ struct StepLoopOptions {
   int32_t most_kept = INT32_MAX;  // KV blocks of the prefix cache that nobody uses; 0: no prefix cache
   int32_t max_batch = 16;
   int32_t max_queue = 256;  // sequences that wait or run
+  // Hears, on the engine thread, whose experts are wanted next: of those that wait for them. May be empty.
+  std::function<void(std::span<ExpertLease* const>)> prefetch = {};
 };
 
 struct StepStats {
@@ -46,6 +50,8 @@ class StepLoop {
 
   // Throws out_of_memory (queue full), closed.
   void submit(std::unique_ptr<Sequence> sequence);
+  // Experts that somebody waits for may be in memory now.
+  void look_again();
   // Ends what runs, or waits for it; then the thread has ended. Thread-safe, twice is harmless.
   void close(bool drain);
   StepStats stats() const;
@@ -54,6 +60,7 @@ class StepLoop {
  private:
   void run() noexcept;
   bool wait_for_work();
+  void order_experts(Clock::time_point now);
   void step();
   void compute(PlannedBatch& planned, Sequence::Output output);
   size_t forward(PlannedBatch& planned, Sequence::Output output);
@@ -75,6 +82,7 @@ class StepLoop {
   int64_t unfinished_ = 0;
   bool closing_ = false;
   bool drain_ = false;
+  bool look_again_ = false;
   StepStats stats_;
   std::mutex close_mutex_;  // one closer joins, others wait for it
 

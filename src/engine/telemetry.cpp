@@ -43,10 +43,19 @@ constexpr Metric kMetrics[] = {
     {"expert_prefix_hits_total", "counter", "Requests that found a part of it.", "/prefix_cache/hits"},
     {"expert_prefix_cached_tokens_total", "counter", "Prompt tokens found.", "/prefix_cache/cached_tokens"},
     {"expert_prefix_evictions_total", "counter", "KV blocks forgotten to be filled anew.", "/prefix_cache/evictions"},
-    {"expert_experts_in_memory", "gauge", "Experts in host memory.", "/experts/in_memory"},
-    {"expert_experts_hits_total", "counter", "Experts found in host memory.", "/experts/hits"},
-    {"expert_experts_loads_total", "counter", "Experts read from disk.", "/experts/loads"},
-    {"expert_experts_evictions_total", "counter", "Experts dropped from host memory.", "/experts/evictions"},
+    {"expert_experts_waiting", "gauge", "Requests that wait for room for their experts.", "/experts/waiting"},
+    {"expert_host_experts", "gauge", "Experts in host memory.", "/experts/tiers/host/experts"},
+    {"expert_host_experts_pinned", "gauge", "Experts in host memory that requests use.", "/experts/tiers/host/pinned"},
+    {"expert_host_experts_loading", "gauge", "Experts on their way to host memory.", "/experts/tiers/host/loading"},
+    {"expert_host_bytes", "gauge", "Experts in host memory, or on their way.", "/experts/tiers/host/bytes"},
+    {"expert_host_budget_bytes", "gauge", "What those that requests name may take.", "/experts/tiers/host/budget_bytes"},
+    {"expert_host_hits_total", "counter", "Experts of requests found in host memory.", "/experts/tiers/host/hits"},
+    {"expert_host_evictions_total", "counter", "Experts dropped from host memory.", "/experts/tiers/host/evictions"},
+    {"expert_host_evicted_bytes_total", "counter", "Bytes of these.", "/experts/tiers/host/evicted_bytes"},
+    {"expert_disk_bytes", "gauge", "Installed packages.", "/experts/tiers/disk/bytes"},
+    {"expert_disk_loads_total", "counter", "Experts read from disk.", "/experts/tiers/disk/loads"},
+    {"expert_disk_loaded_bytes_total", "counter", "Bytes of these in memory.", "/experts/tiers/disk/loaded_bytes"},
+    {"expert_disk_failures_total", "counter", "Experts that could not be read again.", "/experts/tiers/disk/failures"},
     {"expert_memory_weights_bytes", "gauge", "Base weights.", "/memory/weights_bytes"},
     {"expert_memory_experts_bytes", "gauge", "Experts in host memory.", "/memory/experts_bytes"},
     {"expert_memory_kv_bytes", "gauge", "KV cache.", "/memory/kv_bytes"},
@@ -125,6 +134,7 @@ Json Counters::histograms() const {
           {"token_ms", token_ms.summary()},
           {"total_ms", total_ms.summary()},
           {"experts_ms", experts_ms.summary()},
+          {"expert_load_ms", expert_load_ms.summary()},
           {"step_ms", step_ms.summary()},
           {"step_rows", step_rows.summary()},
           {"step_requests", step_requests.summary()}};
@@ -148,7 +158,8 @@ std::string prometheus_text(const Json& stats, const Counters& counters) {
   counters.first_token_ms.write(out, "expert_first_token_milliseconds", "From submit to the first token.");
   counters.token_ms.write(out, "expert_token_milliseconds", "Between the tokens of an answer, the mean of each.");
   counters.total_ms.write(out, "expert_request_milliseconds", "From submit to the end.");
-  counters.experts_ms.write(out, "expert_load_milliseconds", "To have the experts of a request in memory.");
+  counters.experts_ms.write(out, "expert_experts_milliseconds", "To have the experts of a request in memory.");
+  counters.expert_load_ms.write(out, "expert_load_milliseconds", "Of one expert, from disk to memory.");
   counters.step_ms.write(out, "expert_step_milliseconds", "Of one step.");
   counters.step_rows.write(out, "expert_step_rows", "Tokens of one step.");
   counters.step_requests.write(out, "expert_step_requests", "Requests of one step.");

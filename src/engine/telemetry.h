@@ -52,6 +52,7 @@ struct Counters {
   Histogram token_ms{Unit::milliseconds};        // between the tokens of an answer, the mean of each
   Histogram total_ms{Unit::milliseconds};        // from submit to the end
   Histogram experts_ms{Unit::milliseconds};      // to have the experts of a request in memory
+  Histogram expert_load_ms{Unit::milliseconds};  // of one expert, from disk to memory
   Histogram step_ms{Unit::milliseconds};
   Histogram step_rows{Unit::count};
   Histogram step_requests{Unit::count};

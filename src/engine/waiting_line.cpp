@@ -48,6 +48,7 @@ bool WaitingLine::precedes(const Sequence& a, const Sequence& b) const {
 
 Sequence* WaitingLine::first(Clock::time_point now) {
   for (const auto& sequence : waiting_) {
+    if (!sequence->resident()) continue;
     Sequence*& first = sequence->queue->first;
     if (first == nullptr || precedes_within_caller(*sequence, *first, now)) first = sequence.get();
   }
@@ -60,6 +61,41 @@ Sequence* WaitingLine::first(Clock::time_point now) {
     if (best == nullptr || precedes(*first, *best)) best = first;
   }
   return best;
+}
+
+// Each caller's in its own order; between callers as first() would choose, one admission after the other.
+std::vector<Sequence*> WaitingLine::without_experts(Clock::time_point now) const {
+  struct Turn {
+    const CallerQueue* queue;
+    int32_t running;
+    Clock::time_point last_admission;
+    std::vector<Sequence*> sequences;  // the next one last
+  };
+  std::vector<Turn> turns;
+  for (const auto& sequence : waiting_) {
+    if (sequence->resident()) continue;
+    const CallerQueue* queue = sequence->queue;
+    auto turn = std::ranges::find(turns, queue, &Turn::queue);
+    if (turn == turns.end()) turn = turns.insert(turn, {queue, queue->running, queue->last_admission, {}});
+    turn->sequences.push_back(sequence.get());
+  }
+  for (Turn& turn : turns) {
+    std::ranges::sort(turn.sequences, [&](auto* a, auto* b) { return precedes_within_caller(*b, *a, now); });
+  }
+  std::vector<Sequence*> order;
+  while (!turns.empty()) {
+    const auto next = std::ranges::min_element(turns, {}, [&](const Turn& turn) {
+      const Sequence& first = *turn.sequences.back();
+      const int64_t claim = first.priority + steps_waited(std::max(first.arrived, turn.last_admission), now);
+      return std::tuple(-claim, turn.running, first.deadline, first.arrival);
+    });
+    order.push_back(next->sequences.back());
+    next->sequences.pop_back();
+    ++next->running;
+    next->last_admission = now;
+    if (next->sequences.empty()) turns.erase(next);
+  }
+  return order;
 }
 
 std::unique_ptr<Sequence> WaitingLine::admit(const Sequence* sequence, Clock::time_point now) {

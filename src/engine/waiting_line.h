@@ -6,6 +6,8 @@
 // with all of its backlog. Among one caller's requests each rises with its own waiting time. That, its level, it keeps
 // while it runs. It is never less than its claim, so whoever is sent back to the line for a request of higher priority
 // does not pass it there.
+//
+// A request whose experts are not in memory is passed over; it grows older meanwhile, so its place is kept.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +33,10 @@ class WaitingLine {
   explicit WaitingLine(Clock::duration ageing) : ageing_(ageing) {}
 
   void add(std::unique_ptr<Sequence> sequence);
-  // The one that goes next, its `claim` and `level` set; null when nobody waits.
+  // The one that goes next, its `claim` and `level` set; null when nobody waits, or for experts only.
   Sequence* first(Clock::time_point now);
+  // Those that wait for experts, in the order in which they would go if they had them.
+  std::vector<Sequence*> without_experts(Clock::time_point now) const;
   // Takes out `sequence`, which waits, as admitted.
   std::unique_ptr<Sequence> admit(const Sequence* sequence, Clock::time_point now);
   // A running one comes back, keeping its place by arrival.

@@ -371,6 +371,7 @@ TEST_CASE("route and info are JSON objects") {
   CHECK(plan.at("experts")[0].at("name") == "expert-sql");
   REQUIRE(expert_engine_info(engine(), &text) == EXPERT_OK);
   const Json info = Json::parse(Owned<char>(text).get());
+  CHECK(info.at("fingerprint").get<std::string>().size() == 64);
   for (const char* key : {"model", "architecture", "weights", "kv", "isa", "threads", "context_size", "warnings"}) {
     CHECK_MESSAGE(info.contains(key), key);
   }
@@ -378,6 +379,34 @@ TEST_CASE("route and info are JSON objects") {
   CHECK(Json::parse(Owned<char>(text).get()).is_object());
   REQUIRE(expert_engine_experts(engine(), &text) == EXPERT_OK);
   CHECK(Json::parse(Owned<char>(text).get()).is_array());
+}
+
+TEST_CASE("byte budgets are options: no prefix cache, and room for one expert") {
+  expert_engine_options options = EXPERT_ENGINE_OPTIONS_INIT;
+  CHECK(options.prefix_cache_bytes == EXPERT_UNSET_BYTES);
+  options.base_model = kModel.c_str();
+  options.threads = 1;
+  options.home = "/nonexistent/expert-home";
+  options.prefix_cache_bytes = 0;
+  options.expert_cache_bytes = 1 << 20;
+  expert_engine* opened = nullptr;
+  REQUIRE(expert_engine_open(&options, &opened) == EXPERT_OK);
+  const Owned<expert_engine> own(opened);
+  const expert_request request = base_request("A prompt that is longer than one block of sixteen tokens, by quite a bit.");
+  const auto cached = [&](expert_engine* engine) {
+    expert_usage usage = EXPERT_USAGE_INIT;
+    for (int i = 0; i < 2; ++i) {
+      expert_result* result = nullptr;
+      REQUIRE(expert_infer(engine, &request, &result) == EXPERT_OK);
+      REQUIRE(expert_result_usage(Owned<expert_result>(result).get(), &usage) == EXPERT_OK);
+    }
+    return usage.cached_tokens;
+  };
+  CHECK(cached(own.get()) == 0);
+  CHECK(cached(engine()) > 0);
+  char* text = nullptr;
+  REQUIRE(expert_engine_stats(own.get(), &text) == EXPERT_OK);
+  CHECK(Json::parse(Owned<char>(text).get()).at("/experts/tiers/host/budget_bytes"_json_pointer) == 1 << 20);
 }
 
 TEST_CASE("many threads get the answer that one gets") {

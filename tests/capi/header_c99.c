@@ -13,6 +13,7 @@ int main(void) {
   int failed = 0;
 
   failed += expect(options.struct_size == sizeof(expert_engine_options));
+  failed += expect(options.prefix_cache_bytes == EXPERT_UNSET_BYTES && options.expert_cache_bytes == 0);
   failed += expect(options.max_queue == 256 && options.max_batch == 16 && options.flags == 0);
   failed += expect(request.struct_size == sizeof(expert_request));
   failed += expect(request.prompt_length == EXPERT_NUL_TERMINATED && request.schema_length == EXPERT_NUL_TERMINATED &&

@@ -161,13 +161,13 @@ TEST_CASE("auto: the router's choice is loaded, used and shown; and the base ans
   const Json route = engine->route(request);
   REQUIRE(route["experts"].size() == 1);
   CHECK(route["experts"][0]["name"] == "expert-sql");
-  CHECK(engine->stats()["experts"]["in_memory"] == 0);  // routing loads nothing
+  CHECK(engine->stats()["experts"]["tiers"]["host"]["experts"] == 0);  // routing loads nothing
   const auto result = engine->submit(request)->wait(kSoon);
   REQUIRE(result->experts_used.size() == 1);
   CHECK(result->experts_used[0].name == "expert-sql");
   CHECK(result->plan["experts"][0]["reason"] == route["experts"][0]["reason"]);
   CHECK(result->plan["parameters"]["temperature"] == 0.0);
-  CHECK(engine->stats()["experts"]["in_memory"] == 1);
+  CHECK(engine->stats()["experts"]["tiers"]["host"]["experts"] == 1);
 
   request = {};
   request.prompt = "Good morning";

@@ -93,6 +93,123 @@ TEST_CASE("a million operations: no crossing, no leak, no block given back twice
   CHECK(evictions > 1000);
 }
 
+TEST_CASE("experts that come late: no budget is exceeded, nobody waits for ever, every request ends once") {
+  size_t operations = 0, waits = 0, evictions = 0, failures = 0;
+  const char* wanted = std::getenv("EXPERT_SIMULATION_OPERATIONS");
+  const size_t most = wanted != nullptr ? std::strtoull(wanted, nullptr, 10) / 4 : 100'000;
+  for (uint64_t seed = 1; operations < most; ++seed) {
+    std::mt19937_64 rng(seed);
+    SimExperts experts(10 + rng() % 20);
+    for (int32_t i = 0; i < 12; ++i) experts.define(i, 1 + rng() % 4);
+    experts.slowest = 1 + rng() % 30;
+    experts.fails_one_in = seed % 3 == 0 ? 0 : 40;
+    Simulator sim({.kv_blocks = 20 + static_cast<int32_t>(rng() % 40), .max_batch = 1 + static_cast<int32_t>(rng() % 8)});
+    sim.experts = &experts;
+    std::set<const Sequence*> alive;
+    sim.on_end = [&](SimSequence& sequence) {
+      if (alive.erase(&sequence) != 1) throw std::logic_error("a request ended twice");
+    };
+    CAPTURE(seed);
+    for (int round = 0; round < 1500; ++round) {
+      sim.now += std::chrono::milliseconds(rng() % 50);
+      if (rng() % 200 == 0) sim.now += std::chrono::hours(rng() % 3);
+      if (rng() % 100 == 0) sim.now -= std::chrono::minutes(rng() % 30);
+      while (rng() % 3 == 0) {
+        std::vector<int32_t> chosen;
+        for (int32_t i = 0; i < 12 && chosen.size() < 2; ++i) {
+          if (rng() % 8 == 0) chosen.push_back(i);
+        }
+        auto lease = chosen.empty() ? nullptr : experts.claim(chosen);
+        waits += lease && lease->state() == ExpertLease::State::waiting ? 1 : 0;
+        uint64_t set = 0;
+        for (const int32_t expert : chosen) set = set * 12 + static_cast<uint64_t>(expert) + 1;
+        auto sequence = std::make_unique<SimSequence>(prompt_of(rng, 100), 1 + static_cast<int32_t>(rng() % 30), set,
+                                                      rng() % 8 != 0, std::move(lease));
+        sequence->priority = static_cast<int32_t>(rng() % 4) - 1;
+        sequence->caller = std::string(1, static_cast<char>('a' + rng() % 5));
+        alive.insert(sim.add(std::move(sequence)));
+        ++operations;
+      }
+      if (rng() % 20 == 0) sim.end([&](SimSequence&) { return rng() % 4 == 0; });
+      REQUIRE_NOTHROW(sim.step(rng() % 300 == 0));
+      operations += 4;
+      if (alive.size() > 60) sim.end([&](SimSequence&) { return rng() % 3 == 0; });
+      REQUIRE(sim.scheduler.running() + sim.scheduler.waiting() == alive.size());
+    }
+    for (int left = 100'000; !sim.scheduler.idle(); --left) {
+      REQUIRE(left > 0);
+      REQUIRE_NOTHROW(sim.step());
+    }
+    CHECK(alive.empty());
+    CHECK(sim.ended_count == sim.submitted);
+    const ExpertCacheStats stats = experts.cache.stats();
+    CHECK(stats.pinned == 0);
+    CHECK(stats.waiting == 0);
+    evictions += stats.evictions;
+    failures += stats.failures;
+  }
+  MESSAGE(operations << " operations, " << waits << " waited for experts, " << evictions << " evictions, " << failures
+                     << " failures");
+  CHECK(waits > 100);
+  CHECK(evictions > 100);
+  CHECK(failures > 10);
+}
+
+TEST_CASE("a stream of requests for experts that are there does not starve one whose expert is not") {
+  SimExperts experts(10);
+  experts.define(0, 6);
+  experts.define(1, 6);  // they do not fit together
+  Simulator sim({.kv_blocks = 64, .max_batch = 2, .ageing = 1s});
+  sim.experts = &experts;
+  const auto add = [&](int32_t expert, const char* caller, int32_t priority) {
+    auto sequence = std::make_unique<SimSequence>(std::vector<int32_t>(20, 1), 5, 0, false, experts.claim({expert}));
+    sequence->caller = caller;
+    sequence->priority = priority;
+    return sim.add(std::move(sequence));
+  };
+  add(0, "stream", 1);
+  for (int i = 0; i < 20; ++i) sim.step();
+  SimSequence* patient = add(1, "patient", 0);
+  bool ended = false;
+  sim.on_end = [&](SimSequence& sequence) { ended |= &sequence == patient; };
+  int steps = 0;
+  for (; steps < 2000 && !ended; ++steps) {
+    while (sim.scheduler.waiting() < 8) add(0, "stream", 1);
+    sim.now += 50ms;
+    sim.step();
+  }
+  CHECK(ended);
+  CHECK(steps < 200);  // one level of a second, two readings, and the work of those before it
+}
+
+TEST_CASE("experts are read in the order of the line, and whoever has no expert overtakes") {
+  SimExperts experts(100);
+  for (int32_t i = 0; i < 4; ++i) experts.define(i, 1);
+  experts.slowest = 5;
+  Simulator sim({.kv_blocks = 64, .max_batch = 4});
+  sim.experts = &experts;
+  std::vector<const SimSequence*> order;
+  sim.on_end = [&](SimSequence& sequence) { order.push_back(&sequence); };
+  const auto add = [&](std::vector<int32_t> needs, int32_t priority) {
+    auto sequence = std::make_unique<SimSequence>(std::vector<int32_t>(16, 1), 2, 0, false,
+                                                  needs.empty() ? nullptr : experts.claim(needs));
+    sequence->priority = priority;
+    return sim.add(std::move(sequence));
+  };
+  const SimSequence* first = add({0}, 0);
+  sim.step();  // its reading begins
+  const SimSequence* low = add({1}, 0);
+  const SimSequence* high = add({2}, 2);
+  const SimSequence* middle = add({3}, 1);
+  const SimSequence* base = add({}, -5);
+  while (!sim.scheduler.idle()) {
+    sim.now += 1ms;
+    sim.step();
+  }
+  CHECK(experts.order == std::vector<std::string>{"0", "2", "3", "1"});
+  CHECK(order == std::vector<const SimSequence*>{base, first, high, middle, low});
+}
+
 TEST_CASE("nobody starves: requests of low priority get through a stream of urgent ones") {
   Simulator sim({.kv_blocks = 64, .max_batch = 2, .ageing = 1s});
   SimSequence* low = sim.add(plain(20, 5, "patient", -2));

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/expert_cache.h"
 #include "engine/scheduler.h"
 
 namespace expert::test {
@@ -22,8 +23,9 @@ inline uint64_t stir(uint64_t x) {
 // A request whose next token is a function of its set of experts and everything before.
 class SimSequence final : public Sequence {
  public:
-  SimSequence(std::vector<int32_t> prompt, int32_t answer, uint64_t set, bool shares)
-      : Sequence(std::move(prompt), nullptr), positions_(static_cast<int64_t>(tokens_.size()) + answer) {
+  SimSequence(std::vector<int32_t> prompt, int32_t answer, uint64_t set, bool shares,
+              std::shared_ptr<ExpertLease> experts = nullptr)
+      : Sequence(std::move(prompt), std::move(experts)), positions_(static_cast<int64_t>(tokens_.size()) + answer) {
     if (shares) prefix = prefix_root({"sim", std::to_string(set), "", ""});
     states_.push_back(stir(set + 1));
     note_states();
@@ -33,6 +35,7 @@ class SimSequence final : public Sequence {
   int64_t max_positions() const noexcept override { return positions_; }
   void on_admitted(Clock::time_point now) override {
     if (admitted) throw std::logic_error("admitted twice");
+    if (!resident()) throw std::logic_error("admitted without its experts");
     admitted = true;
     admitted_at = now;
   }
@@ -49,6 +52,7 @@ class SimSequence final : public Sequence {
     tokens_.push_back(static_cast<int32_t>(stir(from_state) % 50));
     note_states();
   }
+  bool failed() const { return why_not_resident() != nullptr; }
   bool complete() const { return static_cast<int64_t>(tokens_.size()) >= positions_; }
 
   bool admitted = false;
@@ -66,6 +70,66 @@ class SimSequence final : public Sequence {
   std::vector<uint64_t> states_;  // behind 0, 1, 2, … tokens
 };
 
+// Experts on a disk that takes some steps for each of them, and now and then cannot read one.
+class SimExperts {
+ public:
+  explicit SimExperts(uint64_t budget) : budget_(budget), cache({budget, 0}) {}
+
+  void define(int32_t expert, uint64_t bytes) {
+    auto card = std::make_shared<ExpertCard>();
+    card->key = card->name = std::to_string(expert);
+    card->bytes = bytes;
+    cards_[expert] = std::move(card);
+  }
+  std::shared_ptr<ExpertLease> claim(const std::vector<int32_t>& experts) {
+    std::vector<ExpertNeed> needs;
+    for (const int32_t expert : experts) needs.push_back({cards_.at(expert), 1.0F, {"disk", std::nullopt}, nullptr, false});
+    const ExpertCache::Claim claim = cache.claim(std::move(needs));
+    if (claim.to_form) cache.formed(*claim.lease, nullptr);
+    return claim.lease;
+  }
+  void advance() {
+    if (reading_ && --left_ <= 0) finish();
+    while (!reading_) {
+      const auto work = cache.next();
+      if (!work) break;
+      if (work->to_form) {
+        cache.formed(*work->to_form, nullptr);
+      } else {
+        reading_ = work;
+        left_ = 1 + static_cast<int32_t>(rng_() % slowest);
+        order.push_back(work->card->name);
+      }
+    }
+    const ExpertCacheStats stats = cache.stats();
+    if (stats.used_bytes > budget_) throw std::logic_error("more experts than the budget allows");
+    if (stats.bytes != stats.used_bytes) throw std::logic_error("bytes that nobody counts");
+  }
+
+  uint64_t slowest = 8;     // steps of one reading, at most
+  uint64_t fails_one_in = 0;  // readings; 0: none
+  std::vector<std::string> order;  // of the readings
+
+ private:
+  void finish() {
+    if (fails_one_in != 0 && rng_() % fails_one_in == 0) {
+      cache.not_loaded(*reading_, Error(ErrorCode::load, "cannot be read"));
+    } else {
+      cache.loaded(std::make_shared<const ExpertData>(ExpertData{nullptr, nullptr, reading_->card}));
+    }
+    reading_.reset();
+  }
+
+  const uint64_t budget_;
+  std::map<int32_t, ExpertCardPtr> cards_;
+  std::optional<ExpertWork> reading_;
+  int32_t left_ = 0;
+  std::mt19937_64 rng_{7};
+
+ public:
+  ExpertCache cache;
+};
+
 class Simulator {
  public:
   explicit Simulator(const SchedulerOptions& options)
@@ -75,6 +139,7 @@ class Simulator {
 
   // One step of the engine. `fails`: the forward throws half way, and its requests end.
   void step(bool fails = false) {
+    if (experts != nullptr) bring_experts();
     scheduler.admit(now);
     check_budget();
     scheduler.plan(plan_);
@@ -137,6 +202,7 @@ class Simulator {
   const SchedulerOptions options_;
 
  public:
+  SimExperts* experts = nullptr;
   Scheduler scheduler;
   Clock::time_point now{};
   size_t submitted = 0, ended_count = 0, steps = 0, rows = 0, shared_reads = 0;
@@ -144,6 +210,14 @@ class Simulator {
   std::function<void(SimSequence&)> on_end;
 
  private:
+  void bring_experts() {
+    std::vector<ExpertLease*> wanted;
+    for (const Sequence* sequence : scheduler.line().without_experts(now)) wanted.push_back(sequence->experts());
+    experts->cache.put_in_order(wanted);
+    experts->advance();
+    end([](SimSequence& sequence) { return sequence.failed(); });
+  }
+
   Slot& slot(const Segment& segment, int32_t position) {
     const int32_t block = segment.block_table[static_cast<size_t>(position / kKvBlockTokens)];
     return cache_[static_cast<size_t>(block * kKvBlockTokens + position % kKvBlockTokens)];
@@ -160,7 +234,7 @@ class Simulator {
     int32_t prefill = 0;
     for (const Segment& segment : plan_.logits.batch.layout.segments) prefill += segment.row_count > 1 ? segment.row_count : 0;
     if (prefill > options_.prefill_tokens) throw std::logic_error("more rows than a step may have");
-    if (plan_.logits.empty() && !scheduler.idle()) throw std::logic_error("nothing goes on");
+    if (plan_.logits.empty() && !scheduler.stalled()) throw std::logic_error("nothing goes on");
   }
 
   void forward(const PlannedBatch& planned, bool fails) {

@@ -128,6 +128,15 @@ def test_a_batch_larger_than_the_queue(home, engine):
         assert len(small.infer_batch(requests)) == 7
 
 
+def test_byte_budgets(home, engine):
+    base, request = engine.info()["path"], dict(prompt="Count to twenty, slowly, please. " * 3, experts=[], max_tokens=2)
+    with expert.Engine(base, threads=1, home=home, prefix_cache_bytes=0, expert_cache_bytes=1 << 20) as small:
+        assert [small.infer(**request).usage.cached_tokens for _ in range(2)] == [0, 0]
+        assert small.stats()["experts"]["tiers"]["host"]["budget_bytes"] == 1 << 20
+    with pytest.raises(expert.InvalidRequestError):
+        expert.Engine(base, expert_cache_bytes=0)
+
+
 def test_threads_get_what_one_gets(engine):
     expected = engine.infer(**QUESTION, experts=["sql"], max_tokens=8).tokens
     answers = []

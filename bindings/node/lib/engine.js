@@ -30,6 +30,8 @@ const optionReaders = {
   maxQueue: check.integer,
   maxBatch: check.integer,
   maxExperts: (name, value) => check.integer(name, value, 1),
+  prefixCacheBytes: (name, value) => check.integer(name, value, 0, Number.MAX_SAFE_INTEGER),
+  expertCacheBytes: (name, value) => check.integer(name, value, 1, Number.MAX_SAFE_INTEGER),
   useWeightCache: check.boolean,
 };
 const optionDefaults = {
@@ -39,6 +41,7 @@ const optionDefaults = {
   maxQueue: 256,
   maxBatch: 16,
   maxExperts: 0,
+  expertCacheBytes: 0,
   useWeightCache: true,
 };
 

@@ -122,6 +122,11 @@ struct Options {
     numbers.max_queue = given.Get("maxQueue").As<Napi::Number>().Int32Value();
     numbers.max_batch = given.Get("maxBatch").As<Napi::Number>().Int32Value();
     numbers.max_experts = given.Get("maxExperts").As<Napi::Number>().Int32Value();
+    const Napi::Value prefixes = given.Get("prefixCacheBytes");
+    if (prefixes.IsNumber()) {
+      numbers.prefix_cache_bytes = static_cast<uint64_t>(prefixes.As<Napi::Number>().Int64Value());
+    }
+    numbers.expert_cache_bytes = static_cast<uint64_t>(given.Get("expertCacheBytes").As<Napi::Number>().Int64Value());
     numbers.flags = given.Get("flags").As<Napi::Number>().Uint32Value();
   }
   expert_engine_options view(Progress& progress) const {

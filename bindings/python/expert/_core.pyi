@@ -71,6 +71,8 @@ class Engine:
         max_queue: int,
         max_batch: int,
         max_experts: int,
+        prefix_cache_bytes: int,
+        expert_cache_bytes: int,
         use_weight_cache: bool,
         progress: Callable[[float], object] | None,
     ) -> None: ...

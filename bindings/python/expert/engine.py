@@ -208,6 +208,8 @@ class Engine(_NotPickled):
     max_experts: of one request; one more is refused.
     home: where experts are installed, None: $EXPERT_HOME, else ~/.expert. rope_scaling: as in config.json.
     max_queue: requests that wait or run; one more is an OutOfMemoryError. max_batch: requests that run at once.
+    prefix_cache_bytes: of the KV cache, for prefixes that no request uses now; None: all that is free, 0: none is kept.
+    expert_cache_bytes: of host memory, for experts that requests name; None: a quarter of the free memory.
     progress: a callable that hears 0 … 1 while the model loads, or True for a tqdm bar.
     """
 
@@ -226,6 +228,8 @@ class Engine(_NotPickled):
         max_queue: int = 256,
         max_batch: int = 16,
         max_experts: int = 10,
+        prefix_cache_bytes: int | None = None,
+        expert_cache_bytes: int | None = None,
         use_weight_cache: bool = True,
         progress: Progress = None,
     ) -> None:
@@ -243,6 +247,12 @@ class Engine(_NotPickled):
             max_queue=integer("max_queue", max_queue),
             max_batch=integer("max_batch", max_batch),
             max_experts=integer("max_experts", max_experts, 1),
+            prefix_cache_bytes=2**64 - 1
+            if prefix_cache_bytes is None
+            else integer("prefix_cache_bytes", prefix_cache_bytes, 0, 2**62),
+            expert_cache_bytes=0
+            if expert_cache_bytes is None
+            else integer("expert_cache_bytes", expert_cache_bytes, 1, 2**62),
             use_weight_cache=bool(use_weight_cache),
         )
         with listener(progress, "loading") as heard:
