@@ -270,10 +270,13 @@ std::optional<ExpertWork> ExpertCache::next_locked() {
   for (ExpertLease* lease : order) {
     if (lease->state() != ExpertLease::State::waiting || lease->forming_ || lease->released_) continue;
     ExpertWork work;
-    work.to_form = lease->weak_from_this().lock();
-    if (!work.to_form) continue;  // its last owner is about to release it
-    if (begin_forming(*lease)) return work;
-    work.to_form = nullptr;
+    const auto in_memory = [&](const ExpertNeed& need) { return entries_.at(need.card->key).data != nullptr; };
+    if (std::ranges::all_of(lease->needs(), in_memory)) {
+      work.to_form = lease->weak_from_this().lock();
+      if (!work.to_form) continue;  // its last owner is about to release it
+      begin_forming(*lease);
+      return work;  // a share in the lease is never dropped here, under the lock that its end needs
+    }
     for (const ExpertNeed& need : lease->needs()) {
       Entry& entry = entries_.at(need.card->key);
       if (entry.data || entry.reading) continue;

@@ -114,16 +114,10 @@ bool StepLoop::wait_for_work() {
   bool abandon = false;
   {
     std::unique_lock lock(mutex_);
-    const bool idle = scheduler_.idle();
-    const bool stalled = scheduler_.stalled();
-    const auto ready = [&] {
-      const bool closes = closing_ && (idle || !drain_);
-      return closes || look_again_ || !inbox_.empty() || !stalled;
-    };
-    if (idle) {
-      wake_.wait(lock, ready);
-    } else {
-      wake_.wait_for(lock, kLook, ready);
+    if (scheduler_.idle()) {
+      wake_.wait(lock, [&] { return closing_ || !inbox_.empty(); });
+    } else if (scheduler_.stalled()) {
+      wake_.wait_for(lock, kLook, [&] { return (closing_ && !drain_) || look_again_ || !inbox_.empty(); });
     }
     look_again_ = false;
     arrived.swap(inbox_);
