@@ -185,7 +185,7 @@ TEST_CASE("a stream of requests for experts that are there does not starve one w
 TEST_CASE("experts are read in the order of the line, and whoever has no expert overtakes") {
   SimExperts experts(100);
   for (int32_t i = 0; i < 4; ++i) experts.define(i, 1);
-  experts.slowest = 5;
+  experts.fastest = experts.slowest = 5;
   Simulator sim({.kv_blocks = 64, .max_batch = 4});
   sim.experts = &experts;
   std::vector<const SimSequence*> order;

@@ -97,7 +97,7 @@ class SimExperts {
         cache.formed(*work->to_form, nullptr);
       } else {
         reading_ = work;
-        left_ = 1 + static_cast<int32_t>(rng_() % slowest);
+        left_ = static_cast<int32_t>(fastest + rng_() % (slowest - fastest + 1));
         order.push_back(work->card->name);
       }
     }
@@ -106,8 +106,8 @@ class SimExperts {
     if (stats.bytes != stats.used_bytes) throw std::logic_error("bytes that nobody counts");
   }
 
-  uint64_t slowest = 8;     // steps of one reading, at most
-  uint64_t fails_one_in = 0;  // readings; 0: none
+  uint64_t fastest = 1, slowest = 8;  // steps of one reading
+  uint64_t fails_one_in = 0;          // readings; 0: none
   std::vector<std::string> order;  // of the readings
 
  private:
