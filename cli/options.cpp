@@ -145,6 +145,14 @@ float float_or_unset(const std::optional<double>& value) {
   return value ? static_cast<float>(*value) : EXPERT_UNSET_FLOAT;
 }
 
+// An empty value mostly comes from a variable that is not set; the default would answer in its place.
+std::string not_empty(const std::string& value) { return value.empty() ? "is empty" : ""; }
+
+// CLI11 would take -1 for the largest number.
+std::string not_negative(const std::string& value) {
+  return !value.empty() && value.front() == '-' ? "is " + value + ", must be 0 or more" : "";
+}
+
 std::optional<std::string> environment(const char* name) {
   const char* value = std::getenv(name);
   return value != nullptr && *value != '\0' ? std::optional<std::string>(value) : std::nullopt;
@@ -161,7 +169,10 @@ const char* or_null(const std::string& text) { return text.empty() ? nullptr : t
 
 void ModelOptions::add_to(CLI::App& app) {
   const std::string group = "Model";
-  app.add_option("--model", model, "base model: a directory or a registered name")->type_name("DIR|NAME")->group(group);
+  app.add_option("--model", model, "base model: a directory or a registered name")
+      ->check(not_empty)
+      ->type_name("DIR|NAME")
+      ->group(group);
   app.add_option("--device", device, "auto | cpu | reference | cuda[:N] (not yet)")->type_name("NAME")->group(group);
   app.add_option("--weights", weights, "auto (bf16 for BF16 files, else f32) | f32 | bf16 | int8 | int4 (int8 head) | int4-all")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4", "int4-all"}))
@@ -174,7 +185,7 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--context-size", context_size, "tokens; default: the model's own")->group(group);
   app.add_option("--rope-scaling", rope_scaling, "JSON as in config.json, for a larger context")->group(group);
   app.add_option("--threads", threads, "default: every processor this process may use")->group(group);
-  app.add_option("--memory-limit", memory_limit, "bytes for weights, experts and KV")->group(group);
+  app.add_option("--memory-limit", memory_limit, "bytes for weights, experts and KV")->check(not_negative)->group(group);
   app.add_option("--max-queue", max_queue, "requests that wait or run")->group(group);
   app.add_option("--max-experts", max_experts, "experts of one request (10)")->group(group);
   app.add_option("--prefix-cache-bytes", prefix_cache_bytes, "KV kept for prefixes no request uses (all that is free); 0: none")
@@ -208,7 +219,7 @@ void RequestOptions::add_to(CLI::App& app) {
   app.add_option("--repetition-penalty", repetition_penalty)->group(group);
   app.add_option("--presence-penalty", presence_penalty)->group(group);
   app.add_option("--frequency-penalty", frequency_penalty)->group(group);
-  app.add_option("--seed", seed, "default: random")->group(group);
+  app.add_option("--seed", seed, "default: random")->check(not_negative)->group(group);
   app.add_option("--stop", stop, "the answer ends before this text; may be given again")
       ->type_name("TEXT")
       ->allow_extra_args(false)

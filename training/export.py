@@ -55,8 +55,9 @@ def _info(out, state, log):
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     held = [line["held_out"] for line in lines if line.get("step", 0) <= state["step"] and "held_out" in line]
     info = {"steps": state["step"], "tokens": state["tokens"], "minutes": round(state["elapsed"] / 60, 1), "seed": state.get("seed", 1)}
+    if state.get("earlier"):
+        info["earlier"] = state["earlier"]
     if "model" in state:
-        info["earlier"] = state.get("earlier", [])
         info["parameters"] = sum(v.numel() for v in state["model"].values())
         info["held_out"] = held[-1] if held else {}
     (out / "training.json").write_text(json.dumps(info, indent=1) + "\n")
@@ -68,7 +69,7 @@ def export_expert(name: str, source: Path, out: Path) -> None:
         shutil.copyfile(source / file, out / file)
         (out / file).chmod(0o644)
     state = torch.load(source / "checkpoint.pt", weights_only=False)
-    _info(out, {k: state[k] for k in ("step", "tokens", "elapsed")} | {"seed": state.get("seed", 7)}, source / "log.jsonl")
+    _info(out, {k: state[k] for k in ("step", "tokens", "elapsed", "earlier")} | {"seed": state.get("seed", 7)}, source / "log.jsonl")
     from manifests import write_manifest
     write_manifest(name, out)
 

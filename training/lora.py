@@ -20,6 +20,12 @@ def load_base(folder: Path) -> Qwen3:
     return model
 
 
+def stages_of(folder):
+    """What was done to an exported base or expert before, one entry a stage."""
+    info = json.loads((folder / "training.json").read_text())
+    return info.get("earlier", []) + [{k: info[k] for k in ("steps", "tokens", "minutes")}]
+
+
 def targets(model):
     return {n: m for n, m in model.named_modules() if isinstance(m, Linear) and n.split(".")[-1] in PROJECTIONS}
 

@@ -90,7 +90,7 @@ def worker(rank, args):
     encoder, words = Encoder(Path(args.tokenizer)), Words("train")
     stage = FURTHER if args.further else SCRATCH
     if args.further:
-        model, earlier = lora.load_base(Path(args.further)), stages_of(Path(args.further))
+        model, earlier = lora.load_base(Path(args.further)), lora.stages_of(Path(args.further))
         model.requires_grad_(True)
     else:
         model, earlier = Qwen3(Config()), []
@@ -152,12 +152,6 @@ def worker(rank, args):
             (out / f"stream-{rank}.json").write_text(json.dumps({"step": step, "state": stream.state()}))
     if args.procs > 1:
         dist.barrier()
-
-
-def stages_of(folder):
-    """What was done to an exported base before, one entry a stage."""
-    info = json.loads((folder / "training.json").read_text())
-    return info.get("earlier", []) + [{k: info[k] for k in ("steps", "tokens", "minutes")}]
 
 
 def log(out, line):

@@ -44,15 +44,16 @@ def train(args):
     lora.activate(model, expert)
     params = [t for a, b, _ in expert.values() for t in (a, b)]
     adam = torch.optim.AdamW(params, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    step, tokens, before, state = 0, 0, 0.0, (0, 0)
+    step, tokens, before, state, earlier = 0, 0, 0.0, (0, 0), []
     path = out / "checkpoint.pt"
     if path.exists():
         c = torch.load(path, weights_only=False)
         for p, saved in zip(params, c["params"]):
             p.data.copy_(saved)
         adam.load_state_dict(c["adam"])
-        step, tokens, before, state = c["step"], c["tokens"], c["elapsed"], c["stream"]
+        step, tokens, before, state, earlier = c["step"], c["tokens"], c["elapsed"], c["stream"], c["earlier"]
     elif args.warm:
+        earlier = lora.stages_of(Path(args.warm))
         for name, (a, b, _) in lora.load_expert(Path(args.warm)).items():
             expert[name][0].data.copy_(a)
             expert[name][1].data.copy_(b)
@@ -86,7 +87,7 @@ def train(args):
                 line["held_out"] = measure(model, checks)
                 line["change"] = round(lora.relative_change(model, expert), 4)
                 torch.save({"params": [p.data for p in params], "adam": adam.state_dict(), "step": step, "tokens": tokens,
-                            "elapsed": elapsed, "stream": stream.state()}, path)
+                            "elapsed": elapsed, "earlier": earlier, "stream": stream.state()}, path)
                 lora.save_expert(expert, out, rank, 2 * rank)
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as f:

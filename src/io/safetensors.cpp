@@ -188,6 +188,10 @@ void SafeTensors::parse_header(uint64_t size) {
   if (size < kLengthBytes) fail(ErrorCode::load, "{}: {} bytes are too few for a safetensors file", source_, size);
   uint64_t header_bytes = 0;
   read_bytes(0, &header_bytes, sizeof header_bytes);
+  if (std::memcmp(&header_bytes, "version ", sizeof header_bytes) == 0) {  // of a size that no file has
+    throw Error(ErrorCode::load, fmt::format("{}: is a Git LFS pointer, not the file it stands for", source_),
+                "run `git lfs pull`, or download the file itself");
+  }
   if (header_bytes > kMaxHeaderBytes || header_bytes > size - kLengthBytes) {
     throw Error(ErrorCode::load,
                 fmt::format("{}: the header claims {} bytes, the file has {} after it and the format allows {}",

@@ -105,8 +105,10 @@ void AddedTokens::cut(std::string_view text, const StringMatcher& matcher, bool 
     if (!special_in_text && is_special(token.content)) continue;
     if (token.single_word && (word_before(text, match->begin) || word_behind(text, match->end))) continue;
     size_t begin = match->begin, end = match->end;
-    if (token.lstrip) begin = skip_spaces_back(text, begin, std::min(begin, done));
+    // Space that the token before took is taken: one that begins inside it counts from there, or not at all.
+    if (token.lstrip) begin = std::max(done, skip_spaces_back(text, begin, std::min(begin, done)));
     if (token.rstrip) end = skip_spaces(text, end);
+    if (begin >= end) continue;
     if (done < begin) parts.push_back({done, begin});
     parts.push_back({begin, end, ids_[match->value]});
     done = end;

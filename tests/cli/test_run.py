@@ -186,6 +186,9 @@ def test_auto_and_experts_exclude_each_other(cli):
     "arguments",
     [
         ["run", "x", "--no-such-flag"],
+        ["run", "x", "--model", ""],
+        ["run", "x", "--seed", "-1"],
+        ["run", "x", "--memory-limit", "-1"],
         ["run", "x", "--temperature", "warm"],
         ["run", "x", "--temperature", "nan"],
         ["run", "x", "--temperature", "-1"],

@@ -154,6 +154,8 @@ TEST_CASE("header lengths that lie are refused before anything is allocated") {
     write_file_atomically(dir / "x.safetensors", file);
     EXPECT_ERROR(load, "the header claims", SafeTensors::open(dir / "x.safetensors"));
   }
+  write_file_atomically(dir / "pointer", std::string_view("version https://git-lfs.github.com/spec/v1\noid sha256:00\n"));
+  EXPECT_ERROR(load, "is a Git LFS pointer", SafeTensors::open(dir / "pointer"));
   write_file_atomically(dir / "short", std::string_view("1234567"));
   EXPECT_ERROR(load, "too few", SafeTensors::open(dir / "short"));
 }

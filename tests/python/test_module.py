@@ -181,9 +181,10 @@ def test_keyboard_interrupt_cancels(engine, tmp_path):
     program = (
         "import expert, sys\n"
         f"engine = expert.Engine({engine.info()['path']!r}, threads=1)\n"
-        "print('ready', flush=True)\n"
         "try:\n"
-        "    engine.infer('Hello', experts=[], max_tokens=900, ignore_eos=True)\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"  # however fast the machine is, the signal finds an answer in the making
+        "        engine.infer('Hello', experts=[], max_tokens=900, ignore_eos=True)\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted', engine.infer('Hello', experts=[], max_tokens=1).usage.completion_tokens)\n"
     )

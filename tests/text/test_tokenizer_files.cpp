@@ -52,6 +52,16 @@ TEST_CASE("the smallest tokenizer works") {
   CHECK(with("/model/dropout", 0.0)->encode("ab") == std::vector<int32_t>{2});
 }
 
+TEST_CASE("space around an added token belongs to one token") {
+  json data = small();
+  data["added_tokens"][0]["content"] = "\n";
+  data["added_tokens"][0]["lstrip"] = true;
+  data["added_tokens"][0]["rstrip"] = true;
+  const auto tokenizer = parse(data.dump());
+  CHECK(tokenizer->encode("a\n\n") == std::vector<int32_t>{0, 4});  // as `tokenizers` 0.23
+  CHECK(tokenizer->encode("a \n b\n\n\n c") == std::vector<int32_t>{0, 4, 1, 4, 3});
+}
+
 TEST_CASE("broken JSON says where") {
   EXPECT_ERROR(load, "dir/tokenizer.json: not valid JSON", parse(""));
   EXPECT_ERROR(load, "not valid JSON at line 1, column", parse(small().dump().substr(0, 100)));
