@@ -1,5 +1,6 @@
 # expert_room(<name> SOURCES a.cpp … LINKS <targets>): one folder of src/ as a static library expert_<name>.
-# SEPARATE: its files share names in their anonymous namespaces, so they are never compiled as one (CMAKE_UNITY_BUILD).
+# UNIT: how many of its files are compiled as one (CMAKE_UNITY_BUILD), few enough that two cores end at the same time.
+# COLD: nothing in it is called per weight, logit or byte, so it is optimised less; the compiler needs two thirds of the time.
 # Includes are written from src/ ("core/error.h"), so a reader sees which room a header belongs to.
 function(expert_warnings target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
@@ -8,29 +9,42 @@ function(expert_warnings target)
   endif()
 endfunction()
 
+function(expert_cold target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+endfunction()
+
 function(expert_room name)
-  cmake_parse_arguments(room "SEPARATE" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  cmake_parse_arguments(room "COLD" "UNIT" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
   add_library(expert_${name} STATIC ${room_SOURCES})
-  if(room_SEPARATE)
-    set_target_properties(expert_${name} PROPERTIES UNITY_BUILD OFF)
+  if(room_UNIT)
+    set_target_properties(expert_${name} PROPERTIES UNITY_BUILD_BATCH_SIZE ${room_UNIT})
+  endif()
+  if(room_COLD)
+    expert_cold(expert_${name})
+  endif()
+  if(NOT name STREQUAL "core")
+    target_precompile_headers(expert_${name} REUSE_FROM expert_core)
   endif()
   target_include_directories(expert_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(expert_${name} PUBLIC ${room_LINKS} PRIVATE ${room_PRIVATE_LINKS})
-  if(EXPERT_FUZZ)
-    target_compile_options(expert_${name} PRIVATE -O2)  # executions per second count; the tests themselves stay at -O1
-  endif()
   expert_warnings(expert_${name})
   set_property(GLOBAL APPEND PROPERTY EXPERT_ROOMS expert_${name})
 endfunction()
 
-# expert_test(<name> SOURCES a.cpp … LINKS <targets> LABELS l): one doctest program, one ctest entry.
+# expert_test(<name> SOURCES a.cpp … LINKS <targets> LABELS l): one doctest program, one ctest entry. HEAVY: it computes
+# what it compares with, and is optimised.
 function(expert_test name)
-  cmake_parse_arguments(test "" "" "SOURCES;LINKS;LABELS" ${ARGN})
+  cmake_parse_arguments(test "HEAVY" "" "SOURCES;LINKS;LABELS" ${ARGN})
   add_executable(${name} ${test_SOURCES})
-  target_link_libraries(${name} PRIVATE ${test_LINKS} doctest::doctest)
+  target_link_libraries(${name} PRIVATE ${test_LINKS} expert_doctest)
   target_compile_definitions(${name} PRIVATE EXPERT_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR})
   expert_warnings(${name})
+  if(test_HEAVY)
+    target_compile_options(${name} PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O1>)
+  else()
+    target_precompile_headers(${name} REUSE_FROM expert_doctest)
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   if(test_LABELS)
     set_tests_properties(${name} PROPERTIES LABELS "${test_LABELS}")

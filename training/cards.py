@@ -83,10 +83,17 @@ One training seed; with n = 500 a percentage near 90 is uncertain by about 2.6 p
 """
 
 
+def stages(info):
+    done = info.get("earlier", []) + [info]
+    return "\n".join(f"  - stage {i}: {s['steps']:,} steps, {s['tokens']:,} tokens, {s['minutes']} minutes of wall time"
+                     for i, s in enumerate(done, 1))
+
+
 def base_card(results, info):
     held = info.get("held_out", {})
     total = sum(w for _, w in tasks_base.MIXTURE)
-    mix = "\n".join(f"| {t.__name__} | {100 * w / total:.0f} % | {(t.__doc__ or '').strip().splitlines()[0] if t.__doc__ else ''} | "
+    later = {t: w for t, w in tasks_base.LATER}
+    mix = "\n".join(f"| {t.__name__} | {100 * w / total:.0f} %, {100 * later[t] / sum(later.values()):.0f} % | {(t.__doc__ or '').strip().splitlines()[0] if t.__doc__ else ''} | "
                     f"{held.get(t.__name__, ['?', '?'])[0]} | {held.get(t.__name__, ['?', '?'])[1]} | "
                     f"{results['base_tasks'].get(t.__name__, {}).get('percent', '?')} % of {results['base_tasks'].get(t.__name__, {}).get('n', '?')} |"
                     for t, w in tasks_base.MIXTURE)
@@ -96,14 +103,15 @@ A `Qwen3ForCausalLM` of {info.get('parameters', 0):,} parameters (6 layers, hidd
 tied embeddings), trained from scratch on generated text. It exists so that a fresh machine has something true to run and experts
 have something to bend. It is a language model of its own mixture and of nothing else: it does not know English, facts or code.
 
-- Training: {info.get('steps', '?')} steps, {info.get('tokens', 0):,} tokens, {info.get('minutes', '?')} minutes of wall time on two shared CPU cores, seed {info.get('seed', '?')}.
-  Muon for matrices, AdamW for embedding and norms; structured start (`training/startup.py`).
+- Training on two shared CPU cores, seed {info.get('seed', '?')}:
+{stages(info)}
+  Muon for matrices, AdamW for embedding and norms; structured start (`training/startup.py`); every stage with a fresh optimiser.
 - Data: programs (`training/tasks_base.py`); no downloaded text. The words are from the SCOWL-derived list in `models/NOTICE`,
   rude words filtered. It never saw SQL statements, JSON objects or shell commands, only their key words one at a time.
 - Held-out loss / answer-token accuracy over all tasks, words never trained on: {held.get('all', ['?', '?'])[0]} / {held.get('all', ['?', '?'])[1]}.
 - Licence: Apache-2.0. Layout of prompts: `training/README.md`.
 
-| task | share of documents | what | held-out loss | token accuracy | whole first answers right |
+| task | share of documents (first, later stage) | what | held-out loss | token accuracy | whole first answers right |
 |---|---|---|---|---|---|
 {mix}
 

@@ -56,6 +56,7 @@ def _info(out, state, log):
     held = [line["held_out"] for line in lines if line.get("step", 0) <= state["step"] and "held_out" in line]
     info = {"steps": state["step"], "tokens": state["tokens"], "minutes": round(state["elapsed"] / 60, 1), "seed": state.get("seed", 1)}
     if "model" in state:
+        info["earlier"] = state.get("earlier", [])
         info["parameters"] = sum(v.numel() for v in state["model"].values())
         info["held_out"] = held[-1] if held else {}
     (out / "training.json").write_text(json.dumps(info, indent=1) + "\n")

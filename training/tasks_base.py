@@ -63,7 +63,7 @@ def some(rng, words, n):
 def copy(rng, words):
     """Repeats words, names, numbers, file names."""
     turns = []
-    for _ in range(rng.randint(1, 3)):
+    for _ in range(rng.randint(1, 4)):
         items = some(rng, words, rng.randint(1, 7))
         text = rng.choice((" ", " ", ", ", "; ", " - ")).join(items)
         turns.append((rng.choice(("Repeat: {}", "Copy {}", "Say {}", "Write: {}", "Repeat after me: {}")).format(text), text))
@@ -134,7 +134,7 @@ def lookup(rng, words):
     """Single and several fields out of facts; the answer notation is ours."""
     table = facts(rng, words)
     turns = []
-    for _ in range(rng.randint(1, 3)):
+    for _ in range(rng.randint(1, 5)):
         if rng.random() < 0.45:
             k = pick_keys(rng, words, table, 1)[0]
             ask = rng.choice(("What is {}?", "What is the {}?", "{}?", "Read {}", "Give the {}", "Look up {}")).format(k)
@@ -175,7 +175,7 @@ def rules(rng, words):
         made.append((left, k + opn + sep.join(order) + end))
     text = "Rules:\n" + "\n".join(f"{l} -> {r}" for l, r in made)
     turns = []
-    for _ in range(rng.randint(2, 4)):
+    for _ in range(rng.randint(3, 6)):
         left, right = rng.choice(made)
         fill = dict(zip("ABC", some(rng, words, 3)))
         turns.append(tuple(_fill(side, fill) for side in (left, right)))
@@ -202,7 +202,7 @@ def plan(rng, words):
         if first.shape() not in rg.HELD_OUT_SHAPES:
             break
     queries = [first]
-    for _ in range(rng.choice((0, 0, 1, 1, 2))):
+    for _ in range(rng.choice((0, 1, 1, 2, 3))):
         q = None
         while q is None or q.shape() in rg.HELD_OUT_SHAPES:
             q = rg._draw(rng, words, rng.choice(list(first.schema)), first.schema, True)
@@ -217,7 +217,7 @@ def columns(rng, words):
     for t in words.idents(rng, rng.randint(2, 4)):
         schema[t] = words.idents(rng, rng.randint(2, 4))
     turns = []
-    for _ in range(rng.randint(2, 4)):
+    for _ in range(rng.randint(3, 6)):
         t = rng.choice(list(schema))
         if rng.random() < 0.6:
             turns.append((f"{rng.choice(('Home of', 'Where is', 'Owner of'))} {rng.choice(schema[t])}?", t))
@@ -265,12 +265,14 @@ def lists(rng, words):
             ("join with +", " + ".join(items)), ("count", str(len(items))), ("without the first", " ".join(items[1:])),
             ("quote each of", " ".join(f"'{i}'" for i in items)), ("double quote each of", " ".join(f'"{i}"' for i in items)),
             ("chain", " ".join(f"{i};" for i in items)), ("option", " ".join(f"-{i}" for i in items))]
-    picked = rng.sample(asks, rng.randint(2, 4))
+    picked = rng.sample(asks, rng.randint(2, 5))
     turns = [(f"{a}: {' '.join(items)}" if i == 0 else f"{a}: them", ans) for i, (a, ans) in enumerate(picked)]
     return chat(rng, words, turns)
 
 
 MIXTURE = [(plan, 30), (rules, 10), (lookup, 22), (files, 17), (copy, 6), (topics, 8), (columns, 3), (lists, 4)]
+# What the first stage learns last gets more room in a second one.
+LATER = [(plan, 26), (rules, 13), (lookup, 25), (files, 9), (copy, 8), (topics, 4), (columns, 8), (lists, 7)]
 TASKS = {t.__name__: t for t, _ in MIXTURE}
 
 

@@ -25,24 +25,34 @@ def schema_system(rng, schema) -> str:
     return dialect + "Schema:\n" + rg.schema_text(rng, schema)
 
 
+def _rarity(q) -> int:
+    """How seldom a plain draw shows such a query."""
+    rare_ops = sum(c.op.startswith("like") or c.op in ("between", "null", "notnull") for c in q.conds)
+    return rare_ops + (q.kind not in ("select", "count")) + (q.kind in ("insert", "group", "distinct"))
+
+
+def _sql_query(rng, draw):
+    """Of two drawn queries often the rarer one: every shape needs its share of examples, however seldom it is asked."""
+    drawn = []
+    while len(drawn) < 2:
+        q = draw()
+        if q and q.shape() not in rg.HELD_OUT_SHAPES:
+            drawn.append(q)
+    return max(drawn, key=_rarity) if rng.random() < 0.6 else drawn[0]
+
+
 def sql(rng, words):
-    while True:
-        first = rg.make_query(rng, words)
-        if first.shape() not in rg.HELD_OUT_SHAPES:
-            break
-    queries = [first]
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        q = None
-        while q is None or q.shape() in rg.HELD_OUT_SHAPES:
-            q = rg._draw(rng, words, rng.choice(list(first.schema)), first.schema, True)
-        queries.append(q)
+    first = _sql_query(rng, lambda: rg.make_query(rng, words))
+    schema = first.schema
+    queries = [first] + [_sql_query(rng, lambda: rg._draw(rng, words, rng.choice(list(schema)), schema, True))
+                         for _ in range(rng.choice((0, 1, 2, 2, 3)))]
     turns = [(rg.request_text(rng, q), rg.sql_text(q)) for q in queries]
-    return tb.chat(rng, words, turns, schema_system(rng, first.schema), FORMATTED)
+    return tb.chat(rng, words, turns, schema_system(rng, schema), FORMATTED)
 
 
 # --------------------------------------------------------------------- shell
 def shell(rng, words):
-    ops = [rg.make_file_op(rng, words) for _ in range(rng.randint(1, 3))]
+    ops = [rg.make_file_op(rng, words) for _ in range(rng.randint(2, 4))]
     return tb.chat(rng, words, [(o.text, o.command) for o in ops], fmt=FORMATTED)
 
 
@@ -68,7 +78,7 @@ def classify_request(rng, pool_of):
 
 def classify(rng, words):
     turns = []
-    for _ in range(rng.randint(1, 3)):
+    for _ in range(rng.randint(1, 4)):
         ask, text, topic = classify_request(rng, lambda t: TOPICS[t][:EXPERT_TOPIC_WORDS])
         turns.append((f"{ask}\n\n{text}" if rng.random() < 0.6 else f"{ask.rstrip('.')}: {text}", topic))
     return tb.chat(rng, words, turns, fmt=FORMATTED)
@@ -82,26 +92,36 @@ EXTRACT_ALL = ["Extract everything as JSON", "Extract all fields as JSON", "Turn
                "Make JSON from the text", "Extract all values as JSON"]
 
 
-def extract_request(rng, words):
-    table = tb.facts(rng, words, 2, 5)
+def _extract_ask(rng, words, table):
     if rng.random() < 0.2:
         keys, ask = list(table), rng.choice(EXTRACT_ALL)
     else:
         keys = tb.pick_keys(rng, words, table, rng.choice((1, 2, 2, 3, 3, 4)))
         ask = rng.choice(EXTRACT).format(k=rg.listing(rng, keys))
     answer = {k: table.get(k, (0, None))[1] for k in keys}
-    text = tb.facts_text(rng, table)
-    return ask + ("." if rng.random() < 0.3 else ""), text, answer
+    return ask + ("." if rng.random() < 0.3 else ""), answer
+
+
+def extract_request(rng, words):
+    table = tb.facts(rng, words, 2, 5)
+    ask, answer = _extract_ask(rng, words, table)
+    return ask, tb.facts_text(rng, table), answer
 
 
 def json_extract(rng, words):
+    """One text, and one to three things asked of it."""
     doc = []
     for _ in range(rng.choice((1, 1, 2))):
-        ask, text, answer = extract_request(rng, words)
-        answer = json.dumps(answer, ensure_ascii=False)
-        if rng.random() < 0.15:
-            ask, answer = tb.add_format(rng, words, ask, answer)
-        doc += [("user", f"{ask}\n\n{text}" if rng.random() < 0.75 else f"{text}\n{ask}"), ("assistant", answer)]
+        table = tb.facts(rng, words, 2, 5)
+        text = tb.facts_text(rng, table)
+        for again in range(rng.choice((1, 1, 2, 3))):
+            ask, answer = _extract_ask(rng, words, table)
+            answer = json.dumps(answer, ensure_ascii=False)
+            if rng.random() < 0.15:
+                ask, answer = tb.add_format(rng, words, ask, answer)
+            if not again:
+                ask = f"{ask}\n\n{text}" if rng.random() < 0.75 else f"{text}\n{ask}"
+            doc += [("user", ask), ("assistant", answer)]
     return doc
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The whole run, stage by stage; every stage resumes where it was interrupted.
-#   BASE_MINUTES=55 EXPERT_MINUTES=9 sh train_all.sh
+#   BASE_MINUTES=55 FURTHER_MINUTES=70 EXPERT_MINUTES=9 sh train_all.sh
 set -e
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -8,6 +8,8 @@ out=${OUT:-out}
 export OMP_NUM_THREADS=1
 $python train_base.py --out "$out/base" --minutes "${BASE_MINUTES:-55}" --procs 2
 $python export.py base --checkpoint "$out/base/checkpoint.pt"
+$python train_base.py --out "$out/base-2" --minutes "${FURTHER_MINUTES:-70}" --procs 2 --further ../models/base
+$python export.py base --checkpoint "$out/base-2/checkpoint.pt"
 expert() {
     $python train_expert.py "$1" --out "$out/experts" --minutes "$2" >> "$out/$1.log" 2>&1 &&
         $python export.py expert "$1" --from "$out/experts/$1"

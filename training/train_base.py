@@ -1,18 +1,24 @@
-"""Trains the base from scratch.  Resumable: run the same command again.
+"""Trains the base from scratch, or further.  Resumable: run the same command again.
 
     python train_base.py --minutes 55 --procs 2
+    python train_base.py --minutes 70 --procs 2 --further ../models/base --out out/base-2
     python train_base.py --smoke
+
+`--further` starts from an exported base, with a fresh optimiser, a rate that rises again to a part of the first one,
+and the mixture of `tasks_base.LATER`, which leans on what the first stage learns last.
 """
 import argparse
 import datetime
 import json
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+import lora
 import startup
 import tasks_base
 from data import Stream, pool
@@ -23,17 +29,29 @@ from words import Words
 
 HERE = Path(__file__).resolve().parent
 WARMUP = 40
-WIRED, WIRED_RATE = ("model.layers.0.self_attn", "model.layers.1.self_attn"), 0.05
+WIRED = ("model.layers.0.self_attn", "model.layers.1.self_attn")
 
 
-def budget_at(progress):
-    """Tokens per process and step: small batches first, so copying appears early."""
-    return 1536 if progress < 0.4 else 2048
+@dataclass
+class Stage:
+    mixture: list
+    peak: float           # share of the learning rates
+    flat: float           # progress at which the rate begins to fall
+    wired_rate: float     # learning rate factor of the layers that startup.wire wrote
+    budget: tuple         # tokens per process and step, before and after 40 % of the way
+
+    def budget_at(self, progress):
+        return self.budget[progress >= 0.4]
+
+    def rate_at(self, step, progress):
+        warm = min(1.0, (step + 1) / WARMUP)
+        return self.peak * warm * (1.0 if progress < self.flat else max(0.02, (1 - progress) / (1 - self.flat)))
 
 
-def rate_at(step, progress):
-    warm = min(1.0, (step + 1) / WARMUP)
-    return warm * (1.0 if progress < 0.45 else max(0.02, (1 - progress) / 0.55))
+# Muon's steps have full rank whatever the gradient: at full rate they wash out the wired circuit while gradients are
+# still noise. Small batches first, so copying appears early.
+SCRATCH = Stage(tasks_base.MIXTURE, 1.0, 0.45, 0.05, (1536, 2048))
+FURTHER = Stage(tasks_base.LATER, 0.7, 0.35, 0.2, (2560, 2560))
 
 
 def held_out(encoder, tasks, n, seed=99):
@@ -55,10 +73,10 @@ def measure(model, batches):
     return out
 
 
-def save(path, model, muon, adam, streams, step, tokens, elapsed):
+def save(path, model, muon, adam, streams, step, tokens, elapsed, earlier):
     temporary = path.with_suffix(".tmp")
     torch.save({"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(), "stream": streams,
-                "step": step, "tokens": tokens, "elapsed": elapsed, "config": vars(model.cfg)}, temporary)
+                "step": step, "tokens": tokens, "elapsed": elapsed, "earlier": earlier, "config": vars(model.cfg)}, temporary)
     temporary.replace(path)
 
 
@@ -70,13 +88,17 @@ def worker(rank, args):
         dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous-{args.token}", rank=rank,
                                 world_size=args.procs, timeout=datetime.timedelta(hours=2))
     encoder, words = Encoder(Path(args.tokenizer)), Words("train")
-    model = Qwen3(Config())
-    startup.wire(model, args.seed, copy_gain=6.0)
+    stage = FURTHER if args.further else SCRATCH
+    if args.further:
+        model, earlier = lora.load_base(Path(args.further)), stages_of(Path(args.further))
+        model.requires_grad_(True)
+    else:
+        model, earlier = Qwen3(Config()), []
+        startup.wire(model, args.seed, copy_gain=6.0)
     params = list(model.parameters())
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    # Muon's steps have full rank whatever the gradient; at full rate they wash out the wired circuit.
-    scales = [WIRED_RATE if n.startswith(WIRED) else 1.0 for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    scales = [stage.wired_rate if n.startswith(WIRED) else 1.0 for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     muon = Muon(matrices, scales, rank=rank, world=args.procs)
     adam = torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
     step, tokens, before, state = 0, 0, 0.0, (0, 0)
@@ -86,11 +108,12 @@ def worker(rank, args):
         model.load_state_dict(c["model"])
         muon.load_state_dict(c["muon"])
         adam.load_state_dict(c["adam"])
-        step, tokens, before, state = c["step"], c["tokens"], c["elapsed"], c["stream"]
+        step, tokens, before, state, earlier = c["step"], c["tokens"], c["elapsed"], c["stream"], c["earlier"]
         mine = out / f"stream-{rank}.json"
         if mine.exists():
             state = tuple(json.loads(mine.read_text())["state"])
-    stream = Stream(lambda r: tasks_base.document(r, words), encoder, f"{args.seed}/{rank}", budget_at, state)
+    seed = f"{args.seed}/{rank}" if not earlier else f"{args.seed}/stage {len(earlier) + 1}/{rank}"
+    stream = Stream(lambda r: tasks_base.document(r, words, stage.mixture), encoder, seed, stage.budget_at, state)
     checks = held_out(encoder, tasks_base.TASKS, 2500)
     if not args.no_compile:
         model.compile()
@@ -106,7 +129,7 @@ def worker(rank, args):
         total = reduce_gradients(params, mine, args.procs)
         # The clock is averaged, so that every process follows the same schedule.
         elapsed = total[4] / args.procs
-        rate = rate_at(step, progress)
+        rate = stage.rate_at(step, progress)
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         adam.param_groups[0]["lr"] = args.adam_lr * rate
         adam.step()
@@ -124,11 +147,17 @@ def worker(rank, args):
         if step % args.check_every == 0 or progress >= 1 or step == args.steps:
             if rank == 0:
                 log(out, {"step": step, "tokens": tokens, "held_out": measure(model, checks)})
-                save(path, model, muon, adam, stream.state(), step, tokens, elapsed)
+                save(path, model, muon, adam, stream.state(), step, tokens, elapsed, earlier)
             # Every process keeps its own place in its own stream of documents.
             (out / f"stream-{rank}.json").write_text(json.dumps({"step": step, "state": stream.state()}))
     if args.procs > 1:
         dist.barrier()
+
+
+def stages_of(folder):
+    """What was done to an exported base before, one entry a stage."""
+    info = json.loads((folder / "training.json").read_text())
+    return info.get("earlier", []) + [{k: info[k] for k in ("steps", "tokens", "minutes")}]
 
 
 def log(out, line):
@@ -145,6 +174,7 @@ def main():
     p.add_argument("--tokens", type=float, default=0, help="end after so many tokens instead of by the clock")
     p.add_argument("--procs", type=int, default=2)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--further", default="", metavar="DIR", help="train an exported base further")
     p.add_argument("--muon-lr", type=float, default=4e-3)
     p.add_argument("--adam-lr", type=float, default=2e-3)
     p.add_argument("--check-every", type=int, default=50)

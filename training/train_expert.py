@@ -53,9 +53,9 @@ def train(args):
         adam.load_state_dict(c["adam"])
         step, tokens, before, state = c["step"], c["tokens"], c["elapsed"], c["stream"]
     elif args.warm:
-        # Start from an expert of an earlier state of the same base.
-        for p, saved in zip(params, torch.load(args.warm, weights_only=False)["params"]):
-            p.data.copy_(saved)
+        for name, (a, b, _) in lora.load_expert(Path(args.warm)).items():
+            expert[name][0].data.copy_(a)
+            expert[name][1].data.copy_(b)
     make = tasks_experts.document(args.name)
     stream = Stream(make, encoder, f"{args.seed}/{args.name}", lambda p: args.batch, state)
     checks = held_out(args.name, encoder)
@@ -105,7 +105,7 @@ def main():
     p.add_argument("--batch", type=int, default=1536, help="tokens per step")
     p.add_argument("--seed", type=int, default=7)
     p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--warm", default="", help="a checkpoint to start from")
+    p.add_argument("--warm", default="", metavar="DIR", help="start from this expert, of an earlier state of the base")
     p.add_argument("--no-compile", action="store_true")
     p.add_argument("--smoke", action="store_true")
     args = p.parse_args()

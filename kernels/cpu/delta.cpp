@@ -76,6 +76,15 @@ EXPERT_INLINE void add_rest(Dots<M, R>& dots, const unsigned char* const (&line)
   Line::template add<M, R>(dots, line, at, from);
 }
 
+// Apart from the tiles, which would hold many copies of it.
+__attribute__((noinline)) void put_dots(const ShrinkArgs& a, int64_t row, int64_t rows, int64_t factor, int64_t factors,
+                                        const float* sums) {
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int64_t r = 0; r < factors; ++r, sums += kLanes)
+      a.t[(row + m) * a.t_stride + factor + r] = a.weights[factor + r] * sum_lanes(load(sums));
+  }
+}
+
 // M rows of x against R factor rows.
 template <class Line, int M, int R>
 EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor) {
@@ -100,10 +109,11 @@ EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor)
     for (int m = 0; m < M; ++m) x[m] += kLine;
   }
   if (k < a.inputs) add_rest<Line, M, R>(dots, line, at, x, a.inputs - k);
+  float sums[M * R * kLanes];
   for (int m = 0; m < M; ++m) {
-    for (int r = 0; r < R; ++r)
-      a.t[(row + m) * a.t_stride + factor + r] = a.weights[factor + r] * sum_lanes(dots.sum[m][r]);
+    for (int r = 0; r < R; ++r) store(sums + (m * R + r) * kLanes, dots.sum[m][r]);
   }
+  put_dots(a, row, M, factor, R, sums);
 }
 
 template <class Line, int M>
@@ -171,16 +181,11 @@ EXPERT_INLINE Floats bent(const ExpandArgs& a, Floats y, Floats sum, const float
   return y;
 }
 
-// The last panel may have fewer outputs than lanes.
-EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum) {
+// The vector at y[n] that ends behind the last output. Apart from the tiles, which would hold many copies of it.
+__attribute__((noinline)) void bend_last(const ExpandArgs& a, int64_t row, int64_t n, const float* sum) {
+  if (n >= a.outputs) return;
   const float* vectors[4] = {a.base_scale, a.base_bias, a.bias, a.result_scale};
   float* y = a.y + row * a.y_stride + n;
-  if (n + kLanes <= a.outputs) {
-    for (const float*& vector : vectors) vector = vector == nullptr ? nullptr : vector + n;
-    store(y, bent(a, load(y), sum, vectors));
-    return;
-  }
-  if (n >= a.outputs) return;
   const size_t bytes = static_cast<size_t>(a.outputs - n) * sizeof(float);
   float padded[4][kLanes] = {};
   for (int i = 0; i < 4; ++i) {
@@ -190,8 +195,21 @@ EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum)
   }
   float lanes[kLanes] = {};
   __builtin_memcpy(lanes, y, bytes);
-  store(lanes, bent(a, load(lanes), sum, vectors));
+  store(lanes, bent(a, load(lanes), load(sum), vectors));
   __builtin_memcpy(y, lanes, bytes);
+}
+
+// The last panel may have fewer outputs than lanes.
+EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum) {
+  if (n + kLanes > a.outputs) {
+    float lanes[kLanes];
+    store(lanes, sum);
+    return bend_last(a, row, n, lanes);
+  }
+  const float* vectors[4] = {a.base_scale, a.base_bias, a.bias, a.result_scale};
+  for (const float*& vector : vectors) vector = vector == nullptr ? nullptr : vector + n;
+  float* y = a.y + row * a.y_stride + n;
+  store(y, bent(a, load(y), sum, vectors));
 }
 
 template <int R, int P>

@@ -91,26 +91,4 @@ void exponential(const float* x, int64_t count, float* out) {
   }
 }
 
-const CpuKernels table = {
-#define EXPERT_NAME_OF(isa) EXPERT_QUOTED(isa)
-#define EXPERT_QUOTED(isa) #isa
-    EXPERT_NAME_OF(EXPERT_ISA_NAMESPACE),
-    gemm,
-    quantise_row,
-    quantise_weights,
-    unpack_row,
-    rms_norm,
-    swiglu,
-    add,
-    multiply,
-    norm_rope,
-    kv_write,
-    attend,
-    merge,
-    finish,
-    exponential,
-    shrink,
-    expand,
-};
-
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

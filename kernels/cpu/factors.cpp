@@ -6,7 +6,9 @@ namespace expert::kernels {
 
 namespace {
 
-constexpr int64_t kPiece = 256;  // values converted at a time; a multiple of the inputs of a line
+constexpr int64_t kPiece = 512;                           // values converted at a time
+constexpr int64_t kRankPiece = kPiece / kPanelRows;      // ranks of a panel of B at a time
+static_assert(kPiece % 32 == 0 && kRankPiece % 2 == 0);  // whole lines
 
 void read_scaled(Source type, const unsigned char* from, int64_t count, float scale, float* to) {
   if (type == Source::f32) {
@@ -64,32 +66,42 @@ void pack_row_piece(Source type, const unsigned char* from, int64_t count, float
   memcpy(to, words, static_cast<size_t>(lines) * 64);
 }
 
-// One piece of a panel of B: ranks [k, k + count) of `rows` <= 16 rows.
+// Ranks [k, k + count) of `rows` <= 16 rows of B, each of type T, one row after the other in `values`; rows that are
+// not there become zeros. `convert(from, count, scale, to)` reads a run of values.
+template <class T, class Convert>
+void gather_ranks(Source type, const unsigned char* from, int64_t rows, int64_t rank, int64_t count,
+                  const FactorScale& scale, T* values, Convert convert) {
+  if (count == rank && scale.row_scale == nullptr) {  // one run: rows of a usual rank are too short to pay for a call each
+    convert(from, rows * count, scale.scale, values);
+  } else {
+    for (int64_t r = 0; r < rows; ++r) {
+      convert(from + r * rank * value_bytes(type), count, scale_of(scale, r), values + r * count);
+    }
+  }
+  memset(values + rows * count, 0, static_cast<size_t>((kPanelRows - rows) * count) * sizeof(T));
+}
+
+// One piece of a panel of B: `count` <= kRankPiece ranks of `rows` <= 16 rows.
 void pack_panel_piece(Source type, const unsigned char* from, int64_t rows, int64_t rank, int64_t count,
                       const FactorScale& scale, Storage storage, unsigned char* to) {
   if (storage == Storage::f32) {
-    float values[kPanelRows][kPiece] = {};
-    for (int64_t r = 0; r < rows; ++r)
-      read_scaled(type, from + r * rank * value_bytes(type), count, scale_of(scale, r), values[r]);
+    float values[kPiece];
+    gather_ranks(type, from, rows, rank, count, scale, values,
+                 [&](auto... run) { read_scaled(type, run...); });
     for (int64_t k = 0; k < count; ++k) {
-      float line[kPanelRows];
-      for (int64_t r = 0; r < kPanelRows; ++r) line[r] = values[r][k];
-      memcpy(to + k * 64, line, sizeof line);
+      for (int64_t r = 0; r < kPanelRows; ++r) memcpy(to + k * 64 + r * 4, values + r * count + k, sizeof(float));
     }
     return;
   }
-  uint16_t values[kPanelRows][kPiece] = {};
-  for (int64_t r = 0; r < rows; ++r)
-    read_bf16(type, from + r * rank * value_bytes(type), count, scale_of(scale, r), values[r]);
+  uint16_t values[kPiece];
+  gather_ranks(type, from, rows, rank, count, scale, values, [&](auto... run) { read_bf16(type, run...); });
   for (int64_t k = 0; k + 2 <= count; k += 2) {
-    uint32_t line[kPanelRows];
-    for (int64_t r = 0; r < kPanelRows; ++r) memcpy(&line[r], &values[r][k], sizeof line[r]);
-    memcpy(to + k * 32, line, sizeof line);
+    for (int64_t r = 0; r < kPanelRows; ++r) memcpy(to + k * 32 + r * 4, values + r * count + k, 2 * sizeof(uint16_t));
   }
   if (count % 2 == 0) return;
-  uint16_t half[kPanelRows];
-  for (int64_t r = 0; r < kPanelRows; ++r) half[r] = values[r][count - 1];
-  memcpy(to + (count - 1) * 32, half, sizeof half);
+  for (int64_t r = 0; r < kPanelRows; ++r) {
+    memcpy(to + (count - 1) * 32 + r * 2, values + r * count + count - 1, sizeof(uint16_t));
+  }
 }
 
 float half_at(const unsigned char* from) {
@@ -120,8 +132,8 @@ void pack_factor_panels(Source type, const void* source, int64_t rows, int64_t r
     unsigned char* panel = to + r / kPanelRows * factor_panel_bytes(storage, rank);
     FactorScale here = scale;
     if (here.row_scale != nullptr) here.row_scale += r;
-    for (int64_t k = 0; k < rank; k += kPiece) {
-      const int64_t count = rank - k < kPiece ? rank - k : kPiece;
+    for (int64_t k = 0; k < rank; k += kRankPiece) {
+      const int64_t count = rank - k < kRankPiece ? rank - k : kRankPiece;
       pack_panel_piece(type, from + (r * rank + k) * value_bytes(type), rows - r < kPanelRows ? rows - r : kPanelRows,
                        rank, count, here, storage, panel + factor_panel_bytes(storage, k));
     }

@@ -18,17 +18,23 @@ constexpr int kRowPanels[] = {2, 1, 1};
 #endif
 constexpr int64_t kManyRows = 20;  // from here on preparing a block pays
 
-// y[n] of one vector: scale * sum, added or not; the last panel may have fewer outputs than lanes.
-EXPERT_INLINE void put(const GemmArgs& a, bool add, int64_t row, int64_t n, Floats sum) {
-  const Floats value = sum * splat(a.scale);
-  float* y = a.y + row * a.y_stride + n;
-  if (n + kLanes <= a.outputs) {
-    store(y, add ? load(y) + value : value);
-    return;
+// y[row + r, n..) of `rows` rows of `vectors` vectors: scale * sums, added or not; the last panel may have fewer outputs
+// than lanes. Apart from the tiles, which would hold many copies of it.
+__attribute__((noinline)) void put_rows(const GemmArgs& a, bool add, int64_t row, int64_t rows, int64_t n,
+                                        int64_t vectors, const float* sums) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* y = a.y + (row + r) * a.y_stride + n;
+    for (int64_t v = 0; v < vectors; ++v, y += kLanes, sums += kLanes) {
+      const Floats value = load(sums) * splat(a.scale);
+      if (n + (v + 1) * kLanes <= a.outputs) {
+        store(y, add ? load(y) + value : value);
+        continue;
+      }
+      float lanes[kLanes];
+      store(lanes, value);
+      for (int64_t i = 0; n + v * kLanes + i < a.outputs; ++i) y[i] = add ? y[i] + lanes[i] : lanes[i];
+    }
   }
-  float lanes[kLanes];
-  store(lanes, value);
-  for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = add ? y[i] + lanes[i] : lanes[i];
 }
 
 const unsigned char* block_of(Storage storage, const GemmArgs& a, int64_t panel, int64_t k) {
@@ -37,10 +43,11 @@ const unsigned char* block_of(Storage storage, const GemmArgs& a, int64_t panel,
 
 template <int R, int P>
 EXPERT_INLINE void put_tile(const GemmArgs& a, const Tile<R, P>& tile, int64_t panel, int64_t row, int64_t k) {
-  const bool add = a.accumulate || k > 0;
+  float sums[R * P * kPanelRows];
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < P * kPanelVectors; ++v) put(a, add, row + r, panel * kPanelRows + v * kLanes, tile.sum[r][v]);
+    for (int v = 0; v < P * kPanelVectors; ++v) store(sums + (r * P * kPanelVectors + v) * kLanes, tile.sum[r][v]);
   }
+  put_rows(a, a.accumulate || k > 0, row, R, panel * kPanelRows, P * kPanelVectors, sums);
 }
 
 EXPERT_INLINE int64_t block_inputs(const GemmArgs& a, int64_t k) {
@@ -162,15 +169,11 @@ void gemm_of(const GemmArgs& a) {
 
 }  // namespace
 
-void gemm(Storage storage, const GemmArgs& args) {
-  switch (storage) {
-    case Storage::f32:
-      return gemm_of<F32Panel>(args);
-    case Storage::bf16:
-      return gemm_of<Bf16Panel>(args);
-    case Storage::int8:
-    case Storage::int4:
-      return gemm_quantised(storage, args);
+void gemm_floats(Storage storage, const GemmArgs& args) {
+  if (storage == Storage::bf16) {
+    gemm_of<Bf16Panel>(args);
+  } else {
+    gemm_of<F32Panel>(args);
   }
 }
 

@@ -7,14 +7,17 @@
 #error "compile with -DEXPERT_ISA_NAMESPACE=<instruction set>"
 #endif
 
-namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+// A set that differs from another in its integer products only takes everything else from that one (EXPERT_ISA_FLOATS).
+#ifndef EXPERT_ISA_FLOATS
+#define EXPERT_ISA_FLOATS EXPERT_ISA_NAMESPACE
+#endif
 
-void gemm(Storage storage, const GemmArgs& args);
+namespace expert::kernels::EXPERT_ISA_FLOATS {
+
+void gemm_floats(Storage storage, const GemmArgs& args);
 void shrink(Storage storage, const ShrinkArgs& args);
 void expand(const ExpandArgs& args);
 void unpack_row(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out);
-void gemm_quantised(Storage storage, const GemmArgs& args);
-void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);
 void quantise_weights(Storage storage, const float* w, uint16_t* scales, unsigned char* codes);
 void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);
 void swiglu(const float* gate, const float* up, int64_t count, float* out);
@@ -26,6 +29,13 @@ void kv_write(KvFormat format, const float* k, const float* v, int64_t head_dim,
 void attend(const AttendArgs& args);
 void merge(float* state, const float* later, int64_t states, int64_t head_dim);
 void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, float* out, int64_t out_stride);
+
+}  // namespace expert::kernels::EXPERT_ISA_FLOATS
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+void gemm_quantised(Storage storage, const GemmArgs& args);
+void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);
 
 extern const CpuKernels table;
 

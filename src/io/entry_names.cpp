@@ -32,7 +32,7 @@ bool is_reserved(std::string_view segment) {
 }
 
 // Printable form for messages: hostile names shall not reach a terminal as they are.
-std::string quoted(std::string_view name) {
+std::string in_quotes(std::string_view name) {
   std::string result = "\"";
   for (const char c : name.substr(0, 120)) {
     const auto byte = static_cast<unsigned char>(c);
@@ -84,7 +84,7 @@ std::string_view wrong_name(std::string_view name) {
 
 void check_entry_name(std::string_view name, std::string_view source) {
   if (const std::string_view wrong = wrong_name(name); !wrong.empty()) {
-    fail(ErrorCode::load, "{}: entry {}: {}", source, quoted(name), wrong);
+    fail(ErrorCode::load, "{}: entry {}: {}", source, in_quotes(name), wrong);
   }
 }
 
@@ -93,13 +93,13 @@ void check_entry_names_together(const std::vector<std::string>& names, std::stri
   for (const std::string& name : names) {
     const auto [at, added] = seen.try_emplace(lower(name), name);
     if (added) continue;
-    if (at->second == name) fail(ErrorCode::load, "{}: entry {} is there twice", source, quoted(name));
-    fail(ErrorCode::load, "{}: entries {} and {} differ only in letter case", source, quoted(at->second), quoted(name));
+    if (at->second == name) fail(ErrorCode::load, "{}: entry {} is there twice", source, in_quotes(name));
+    fail(ErrorCode::load, "{}: entries {} and {} differ only in letter case", source, in_quotes(at->second), in_quotes(name));
   }
   for (const auto& [folded, name] : seen) {
     for (size_t slash = folded.find('/'); slash != std::string::npos; slash = folded.find('/', slash + 1)) {
       if (const auto file = seen.find(folded.substr(0, slash)); file != seen.end()) {
-        fail(ErrorCode::load, "{}: entry {} is both a file and a folder", source, quoted(file->second));
+        fail(ErrorCode::load, "{}: entry {} is both a file and a folder", source, in_quotes(file->second));
       }
     }
   }

@@ -220,7 +220,7 @@ void repr_into(const Value& value, std::string& out, int& depth) {
       out += format_double(value.as_double());
       return;
     case Type::string:
-      out += value.string().markup ? "Markup(" + quoted(value.text()) + ")" : quoted(value.text());
+      out += value.string().markup ? "Markup(" + in_quotes(value.text()) + ")" : in_quotes(value.text());
       return;
     case Type::list:
       out += '[', repr_items(value.items(), out, depth), out += ']';
@@ -239,7 +239,7 @@ void repr_into(const Value& value, std::string& out, int& depth) {
       return;
     case Type::macro: {
       const auto& name = value.object<Macro>().name;
-      out += "<Macro " + (name.empty() ? "anonymous" : quoted(name)) + ">";
+      out += "<Macro " + (name.empty() ? "anonymous" : in_quotes(name)) + ">";
       return;
     }
     case Type::loop: {
@@ -520,7 +520,7 @@ std::string repr(const Value& value) {
   return out;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   const bool has_single = text.find('\'') != text.npos, has_double = text.find('"') != text.npos;
   const char32_t quote = has_single && !has_double ? '"' : '\'';
   std::string out(1, static_cast<char>(quote));

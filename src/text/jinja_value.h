@@ -229,7 +229,7 @@ int compare(const Value& a, const Value& b, std::string_view op = "<");
 bool less(const Value& a, const Value& b);
 std::string to_string(const Value& value);  // str()
 std::string repr(const Value& value);
-std::string quoted(std::string_view text);  // repr() of a string
+std::string in_quotes(std::string_view text);  // repr() of a string
 std::string format_double(double value);    // repr() of a float
 [[noreturn]] void raise_undefined(const Value& value);
 std::string escape_html(std::string_view text);

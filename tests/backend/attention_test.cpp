@@ -1,6 +1,5 @@
 // Backend::attention: norm, rotation, KV cache and softmax, against the reference and against other ways to cut a
 // prompt.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

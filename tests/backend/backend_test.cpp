@@ -1,5 +1,4 @@
 // Memory, packing, the cheap operations, and what is refused.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -1,5 +1,4 @@
 // Backend::linear with every field of LinearDelta, against the reference backend and against itself row by row.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include "backend_support.h"

@@ -1,5 +1,4 @@
 // The bundled model through the C interface: what works, what is refused, threads, cancelling, fork.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <expert/expert.h>
 #include <sys/wait.h>

@@ -1,5 +1,4 @@
 // Batches, listeners, log-probabilities and the small questions of the C interface.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <expert/expert.h>
 

@@ -1,5 +1,4 @@
 // expert.hpp: owners, ranges, exceptions. What each call gives is the scenario's part (tests/scenario).
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <condition_variable>

@@ -1,5 +1,4 @@
 // Option structs of other releases: an older program's shorter one, a newer program's longer one.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cstring>

@@ -1,5 +1,4 @@
 // Installing and listing through the C interface, in a home of its own.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <expert/expert.h>
 

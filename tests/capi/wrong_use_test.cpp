@@ -1,5 +1,4 @@
 // Every function with what it must refuse, without an engine: NULL, wrong sizes, unknown flags.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <expert/expert.h>
 

@@ -1,6 +1,5 @@
 // The engine on a true model with true experts: the bundled ones, on both backends. No expectation depends on what they
 // were trained to say.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cstdlib>

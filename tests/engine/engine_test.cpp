@@ -1,5 +1,4 @@
 // The engine's promises, on a model double that notices mistakes of scheduling.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "engine/engine.h"
 
 #include <doctest/doctest.h>

@@ -1,6 +1,5 @@
 // Experts of every kind in a running engine: soft prompts take positions, loading and unloading beside requests, limits.
 // The base is a small random model; what a request gets is compared with the model run by hand.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -96,7 +96,9 @@ class FakeModel final : public Model {
 
   Script script = [](const std::vector<int32_t>&) { return -1; };
   std::atomic<int> delay_us{0};    // per step
-  std::atomic<int> fail_steps{0};  // this many next steps throw
+  std::atomic<int> fail_steps{0};  // this many next steps throw,
+  std::atomic<bool> spare_single{false};  // those of one request not counted
+  mutable std::atomic<int> failed_steps{0};
   mutable std::atomic<int> steps{0};
   mutable std::atomic<int> most_segments{0};
   ModelConfig& mutable_config() { return config_; }
@@ -121,7 +123,8 @@ class FakeModel final : public Model {
     ++steps;
     most_segments = std::max(most_segments.load(), static_cast<int>(batch.layout.segments.size()));
     if (delay_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
-    if (fail_steps > 0) {
+    if (fail_steps > 0 && (!spare_single || batch.layout.segments.size() > 1)) {
+      ++failed_steps;
       --const_cast<FakeModel*>(this)->fail_steps;
       throw std::runtime_error("scripted failure");
     }

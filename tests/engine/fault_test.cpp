@@ -1,5 +1,4 @@
 // What breaks one request breaks no other, and everything comes back: blocks, experts, the engine itself.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <filesystem>
@@ -76,23 +75,17 @@ TEST_CASE("steps that fail now and then change no token") {
   const FakeEngine fake = fake_engine({.kv_blocks = 40});
   std::vector<std::shared_ptr<Generation>> running;
   fake.model->delay_us = 200;
+  fake.model->spare_single = true;  // the repetitions of a failed batch, one request each, succeed
   for (int r = 0; r < 12; ++r) running.push_back(fake.engine->submit(request_for(std::string(60, static_cast<char>('a' + r)), 60)));
   for (int i = 0; i < 10; ++i) {
-    fake.model->fail_steps = 1;  // the repetitions succeed, unless a step has one request only
+    fake.model->fail_steps = 1;
     std::this_thread::sleep_for(3ms);
   }
-  int same = 0;
   for (int r = 0; r < 12; ++r) {
     const auto expected = calm.engine->submit(request_for(std::string(60, static_cast<char>('a' + r)), 60))->wait(kSoon);
-    try {
-      const auto got = running[static_cast<size_t>(r)]->wait(kSoon);
-      CHECK(got->tokens == expected->tokens);
-      ++same;
-    } catch (const Error& error) {
-      CHECK(error.code() == ErrorCode::inference);
-    }
+    CHECK(running[static_cast<size_t>(r)]->wait(kSoon)->tokens == expected->tokens);
   }
-  CHECK(same >= 8);
+  CHECK(fake.model->failed_steps > 0);
   CHECK(fake.engine->stats()["kv"]["blocks_used"] == 0);
 }
 

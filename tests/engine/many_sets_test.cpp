@@ -1,5 +1,4 @@
 // Many requests, each with its own set of experts, at once: every one gets the tokens it gets alone.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cstdlib>

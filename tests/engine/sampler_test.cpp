@@ -1,5 +1,4 @@
 // The sampler against a plain re-statement of its documentation, against published Philox vectors, and in distribution.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "engine/sampler.h"
 
 #include <doctest/doctest.h>

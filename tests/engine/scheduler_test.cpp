@@ -1,5 +1,4 @@
 // Blocks and order under random admissions, cancellations and ends; no model involved.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "engine/scheduler.h"
 
 #include <doctest/doctest.h>

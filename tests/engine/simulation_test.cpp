@@ -1,5 +1,4 @@
 // Properties of the scheduler, on a simulator in virtual time.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -1,4 +1,3 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "engine/stop_matcher.h"
 
 #include <doctest/doctest.h>

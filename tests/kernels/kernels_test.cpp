@@ -1,6 +1,5 @@
 // Every kernel of every instruction set this machine has, against plain FP64 loops with a tolerance computed from the
 // data, and against itself bit by bit.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cmath>

@@ -1,6 +1,5 @@
 // INT8 and INT4 on every instruction set of this machine: scales as the reference chooses them, products against FP64
 // loops over what the codes stand for, and every row against itself alone, bit by bit.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -17,24 +17,29 @@ for library in doctest fmt; do  # header-only here; the host's other headers mus
 done
 flags="-std=c++20 -O2 -static -pthread -DFMT_HEADER_ONLY -I$root -I$root/src -isystem $build/include"
 
-isa() {  # name, compiler flags
+isa() {  # name, set whose floats it uses, compiler flags
   name=$1
-  shift
-  for unit in gemm gemm_quantised quantise_weights delta attention elementwise; do
-    $cxx $flags -O3 -ffp-contract=off -fno-math-errno "$@" "-DEXPERT_ISA_NAMESPACE=$name" \
+  floats=$2
+  shift 2
+  units="table gemm_quantised"
+  [ "$name" = "$floats" ] && units="$units gemm quantise_weights delta attention elementwise"
+  for unit in $units; do
+    $cxx $flags -O3 -ffp-contract=off -fno-math-errno "$@" "-DEXPERT_ISA_NAMESPACE=$name" "-DEXPERT_ISA_FLOATS=$floats" \
       -c "$root/kernels/cpu/$unit.cpp" -o "$build/${name}_$unit.o"
   done
   "$root/tests/kernels/check_symbols.sh" "$build/${name}"_*.o
 }
-isa neon
-isa neondot -march=armv8.2-a+dotprod
-isa neoni8mm -march=armv8.2-a+dotprod+i8mm
+isa neon neon
+isa neondot neon -march=armv8.2-a+dotprod
+isa neoni8mm neon -march=armv8.2-a+dotprod+i8mm
 for unit in kernels/cpu/dispatch kernels/cpu/panels kernels/cpu/factors kernels/reference/reference src/core/thread_pool src/core/cores \
             src/backend/registry src/backend/weight_format src/backend/host_memory src/backend/factors src/backend/cpu_backend \
             src/backend/cpu_factor src/backend/cpu_linear src/backend/cpu_attention src/backend/cpu_matrix \
             src/backend/cpu_quantised_input src/backend/reference_backend; do
   $cxx $flags -ffp-contract=off -c "$root/$unit.cpp" -o "$build/$(basename $unit).o"
 done
+
+$cxx $flags -c "$root/tests/support/doctest_main.cpp" -o "$build/doctest_main.o"
 
 status=0
 for test in kernels/kernels_test kernels/delta_test kernels/quantised_test backend/backend_test backend/linear_test backend/attention_test; do

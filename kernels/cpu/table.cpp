@@ -1,0 +1,39 @@
+// The functions of one instruction set.
+#include "kernels/cpu/isa.h"
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+namespace floats = EXPERT_ISA_FLOATS;
+
+namespace {
+
+void gemm(Storage storage, const GemmArgs& args) {
+  if (is_quantised(storage)) return gemm_quantised(storage, args);
+  floats::gemm_floats(storage, args);
+}
+
+}  // namespace
+
+const CpuKernels table = {
+#define EXPERT_NAME_OF(isa) EXPERT_QUOTED(isa)
+#define EXPERT_QUOTED(isa) #isa
+    EXPERT_NAME_OF(EXPERT_ISA_NAMESPACE),
+    gemm,
+    quantise_row,
+    floats::quantise_weights,
+    floats::unpack_row,
+    floats::rms_norm,
+    floats::swiglu,
+    floats::add,
+    floats::multiply,
+    floats::norm_rope,
+    floats::kv_write,
+    floats::attend,
+    floats::merge,
+    floats::finish,
+    floats::exponential,
+    floats::shrink,
+    floats::expand,
+};
+
+}  // namespace expert::kernels::EXPERT_ISA_NAMESPACE
