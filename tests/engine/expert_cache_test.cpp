@@ -1,5 +1,4 @@
 // The host tier of experts without files or threads: who is in memory, who waits, what is dropped, what is read next.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "engine/expert_cache.h"
 
 #include <doctest/doctest.h>

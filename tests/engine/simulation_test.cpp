@@ -188,26 +188,27 @@ TEST_CASE("experts are read in the order of the line, and whoever has no expert 
   experts.fastest = experts.slowest = 5;
   Simulator sim({.kv_blocks = 64, .max_batch = 4});
   sim.experts = &experts;
-  std::vector<const SimSequence*> order;
-  sim.on_end = [&](SimSequence& sequence) { order.push_back(&sequence); };
-  const auto add = [&](std::vector<int32_t> needs, int32_t priority) {
+  std::map<const SimSequence*, std::string> names;
+  std::string order;
+  sim.on_end = [&](SimSequence& sequence) { order += names[&sequence] + " "; };
+  const auto add = [&](const char* name, std::vector<int32_t> needs, int32_t priority) {
     auto sequence = std::make_unique<SimSequence>(std::vector<int32_t>(16, 1), 2, 0, false,
                                                   needs.empty() ? nullptr : experts.claim(needs));
     sequence->priority = priority;
-    return sim.add(std::move(sequence));
+    names[sim.add(std::move(sequence))] = name;
   };
-  const SimSequence* first = add({0}, 0);
+  add("first", {0}, 0);
   sim.step();  // its reading begins
-  const SimSequence* low = add({1}, 0);
-  const SimSequence* high = add({2}, 2);
-  const SimSequence* middle = add({3}, 1);
-  const SimSequence* base = add({}, -5);
+  add("low", {1}, 0);
+  add("high", {2}, 2);
+  add("middle", {3}, 1);
+  add("base", {}, -5);
   while (!sim.scheduler.idle()) {
     sim.now += 1ms;
     sim.step();
   }
   CHECK(experts.order == std::vector<std::string>{"0", "2", "3", "1"});
-  CHECK(order == std::vector<const SimSequence*>{base, first, high, middle, low});
+  CHECK(order == "base first high middle low ");
 }
 
 TEST_CASE("nobody starves: requests of low priority get through a stream of urgent ones") {

@@ -1,6 +1,5 @@
 // Experts that left memory come back from disk while others decode. What goes wrong on the way ends the requests that
 // asked; the others get the tokens they get alone, and every pin and byte comes back.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <dlfcn.h>
 #include <pthread.h>
