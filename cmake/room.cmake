@@ -31,8 +31,8 @@ function(expert_room name)
   set_property(GLOBAL APPEND PROPERTY EXPERT_ROOMS expert_${name})
 endfunction()
 
-# expert_test(<name> SOURCES a.cpp … LINKS <targets> LABELS l): one doctest program, one ctest entry. It is compiled without
-# optimisation, except when HEAVY: it computes what it compares with.
+# expert_test(<name> SOURCES a.cpp … LINKS <targets> LABELS l): one doctest program, one ctest entry. HEAVY: it computes
+# what it compares with, and is optimised.
 function(expert_test name)
   cmake_parse_arguments(test "HEAVY" "" "SOURCES;LINKS;LABELS" ${ARGN})
   add_executable(${name} ${test_SOURCES})
@@ -43,7 +43,6 @@ function(expert_test name)
   if(test_HEAVY)
     target_compile_options(${name} PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O1>)
   else()
-    target_compile_options(${name} PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O0>)
     target_precompile_headers(${name} REUSE_FROM expert_doctest)
   endif()
   add_test(NAME ${name} COMMAND ${name})
