@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <map>
 
 #include "backend_support.h"
 
@@ -85,10 +86,11 @@ class Attention {
   size_t row_size() const { return static_cast<size_t>(shape_.heads * shape_.head_dim); }
 
  private:
-  void append(std::vector<float>& to, const Chunk& chunk, uint32_t which, int32_t heads) const {
+  void append(std::vector<float>& to, const Chunk& chunk, uint32_t which, int32_t heads) {
     const size_t row = static_cast<size_t>(heads * shape_.head_dim);
-    const auto all =
-        random_floats(static_cast<size_t>(tokens_) * row, 100 * which + static_cast<uint32_t>(chunk.request), 1.5F);
+    const uint32_t seed = 100 * which + static_cast<uint32_t>(chunk.request);
+    std::vector<float>& all = values_[seed];
+    if (all.empty()) all = random_floats(static_cast<size_t>(tokens_) * row, seed, 1.5F);
     to.insert(to.end(), all.begin() + chunk.first * static_cast<int64_t>(row),
               all.begin() + (chunk.first + chunk.count) * static_cast<int64_t>(row));
   }
@@ -99,6 +101,7 @@ class Attention {
   std::unique_ptr<KvStorage> kv_;
   RopeTable rope_;
   Tensor q_norm_, k_norm_;
+  std::map<uint32_t, std::vector<float>> values_;  // q, k and v of a request, by seed
 };
 
 std::vector<float> in_chunks(Attention& attention, int32_t tokens, int32_t size) {

@@ -62,14 +62,31 @@ struct Part {
   unsigned fields;
 };
 
-// Rows [first, first + count) of the batch through the layer; x of all `rows` rows is the same in every call.
-std::vector<float> run(Backend& b, const Layer& layer, bool with_bias, const std::vector<Part>& parts, int64_t rows,
-                       int64_t first, int64_t count) {
-  const Tensor x = to_tensor(b, layer.values(3, rows * layer.in), rows, layer.in).row_range(first, count);
-  const MatrixPtr weight = layer.weight(b);
-  const Tensor bias = layer.bias(b);
+// A layer in the memory of one backend, with what the parts of a batch of `rows` rows add to it.
+struct Placed {
+  Placed(Backend& backend, const Layer& layer, std::vector<Part> of_batch, int64_t rows)
+      : b(backend),
+        out(layer.out),
+        parts(std::move(of_batch)),
+        weight(layer.weight(b)),
+        bias(layer.bias(b)),
+        input(to_tensor(b, layer.values(3, rows * layer.in), rows, layer.in)) {
+    for (const Part& part : parts) deltas.push_back(make_delta(b, layer, part.fields, part.fields * 100));
+  }
+
+  Backend& b;
+  int64_t out;
+  std::vector<Part> parts;
+  MatrixPtr weight;
+  Tensor bias;
+  Tensor input;
   std::vector<LinearDelta> deltas;
-  for (const Part& part : parts) deltas.push_back(make_delta(b, layer, part.fields, part.fields * 100));
+};
+
+// Rows [first, first + count) of the batch through the layer.
+std::vector<float> run(const Placed& placed, bool with_bias, int64_t first, int64_t count) {
+  const auto& [b, out, parts, weight, bias, input, deltas] = placed;
+  const Tensor x = input.row_range(first, count);
   std::vector<SegmentDelta> segments;
   for (size_t i = 0; i < parts.size(); ++i) {
     const int64_t from = std::max<int64_t>(parts[i].first, first);
@@ -77,10 +94,15 @@ std::vector<float> run(Backend& b, const Layer& layer, bool with_bias, const std
     if (from < to)
       segments.push_back({static_cast<int32_t>(from - first), static_cast<int32_t>(to - from), &deltas[i]});
   }
-  const Tensor y = b.allocate(DType::f32, count, layer.out);
+  const Tensor y = b.allocate(DType::f32, count, out);
   const LinearOutput output{weight.get(), with_bias ? &bias : nullptr, y, segments};
   b.linear(x, {&output, 1});
   return to_vector(b, y);
+}
+
+std::vector<float> run(Backend& b, const Layer& layer, bool with_bias, const std::vector<Part>& parts, int64_t rows,
+                       int64_t first, int64_t count) {
+  return run(Placed(b, layer, parts, rows), with_bias, first, count);
 }
 
 }  // namespace
@@ -142,11 +164,12 @@ TEST_CASE("a row gets the same bits alone, in any batch and with any number of t
       const int64_t rows = 37;
       const std::vector<float> all = run(*one, layer, true, parts, rows, 0, rows);
       CHECK(same_bits(run(*two, layer, true, parts, rows, 0, rows), all));
-      CHECK(same_bits(run(*three, layer, true, parts, rows, 0, rows), all));
+      const Placed placed(*three, layer, parts, rows);
+      CHECK(same_bits(run(placed, true, 0, rows), all));
       for (const int64_t chunk : {1, 2, 5, 13}) {
         for (int64_t r = 0; r < rows; r += chunk) {
           const int64_t count = std::min(chunk, rows - r);
-          const std::vector<float> some = run(*three, layer, true, parts, rows, r, count);
+          const std::vector<float> some = run(placed, true, r, count);
           INFO(isa, " ", name_of(format), " rows ", r, " + ", count);
           CHECK(same_bits(some.data(), all.data() + r * layer.out, some.size()));
         }

@@ -22,6 +22,13 @@ Json cached_config() {
   return config;
 }
 
+// A model of cached_config() that no test changes.
+const std::string& cached_base() {
+  static const TempDir dir;
+  static const std::string base = write_tiny_model(dir / "base", cached_config());
+  return base;
+}
+
 std::filesystem::path only_file(const std::string& directory) {
   std::filesystem::path found;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
@@ -43,8 +50,7 @@ void flip_byte(const std::filesystem::path& path, std::streamoff at) {
 
 TEST_CASE("packed weights come back from the cache, and a stale or damaged cache is rebuilt") {
   const TempDir dir;
-  const Json config = cached_config();
-  const std::string base = write_tiny_model(dir / "base", config);
+  const std::string& base = cached_base();
   ModelOptions options;
   options.cache_dir = dir / "cache";
   const std::vector<int32_t> ids = tiny_prompt(4);
@@ -83,15 +89,16 @@ TEST_CASE("packed weights come back from the cache, and a stale or damaged cache
 
 TEST_CASE("a changed checkpoint makes the cache stale") {
   const TempDir dir;
-  Json config = cached_config();
-  const std::string base = write_tiny_model(dir / "base", config, 1);
+  const std::string base = dir / "base";
+  std::filesystem::copy(cached_base(), base);
   ModelOptions options;
   options.cache_dir = dir / "cache";
-  CHECK(Runner(base, "cpu", options).model().write_weight_cache());
-  write_tiny_model(base, config, 2);
+  Runner first(base, "cpu", options);
+  CHECK(first.model().write_weight_cache());
+  write_tiny_model(base, cached_config(), 2);
   Runner changed(base, "cpu", options);
   CHECK_FALSE(changed.model().loaded_from_cache());
-  CHECK(changed.logits({1}) != Runner(write_tiny_model(dir / "other", config, 1), "cpu").logits({1}));
+  CHECK(changed.logits({1}) != first.logits({1}));
 }
 
 TEST_CASE("no cache for small models, nothing left behind when stopped or when the folder cannot be written") {
@@ -101,7 +108,7 @@ TEST_CASE("no cache for small models, nothing left behind when stopped or when t
   CHECK_FALSE(Runner(write_tiny_model(dir / "small"), "cpu", options).model().write_weight_cache());
   CHECK_FALSE(directory_exists(dir / "cache"));
 
-  const std::string base = write_tiny_model(dir / "base", cached_config());
+  const std::string& base = cached_base();
   Runner runner(base, "cpu", options);
   std::stop_source stop;
   stop.request_stop();
