@@ -12,4 +12,4 @@ using Json = nlohmann::ordered_json;
 // Compiled once, in core/json.cpp, instead of in every file that prints or copies JSON. (The whole of basic_json would
 // be: it takes longer than all that it saves.)
 extern template class nlohmann::detail::serializer<expert::Json>;
-extern template expert::Json::basic_json(const expert::Json&);
+extern template nlohmann::basic_json<nlohmann::ordered_map>::basic_json(const expert::Json&);

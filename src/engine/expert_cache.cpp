@@ -264,23 +264,28 @@ bool ExpertCache::end_forming(ExpertLease& lease, Change& change) {
   return false;
 }
 
+// Forming first, whoever asks for it: it takes a fraction of a reading, and what is formed runs beside the next one.
 std::optional<ExpertWork> ExpertCache::next_locked() {
-  std::vector<ExpertLease*> order = granted_;
+  std::vector<ExpertLease*> order;
+  for (ExpertLease* lease : granted_) {
+    if (lease->state() == ExpertLease::State::waiting && !lease->forming_ && !lease->released_) order.push_back(lease);
+  }
   std::ranges::sort(order, {}, [](const ExpertLease* lease) { return std::pair(lease->rank_, lease->arrival_); });
   for (ExpertLease* lease : order) {
-    if (lease->state() != ExpertLease::State::waiting || lease->forming_ || lease->released_) continue;
-    ExpertWork work;
     const auto in_memory = [&](const ExpertNeed& need) { return entries_.at(need.card->key).data != nullptr; };
-    if (std::ranges::all_of(lease->needs(), in_memory)) {
-      work.to_form = lease->weak_from_this().lock();
-      if (!work.to_form) continue;  // its last owner is about to release it
-      begin_forming(*lease);
-      return work;  // a share in the lease is never dropped here, under the lock that its end needs
-    }
+    if (!std::ranges::all_of(lease->needs(), in_memory)) continue;
+    ExpertWork work;
+    work.to_form = lease->weak_from_this().lock();
+    if (!work.to_form) continue;  // its last owner is about to release it
+    begin_forming(*lease);
+    return work;  // a share in the lease is never dropped here, under the lock that its end needs
+  }
+  for (const ExpertLease* lease : order) {
     for (const ExpertNeed& need : lease->needs()) {
       Entry& entry = entries_.at(need.card->key);
       if (entry.data || entry.reading) continue;
       entry.reading = true;
+      ExpertWork work;
       work.card = entry.card;
       work.source = entry.source;
       return work;
