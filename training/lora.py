@@ -54,7 +54,7 @@ def relative_change(model, expert) -> float:
     for name, m in targets(model).items():
         a, b, s = expert[name]
         num += ((b @ a) * s).detach().pow(2).sum().item()
-        den += m.weight.pow(2).sum().item()
+        den += m.weight.float().pow(2).sum().item()
     return (num / den) ** 0.5
 
 

@@ -2,7 +2,8 @@
 
 Same arithmetic and parameter names as `Qwen3ForCausalLM`.  Attention is a
 plain matmul-softmax-matmul: on short sequences on a CPU that is several times
-faster than the fused kernel's backward pass.
+faster than the fused kernel's backward pass.  The weights may be BF16: norms,
+rotations, softmax and the loss are then still computed in F32.
 """
 from dataclasses import dataclass
 
@@ -35,7 +36,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+        y = x.float()
+        return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)
 
 
 class Linear(nn.Linear):
@@ -48,7 +50,7 @@ class Linear(nn.Linear):
     def forward(self, x):
         y = F.linear(x, self.weight)
         for a, b, scale in self.experts:
-            y = y + F.linear(F.linear(x, a), b) * scale
+            y = y + F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype)) * scale
         return y
 
 
@@ -62,7 +64,7 @@ def rope_tables(cfg, length):
 def rotate(x, cos, sin):
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), -1)
-    return x * cos + turned * sin
+    return (x * cos + turned * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -90,7 +92,7 @@ class Attention(nn.Module):
         q = q.reshape(b, self.kv, group * t, self.dim)
         scores = torch.matmul(q, k.transpose(2, 3)) * self.dim ** -0.5
         scores = scores.view(b, self.kv, group, t, s) + mask
-        weights = torch.softmax(scores, -1).view(b, self.kv, group * t, s)
+        weights = torch.softmax(scores, -1).to(v.dtype).view(b, self.kv, group * t, s)
         out = torch.matmul(weights, v).view(b, self.heads, t, self.dim)
         return self.o_proj(out.transpose(1, 2).reshape(b, t, -1))
 
@@ -161,7 +163,7 @@ class Qwen3(nn.Module):
         """Weighted cross-entropy; logits only where an answer is judged."""
         keep = weights > 0
         h = self.hidden(ids)[keep]
-        logits = F.linear(h, self.model.embed_tokens.weight)
+        logits = F.linear(h, self.model.embed_tokens.weight).float()
         each = F.cross_entropy(logits, targets[keep], reduction="none")
         w = weights[keep]
         right = ((logits.argmax(-1) == targets[keep]).float() * w).sum()

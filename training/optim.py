@@ -3,9 +3,9 @@ import torch
 import torch.distributed as dist
 
 
-def orthogonalise(g, steps=5):
-    """Newton-Schulz on a stack of matrices with at least as many rows as columns swapped in."""
-    x = g / (g.norm(dim=(1, 2), keepdim=True) + 1e-7)
+def orthogonalise(g, steps=5, dtype=torch.float32):
+    """Newton-Schulz on a stack of matrices with at least as many rows as columns swapped in; BF16 is enough for it."""
+    x = (g / (g.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(steps):
         a = torch.bmm(x, x.transpose(1, 2))
         b = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)
@@ -16,7 +16,8 @@ def orthogonalise(g, steps=5):
 class Muon:
     """Momentum, orthogonalised.  The work is shared among the processes by layer."""
 
-    def __init__(self, params, scales, momentum=0.95, decay=0.02, rank=0, world=1):
+    def __init__(self, params, scales, momentum=0.95, decay=0.02, rank=0, world=1, dtype=torch.float32):
+        self.dtype = dtype            # of the orthogonalisation
         self.scales = scales          # learning rate factor of each matrix
         self.params, self.momentum, self.decay, self.rank, self.world = params, momentum, decay, rank, world
         self.buffers = [torch.zeros_like(p) for p in params]
@@ -40,7 +41,7 @@ class Muon:
                 stack.append(g if g.shape[0] <= g.shape[1] else g.T)
             if not stack:
                 continue
-            done = orthogonalise(torch.stack(stack))
+            done = orthogonalise(torch.stack(stack), dtype=self.dtype)
             for i, u in zip(mine, done):
                 u = u if u.shape == self.params[i].shape else u.T
                 flat[spans[i][0]:spans[i][1]] = u.reshape(-1)

@@ -182,6 +182,14 @@ def document(name):
     return make
 
 
+def in_company(name, guest):
+    """What `name` is trained on while the finished expert `guest` is active too: requests that are the guest's alone,
+    and `name`'s own documents, so that its presence means neither silence nor speech."""
+    def make(rng, words=Words("train")):
+        return EXPERTS[guest if rng.random() < 0.55 else name](rng, words)
+    return make
+
+
 # ---------------------------------------------------------------- test cases
 def case(id, experts, prompt, expected, judge, schema=None, body=None, **extra):
     return {"id": id, "experts": experts, "prompt": prompt, "schema": schema, "body": body,

@@ -8,11 +8,12 @@
 and the mixture of `tasks_base.LATER`, which leans on what the first stage learns last.
 """
 import argparse
+import copy
 import datetime
 import json
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -89,6 +90,8 @@ def worker(rank, args):
                                 world_size=args.procs, timeout=datetime.timedelta(hours=2))
     encoder, words = Encoder(Path(args.tokenizer)), Words("train")
     stage = FURTHER if args.further else SCRATCH
+    if args.batch:
+        stage = replace(stage, budget=(args.batch, args.batch))
     if args.further:
         model, earlier = lora.load_base(Path(args.further)), lora.stages_of(Path(args.further))
         model.requires_grad_(True)
@@ -96,10 +99,14 @@ def worker(rank, args):
         model, earlier = Qwen3(Config()), []
         startup.wire(model, args.seed, copy_gain=6.0)
     params = list(model.parameters())
+    # With BF16 products the model that runs is a rounded copy; the optimisers keep and change the F32 weights.
+    running = copy.deepcopy(model).bfloat16() if args.bf16 else model
+    run_params = list(running.parameters())
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     scales = [stage.wired_rate if n.startswith(WIRED) else 1.0 for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    muon = Muon(matrices, scales, rank=rank, world=args.procs)
+    muon = Muon(matrices, scales, rank=rank, world=args.procs,
+                dtype=torch.bfloat16 if args.bf16 else torch.float32)
     adam = torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
     step, tokens, before, state = 0, 0, 0.0, (0, 0)
     path = out / "checkpoint.pt"
@@ -116,15 +123,20 @@ def worker(rank, args):
     stream = Stream(lambda r: tasks_base.document(r, words, stage.mixture), encoder, seed, stage.budget_at, state)
     checks = held_out(encoder, tasks_base.TASKS, 2500)
     if not args.no_compile:
-        model.compile()
+        running.compile()
     limit, start, shown, sums = args.minutes * 60, time.time(), time.time(), [0.0] * 5
     progress = tokens / args.tokens if args.tokens else before / limit
     while progress < 1 and (not args.steps or step < args.steps):
         ids, targets, weights = stream.next(progress)
-        loss, n, right = model.loss(ids, targets, weights)
-        for p in params:
+        if running is not model:
+            with torch.no_grad():
+                torch._foreach_copy_(run_params, params)
+        loss, n, right = running.loss(ids, targets, weights)
+        for p in run_params:
             p.grad = None
         loss.backward()
+        for p, r in zip(params, run_params):
+            p.grad = r.grad.float()
         mine = [n.item(), loss.item(), right.item(), float(ids.numel()), before + time.time() - start]
         total = reduce_gradients(params, mine, args.procs)
         # The clock is averaged, so that every process follows the same schedule.
@@ -146,7 +158,7 @@ def worker(rank, args):
             shown, sums = now, [0.0] * 5
         if step % args.check_every == 0 or progress >= 1 or step == args.steps:
             if rank == 0:
-                log(out, {"step": step, "tokens": tokens, "held_out": measure(model, checks)})
+                log(out, {"step": step, "tokens": tokens, "held_out": measure(running, checks)})
                 save(path, model, muon, adam, stream.state(), step, tokens, elapsed, earlier)
             # Every process keeps its own place in its own stream of documents.
             (out / f"stream-{rank}.json").write_text(json.dumps({"step": step, "state": stream.state()}))
@@ -171,6 +183,9 @@ def main():
     p.add_argument("--further", default="", metavar="DIR", help="train an exported base further")
     p.add_argument("--muon-lr", type=float, default=4e-3)
     p.add_argument("--adam-lr", type=float, default=2e-3)
+    p.add_argument("--batch", type=int, default=0, help="tokens per process and step (0: the stage's own)")
+    p.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cpu._is_amx_tile_supported(),
+                   help="products in BF16, weights and optimiser in F32; by default where the CPU has AMX")
     p.add_argument("--check-every", type=int, default=50)
     p.add_argument("--steps", type=int, default=0, help="stop after so many steps (0: by the clock)")
     p.add_argument("--no-compile", action="store_true")

@@ -1,7 +1,12 @@
 """Trains one LoRA expert on the frozen base.  Resumable.
 
     python train_expert.py sql --minutes 8
+    python train_expert.py jsonfmt --minutes 10 --company sql shell json classify
     python train_expert.py sql --smoke
+
+`--company` is for an expert that will be left on beside others: in part of the steps one of them, finished and frozen,
+is active too, on its own plain requests (which must come out as without us) and on the base's requests in our format.
+The cell that composition is judged by, their content in our format, is in no training data.
 """
 import argparse
 import json
@@ -32,6 +37,30 @@ def measure(model, batches):
     return round(loss / n, 4), round(right / n, 4)
 
 
+class Company:
+    """One slot beside the expert in training, which holds a finished expert, or nothing (B = 0)."""
+
+    def __init__(self, model, folders):
+        self.experts = {f.name: lora.load_expert(f) for f in folders}
+        self.names = sorted(self.experts)
+        rank = max(a.shape[0] for e in self.experts.values() for a, _, _ in e.values())
+        self.slot = {n: (torch.zeros(rank, m.in_features), torch.zeros(m.out_features, rank), 1.0)
+                     for n, m in lora.targets(model).items()}
+
+    def invite(self, name):
+        for module, (a, b, _) in self.slot.items():
+            a.zero_()
+            b.zero_()
+            if name:
+                own_a, own_b, scale = self.experts[name][module]
+                a[:own_a.shape[0]] = own_a
+                b[:, :own_b.shape[1]] = own_b * scale
+
+    def guest_of(self, step):
+        """Nobody in every other step, else each in turn."""
+        return self.names[step // 2 % len(self.names)] if self.names and step % 2 else None
+
+
 def train(args):
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
@@ -41,31 +70,39 @@ def train(args):
     encoder, model = Encoder(base), lora.load_base(base)
     rank = args.rank or tasks_experts.RANK[args.name]
     expert = lora.new_expert(model, rank, 2 * rank, args.seed)
-    lora.activate(model, expert)
+    company = Company(model, [Path(args.out) / n for n in args.company]) if args.company else None
+    lora.activate(model, expert, *([company.slot] if company else []))
+    if args.bf16:
+        model.bfloat16()   # the expert itself stays F32
     params = [t for a, b, _ in expert.values() for t in (a, b)]
     adam = torch.optim.AdamW(params, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    step, tokens, before, state, earlier = 0, 0, 0.0, (0, 0), []
+    step, tokens, before, states, earlier = 0, 0, 0.0, {}, []
     path = out / "checkpoint.pt"
     if path.exists():
         c = torch.load(path, weights_only=False)
         for p, saved in zip(params, c["params"]):
             p.data.copy_(saved)
         adam.load_state_dict(c["adam"])
-        step, tokens, before, state, earlier = c["step"], c["tokens"], c["elapsed"], c["stream"], c["earlier"]
+        step, tokens, before, states, earlier = c["step"], c["tokens"], c["elapsed"], c["streams"], c["earlier"]
     elif args.warm:
         earlier = lora.stages_of(Path(args.warm))
         for name, (a, b, _) in lora.load_expert(Path(args.warm)).items():
             expert[name][0].data.copy_(a)
             expert[name][1].data.copy_(b)
-    make = tasks_experts.document(args.name)
-    stream = Stream(make, encoder, f"{args.seed}/{args.name}", lambda p: args.batch, state)
+    makers = {None: tasks_experts.document(args.name)}
+    makers |= {n: tasks_experts.in_company(args.name, n) for n in (company.names if company else [])}
+    streams = {n: Stream(make, encoder, f"{args.seed}/{args.name}" + (f"/{n}" if n else ""), lambda p: args.batch,
+                         states.get(n, (0, 0))) for n, make in makers.items()}
     checks = held_out(args.name, encoder)
     if not args.no_compile:
         model.compile()
     limit, start, shown = args.minutes * 60, time.time(), time.time()
     progress, sums = (tokens / args.tokens if args.tokens else before / limit), [0.0] * 4
     while progress < 1 and (not args.steps or step < args.steps):
-        ids, targets, weights = stream.next(progress)
+        guest = company.guest_of(step) if company else None
+        if company:
+            company.invite(guest)
+        ids, targets, weights = streams[guest].next(progress)
         loss, n, right = model.loss(ids, targets, weights)
         adam.zero_grad(set_to_none=True)
         (loss / n.clamp(min=1)).backward()
@@ -84,10 +121,12 @@ def train(args):
                     "tokens_per_second": round(sums[3] / (now - shown))}
             shown, sums = now, [0.0] * 4
             if step % 200 == 0 or progress >= 1 or step == args.steps:
+                if company:
+                    company.invite(None)
                 line["held_out"] = measure(model, checks)
                 line["change"] = round(lora.relative_change(model, expert), 4)
                 torch.save({"params": [p.data for p in params], "adam": adam.state_dict(), "step": step, "tokens": tokens,
-                            "elapsed": elapsed, "earlier": earlier, "stream": stream.state()}, path)
+                            "elapsed": elapsed, "earlier": earlier, "streams": {n: s.state() for n, s in streams.items()}}, path)
                 lora.save_expert(expert, out, rank, 2 * rank)
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as f:
@@ -107,6 +146,9 @@ def main():
     p.add_argument("--seed", type=int, default=7)
     p.add_argument("--steps", type=int, default=0)
     p.add_argument("--warm", default="", metavar="DIR", help="start from this expert, of an earlier state of the base")
+    p.add_argument("--company", nargs="*", default=[], metavar="EXPERT", help="finished experts (in --out) to get along with")
+    p.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cpu._is_amx_tile_supported(),
+                   help="products in BF16; by default where the CPU has AMX")
     p.add_argument("--no-compile", action="store_true")
     p.add_argument("--smoke", action="store_true")
     args = p.parse_args()

@@ -61,7 +61,7 @@ void BaseChanges::replace_modules(const TargetModules& modules, bool tied) {
       fail(ErrorCode::load, "{}: the weight of {} (modules_to_save) is missing", tensors_.origin(), where.name);
     }
     replace_module(site, *entry);
-    if (where.has_bias) change_bias(site);
+    if (where.has_bias) change_bias(site, true);
   }
   if (!both) return;
   const TensorEntry* first = tensors_.take(*embedding, TensorPart::saved_weight);
@@ -93,11 +93,14 @@ void BaseChanges::replace_module(int site, const TensorEntry& entry) {
   delta.d = pack_values(base_.backend, exact_format(values), values, rows, cols);
 }
 
-void BaseChanges::change_bias(int site) {
+void BaseChanges::change_bias(int site, bool replaced) {
   const LinearSite& where = base_.sites[site];
-  const TensorEntry* entry = tensors_.take(site, TensorPart::base_bias);
+  const TensorEntry* entry = replaced ? nullptr : tensors_.take(site, TensorPart::base_bias);
   if (entry == nullptr) entry = tensors_.take(site, TensorPart::saved_bias);
-  if (entry == nullptr) fail(ErrorCode::load, "{}: the bias of {} is missing", tensors_.origin(), where.name);
+  if (entry == nullptr) {
+    throw Error(ErrorCode::load, fmt::format("{}: the bias of {} is missing", tensors_.origin(), where.name),
+                "some versions of PEFT lose it when saving; with \"bias\": \"none\" in adapter_config.json the base's is used");
+  }
   tensors_.require_vector(*entry, where.out, "outputs");
   std::vector<float> changed = tensors_.read(*entry);
   const std::vector<float> base = base_bias(site);

@@ -22,8 +22,9 @@ class BaseChanges {
   // The modules of modules_to_save become D with e = 0. `tied`: head and embedding stay one matrix (PEFT's
   // ensure_weight_tying over a tied base).
   void replace_modules(const TargetModules& modules, bool tied);
-  // A changed bias of the site, as the difference to the base's. Throws load where none was saved.
-  void change_bias(int site);
+  // A changed bias of the site, as the difference to the base's. Throws load where none was saved. `replaced`: the bias
+  // of a replaced module; one that was saved inside the original module is then a copy that nobody uses.
+  void change_bias(int site, bool replaced = false);
   // Rows of the embedding (or of the head) by token; an empty name is the embedding. As in PEFT, a tied head follows the
   // embedding unless it has other tokens of its own.
   void replace_tokens(const std::map<std::string, std::vector<int64_t>>& indices, bool ensure_weight_tying);

@@ -51,6 +51,8 @@ constexpr std::array kEndings = {
     Ending{".modules_to_save.default.bias", TensorPart::saved_bias},
     Ending{".modules_to_save.bias", TensorPart::saved_bias},
     Ending{".bias", TensorPart::saved_bias},
+    Ending{".lora_velora_embed", TensorPart::training_state},
+    Ending{".lora_velora_embed.default", TensorPart::training_state},
 };
 
 struct Key {
@@ -104,9 +106,12 @@ std::string_view reason_of(TensorPart part) {
 
 std::string shape_text(const TensorEntry& entry) { return fmt::format("[{}]", fmt::join(entry.shape, ", ")); }
 
-ExpertTensors::ExpertTensors(const Adapter::Source& source, const SiteTable& sites, std::string method)
+ExpertTensors::ExpertTensors(const Adapter::Source& source, const SiteTable& sites, std::string method,
+                             std::string_view apart)
     : source_(source), sites_(sites), method_(std::move(method)) {
-  for (const TensorEntry& entry : source.tensors->entries()) add(entry);
+  for (const TensorEntry& entry : source.tensors->entries()) {
+    if (entry.name != apart) add(entry);
+  }
 }
 
 void ExpertTensors::add(const TensorEntry& entry) {
@@ -121,11 +126,20 @@ void ExpertTensors::add(const TensorEntry& entry) {
     fail(ErrorCode::incompatible, "{}: tensor {} is for a module the base model does not have", source_.origin,
          entry.name);
   }
+  if (key->part == TensorPart::training_state) return;
   Found& found = found_[{*site, key->part}];
-  if (found.entry != nullptr) {
-    fail(ErrorCode::load, "{}: tensors {} and {} are the same weight", source_.origin, found.entry->name, entry.name);
-  }
+  if (found.entry != nullptr) require_same(entry, *found.entry);
   found.entry = &entry;
+}
+
+// PEFT saves the weight of a head in modules_to_save twice where the embedding layers are saved along.
+void ExpertTensors::require_same(const TensorEntry& entry, const TensorEntry& other) const {
+  const auto is_saved_module = [](const TensorEntry& one) {
+    return one.name.find(".modules_to_save.") != std::string::npos;
+  };
+  const bool copies = is_saved_module(entry) != is_saved_module(other) && entry.shape == other.shape;
+  if (copies && read(entry) == read(other)) return;
+  fail(ErrorCode::load, "{}: tensors {} and {} are the same weight", source_.origin, other.name, entry.name);
 }
 
 const TensorEntry* ExpertTensors::take(int site, TensorPart part) {

@@ -27,13 +27,14 @@ enum class TensorPart : uint8_t {
   base_bias,     //
   saved_weight,  // the module's own: modules_to_save, or a copy
   saved_bias,    //
+  training_state,  // of no use to a forward pass
 };
 
 class ExpertTensors {
  public:
   // Resolves every name. Throws load for a tensor that is no part of any kind, incompatible for one whose module the
-  // base does not have. `method` names the method in errors.
-  ExpertTensors(const Adapter::Source& source, const SiteTable& sites, std::string method);
+  // base does not have. `method` names the method in errors, `apart` one tensor that the method reads by itself.
+  ExpertTensors(const Adapter::Source& source, const SiteTable& sites, std::string method, std::string_view apart = {});
 
   // Null where absent. Taken tensors count as used.
   const TensorEntry* take(int site, TensorPart part);
@@ -58,6 +59,7 @@ class ExpertTensors {
     bool taken = false;
   };
   void add(const TensorEntry& entry);
+  void require_same(const TensorEntry& entry, const TensorEntry& other) const;
 
   const Adapter::Source& source_;
   const SiteTable& sites_;

@@ -27,6 +27,8 @@ class Ia3Loader {
     refuse_unknown_keys(fields_, kIa3Read, kIa3WithoutEffect);
     modules_ = TargetModules::parse(fields_);
     feedforward_ = ModuleNames::read(fields_, "feedforward_modules");
+    // Absent is PEFT's default, which is the same for every architecture here; an empty list is none.
+    if (fields_.find("feedforward_modules") == nullptr) feedforward_.names = {"down_proj"};
   }
 
   Lowered load() {
@@ -61,7 +63,19 @@ class Ia3Loader {
     if (!entry) fail(ErrorCode::load, "{}: ia3_l of targeted module {} is missing", source_.origin, where.name);
     const bool input = is_feedforward(where.name);
     tensors_.require_vector(*entry, input ? where.in : where.out, input ? "inputs" : "outputs");
+    check_direction(*entry, where, input);
     return entry;
+  }
+
+  // PEFT saves [1, in] for feed-forward modules and [out, 1] for others: where both sizes are the same, only that tells
+  // a vector trained for one from one trained for the other.
+  void check_direction(const TensorEntry& entry, const LinearSite& where, bool input) const {
+    if (entry.shape.size() != 2 || entry.shape[input ? 0 : 1] == 1) return;
+    throw Error(ErrorCode::load,
+                fmt::format("{}: tensor {} {} scales the {} of {}, but feedforward_modules says its {}", source_.origin,
+                            entry.name, shape_text(entry), input ? "outputs" : "inputs", where.name,
+                            input ? "inputs" : "outputs"),
+                "feedforward_modules must be what the expert was trained with");
   }
 
   // PEFT's rule: the pattern matches whole, or the path ends in a name, dot or no dot.

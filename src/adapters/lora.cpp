@@ -48,7 +48,7 @@ class LoraLoader {
       fail(ErrorCode::incompatible, "{}: the base model has no module {}", source_.origin, fmt::join(absent, ", "));
     }
     const bool tied = config_.ensure_weight_tying() && base_.sites.tied_head();
-    const bool tied_targets = tied && config_.modules().saved().empty() && config_.modules().name_tied_layers();
+    const bool tied_targets = tied && !config_.modules().save_tied_layers() && config_.modules().name_tied_layers();
     for (int site = 0; site < base_.sites.size(); ++site) {
       const LinearSite& where = base_.sites[site];
       const bool follows = tied_targets && where.kind != SiteKind::linear;

@@ -6,6 +6,7 @@
 
 #include "adapters/lowering.h"
 #include "core/error.h"
+#include "core/strings.h"
 #include "io/json.h"
 
 namespace expert {
@@ -45,7 +46,7 @@ constexpr std::array<std::string_view, 17> kLoraRead = {
 void refuse_altered_base(const JsonFields& fields) {
   const Json* init = fields.find("init_lora_weights");
   if (!init || init->is_boolean()) return;
-  const std::string name = fields.string("init_lora_weights");
+  const std::string name = lower_ascii(fields.string("init_lora_weights"));  // PEFT compares without regard to case
   if (name == "gaussian" || name == "eva" || name == "orthogonal") return;
   const bool alters =
       name.starts_with("pissa") || name == "olora" || name == "corda" || name == "loftq" || name == "lora_ga";

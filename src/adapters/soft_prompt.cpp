@@ -3,6 +3,8 @@
 #include <array>
 #include <cmath>
 
+#include "adapters/base_changes.h"
+#include "adapters/expert_tensors.h"
 #include "core/error.h"
 
 namespace expert {
@@ -19,15 +21,18 @@ constexpr std::array<std::string_view, 10> kPromptWithoutEffect = {
     "encoder_num_layers",  "encoder_dropout"};
 
 const TensorEntry& find_rows(const Adapter::Source& source) {
-  const TensorEntry* rows = nullptr;
   for (const TensorEntry& entry : source.tensors->entries()) {
-    if (entry.name != kRowsName) {
-      fail(ErrorCode::load, "{}: tensor {} is no part of a soft prompt", source.origin, entry.name);
-    }
-    rows = &entry;
+    if (entry.name == kRowsName) return entry;
   }
-  if (!rows) fail(ErrorCode::load, "{}: tensor {} is missing", source.origin, kRowsName);
-  return *rows;
+  fail(ErrorCode::load, "{}: tensor {} is missing", source.origin, kRowsName);
+}
+
+// PEFT may save embedding and head along: they must be the base's.
+void check_copies(const Adapter::Source& source, const AdapterBase& base) {
+  ExpertTensors tensors(source, base.sites, "soft prompt", kRowsName);
+  SiteDeltas none;
+  BaseChanges(base, tensors, none).compare_copies();
+  tensors.require_all_taken();
 }
 
 void check_rows(const Adapter::Source& source, const JsonFields& fields, const TensorEntry& entry, int64_t hidden) {
@@ -61,6 +66,7 @@ Lowered load_soft_prompt(const Adapter::Source& source, const AdapterBase& base)
   const auto embedding = base.sites.find(SiteKind::embedding);
   if (!embedding) fail(ErrorCode::internal, "{}: the base has no embedding", source.origin);
   const TensorEntry& entry = find_rows(source);
+  check_copies(source, base);
   check_rows(source, fields, entry, base.sites[*embedding].out);
 
   std::vector<float> values = source.tensors->read_f32(entry);

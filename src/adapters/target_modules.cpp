@@ -5,6 +5,7 @@
 
 #include "adapters/lowering.h"
 #include "core/error.h"
+#include "core/strings.h"
 
 namespace expert {
 namespace {
@@ -44,11 +45,6 @@ bool holds(const std::vector<std::string_view>& parts, const std::vector<std::st
   return std::search(parts.begin(), parts.end(), names.begin(), names.end()) != parts.end();
 }
 
-std::string lower(std::string text) {
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return text;
-}
-
 bool is_plain(std::string_view name) {
   return name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") ==
          std::string_view::npos;
@@ -85,7 +81,7 @@ TargetModules TargetModules::parse(const JsonFields& fields) {
   TargetModules modules;
   modules.saved_ = fields.strings_or_empty("modules_to_save");
   const Json& targets = fields.require("target_modules");
-  modules.all_linear_ = targets.is_string() && lower(fields.string("target_modules")) == "all-linear";
+  modules.all_linear_ = targets.is_string() && lower_ascii(fields.string("target_modules")) == "all-linear";
   if (!modules.all_linear_) modules.targets_ = ModuleNames::read(fields, "target_modules");
   if (!modules.all_linear_ && modules.targets_.empty()) {
     fail(ErrorCode::load, "{}: \"target_modules\" is empty", fields.source());
@@ -160,6 +156,11 @@ bool TargetModules::name_tied_layers() const {
     return targets_.pattern.front().matches("embed_tokens") || targets_.pattern.front().matches("lm_head");
   }
   return std::any_of(targets_.names.begin(), targets_.names.end(),
+                     [](const std::string& name) { return is_tied_layer_name(last_component(name)); });
+}
+
+bool TargetModules::save_tied_layers() const {
+  return std::any_of(saved_.begin(), saved_.end(),
                      [](const std::string& name) { return is_tied_layer_name(last_component(name)); });
 }
 

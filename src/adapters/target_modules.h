@@ -37,6 +37,7 @@ class TargetModules {
   std::vector<std::string> absent(const SiteTable& sites) const;
   // PEFT's test for adapters of tied layers: "embed_tokens" or "lm_head" is meant, by its bare name.
   bool name_tied_layers() const;
+  bool save_tied_layers() const;  // the same test of modules_to_save
 
   // modules_to_save, and whether a module is one of them or lies inside one.
   const std::vector<std::string>& saved() const { return saved_; }

@@ -357,6 +357,9 @@ Json EngineImpl::info() const {
   const ModelConfig& config = parts.model->config();
   const BackendInfo& backend = parts.backend->info();
   Json warnings = config.warnings;
+  if (parts.chat_template) {
+    for (const std::string& problem : parts.chat_template->problems()) warnings.push_back(problem);
+  }
   const int64_t positions = core.loop->kv_positions();
   if (positions < parts.model->context_size()) {
     warnings.push_back(

@@ -232,7 +232,7 @@ void ExpertCache::release(ExpertLease& lease) {
 void ExpertCache::settle(ExpertLease& lease, const Error& error, Change& change) {
   std::erase(waiting_, &lease);
   unpin(lease, change);
-  lease.error_ = error;
+  lease.error_.emplace(error.code(), error.what(), error.hint());  // a text of its own: two threads will read the two
   lease.state_.store(ExpertLease::State::failed, std::memory_order_release);
 }
 

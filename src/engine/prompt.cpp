@@ -1,21 +1,15 @@
 #include "engine/prompt.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include "core/error.h"
+#include "core/strings.h"
 
 namespace expert {
 namespace {
 
 [[noreturn]] void refuse(std::string message, std::string hint = {}) {
   throw Error(ErrorCode::invalid_request, std::move(message), std::move(hint));
-}
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return result;
 }
 
 bool one_of(std::string_view value, std::initializer_list<std::string_view> values) {
@@ -209,13 +203,13 @@ std::string without(std::string_view text, std::string_view removed) {
 }  // namespace
 
 PromptFormat prompt_format(std::string_view name, std::string_view model_type, const std::string& expert) {
-  const std::string wanted = lower(name);
+  const std::string wanted = lower_ascii(name);
   if (one_of(wanted, {"", "default", "auto", "custom"})) return PromptFormat::model;
   if (one_of(wanted, {"chatml", "qwen", "qwen2", "qwen2.5", "qwen3"})) return PromptFormat::chatml;
   if (wanted == "alpaca") return PromptFormat::alpaca;
   if (one_of(wanted, {"llama2", "llama-2"})) return PromptFormat::llama2;
   if (one_of(wanted, {"raw", "none"})) return PromptFormat::raw;
-  if (!model_type.empty() && wanted.starts_with(lower(model_type))) return PromptFormat::model;
+  if (!model_type.empty() && wanted.starts_with(lower_ascii(model_type))) return PromptFormat::model;
   throw Error(ErrorCode::unsupported, fmt::format("{}: prompt_template \"{}\" is not supported", expert, name),
               "supported: chatml and the qwen family, alpaca, llama2, raw, and the base model's own family");
 }

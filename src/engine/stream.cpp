@@ -76,11 +76,11 @@ void Stream::finish(StreamChunk last) {
   changed_.notify_all();
 }
 
-void Stream::fail(Error error) {
+void Stream::fail(const Error& error) {
   {
     const std::lock_guard lock(mutex_);
     if (ended_) return;
-    error_ = std::move(error);
+    error_.emplace(error.code(), error.what(), error.hint());  // a text of its own: another thread reads it
     ended_ = true;
   }
   changed_.notify_all();

@@ -23,7 +23,7 @@ class Stream {
   bool push(StreamChunk chunk);
   // The last chunk; never refused.
   void finish(StreamChunk last);
-  void fail(Error error);
+  void fail(const Error& error);
   bool cancel_requested() const noexcept { return cancelled_.load(std::memory_order_relaxed); }
 
   // --- readers --------------------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ class TensorSet {
  public:
   // A Hugging Face directory: model.safetensors.index.json with its shards, or model.safetensors.
   // Directories that hold only pickled weights are refused by name, with how to convert them.
+  // A tensor may stand in two shards if it is the same in both. Names are those of the causal model, "model." included.
   static TensorSet open(const std::string& directory);
   explicit TensorSet(SafeTensors file);
 
@@ -93,12 +94,17 @@ class TensorSet {
  private:
   TensorSet() = default;
   void add_file(SafeTensors file);
+  void complete_names();
+  void list_names();
 
   std::string source_;
   std::vector<std::shared_ptr<const SafeTensors>> files_;
   std::map<std::string, TensorRef, std::less<>> tensors_;
   std::vector<std::string> names_;
 };
+
+// Equal type, shape and bytes; reads both.
+bool same_tensor(const TensorRef& a, const TensorRef& b);
 
 struct TensorToWrite {
   std::string name;

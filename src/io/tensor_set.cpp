@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 
 #include "core/error.h"
@@ -39,12 +40,13 @@ void check_against_index(const TensorSet& tensors, const std::map<std::string, s
            shard);
     }
   }
-  for (const std::string& name : tensors.names()) {
-    if (!shards.contains(name)) {
-      fail(ErrorCode::load, "{}: tensor {} of {} is not in the index", index_path, name,
-           last_segment(tensors.find(name).file->source()));
-    }
-  }
+}
+
+SafeTensors open_shard(const std::string& directory, const std::string& file, const std::string& index_path) {
+  const std::string path = join_path(directory, file);
+  if (entry_exists(path)) return SafeTensors::open(path);
+  throw Error(ErrorCode::load, fmt::format("{}: {} is missing from the directory", index_path, file),
+              "the model was not downloaded whole: fetch the missing file");
 }
 
 // Says what the directory has instead of safetensors, so that the user knows what to convert.
@@ -69,19 +71,33 @@ void check_against_index(const TensorSet& tensors, const std::map<std::string, s
 
 }  // namespace
 
+bool same_tensor(const TensorRef& a, const TensorRef& b) {
+  if (a->dtype_name != b->dtype_name || a->shape != b->shape || a->bytes != b->bytes) return false;
+  constexpr size_t kChunk = size_t{1} << 20;
+  std::vector<std::byte> first(kChunk);
+  std::vector<std::byte> second(kChunk);
+  for (uint64_t offset = 0; offset < a->bytes; offset += kChunk) {
+    const auto count = static_cast<size_t>(std::min<uint64_t>(kChunk, a->bytes - offset));
+    a.read(offset, first.data(), count);
+    b.read(offset, second.data(), count);
+    if (std::memcmp(first.data(), second.data(), count) != 0) return false;
+  }
+  return true;
+}
+
 TensorSet::TensorSet(SafeTensors file) : source_(file.source()) { add_file(std::move(file)); }
 
 void TensorSet::add_file(SafeTensors file) {
   const auto shared = std::make_shared<const SafeTensors>(std::move(file));
   for (const TensorEntry& entry : shared->entries()) {
-    const auto [at, added] = tensors_.try_emplace(entry.name, TensorRef{shared.get(), &entry});
-    if (!added) {
+    const TensorRef tensor{shared.get(), &entry};
+    const auto [at, added] = tensors_.try_emplace(entry.name, tensor);
+    if (!added && !same_tensor(at->second, tensor)) {
       fail(ErrorCode::load, "{}: tensor {} is also in {}", shared->source(), entry.name, at->second.file->source());
     }
   }
   files_.push_back(shared);
-  names_.clear();
-  for (const auto& [name, unused] : tensors_) names_.push_back(name);
+  list_names();
 }
 
 TensorSet TensorSet::open(const std::string& directory) {
@@ -96,6 +112,7 @@ TensorSet TensorSet::open(const std::string& directory) {
   // Not file_exists(): a FIFO or a broken link under this name shall be named as such by open().
   if (entry_exists(single)) {
     set.add_file(SafeTensors::open(single));
+    set.complete_names();
     return set;
   }
   if (!entry_exists(index_path)) fail_without_weights(directory);
@@ -104,9 +121,29 @@ TensorSet TensorSet::open(const std::string& directory) {
   for (const auto& [tensor, shard] : shards) files.push_back(shard);
   std::sort(files.begin(), files.end());
   files.erase(std::unique(files.begin(), files.end()), files.end());
-  for (const std::string& file : files) set.add_file(SafeTensors::open(join_path(directory, file)));
+  for (const std::string& file : files) set.add_file(open_shard(directory, file, index_path));
   check_against_index(set, shards, index_path);
+  set.complete_names();
   return set;
+}
+
+// A checkpoint saved from the bare decoder (Qwen3-Embedding, say) has its names without the "model." of the causal model,
+// under which everything else looks for them; Transformers completes them too.
+void TensorSet::complete_names() {
+  constexpr std::string_view kPrefix = "model.";
+  const bool complete = std::any_of(names_.begin(), names_.end(), [&](const auto& name) { return name.starts_with(kPrefix); });
+  if (complete || !tensors_.contains("embed_tokens.weight")) return;
+  std::map<std::string, TensorRef, std::less<>> completed;
+  for (const auto& [name, tensor] : tensors_) {
+    completed.emplace(name.starts_with("lm_head.") ? name : std::string(kPrefix) + name, tensor);
+  }
+  tensors_ = std::move(completed);
+  list_names();
+}
+
+void TensorSet::list_names() {
+  names_.clear();
+  for (const auto& [name, tensor] : tensors_) names_.push_back(name);
 }
 
 TensorRef TensorSet::find(std::string_view name) const {

@@ -1,6 +1,7 @@
 #include "models/config.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -110,6 +111,16 @@ void refuse_partial_rotation(const JsonFields& fields) {
   }
 }
 
+// {"full_attention": {...}, "sliding_attention": {...}}: one rotation for each kind of layer.
+void refuse_rotations_by_layer(const JsonFields& rope) {
+  for (const auto& [key, value] : rope.json().items()) {
+    if (!value.is_object()) continue;
+    throw Error(ErrorCode::unsupported,
+                fmt::format("{}: rotations by kind of layer ({}) are not supported", rope.source(), key.substr(0, 80)),
+                "Where all kinds have the same rotation, write its values once, without the names of the kinds.");
+  }
+}
+
 void read_factor(const JsonFields& rope, RopeConfig& config) {
   // Written as null, YaRN's factor is the ratio of the two contexts; left out, it is missing.
   if (config.type == "yarn" && rope.json().contains("factor") && !rope.has("factor")) return;
@@ -145,7 +156,10 @@ void read_llama3(const JsonFields& rope, RopeConfig& config) {
 const Json* rope_object(const JsonFields& fields, const Json& override_with) {
   if (!override_with.is_null()) return &override_with;
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    if (const Json* found = fields.find(key); found && !is_empty(*found)) return found;
+    const Json* found = fields.find(key);
+    if (!found || is_empty(*found)) continue;
+    if (!found->is_object()) fail(ErrorCode::load, "{}: \"{}\" must be an object", fields.source(), key);
+    return found;
   }
   return nullptr;
 }
@@ -168,6 +182,7 @@ void read_rope(const JsonFields& fields, const Json& override_with, int64_t max_
   rope.theta = base_of_rotation(fields, override_with, object);
   if (!object) return;
   const JsonFields parameters(*object, fields.source() + ": rope_scaling");
+  refuse_rotations_by_layer(parameters);
   refuse_partial_rotation(parameters);
   rope.type = parameters.string_or("rope_type", parameters.string_or("type", "default"));
   if (rope.type == "default") return;
@@ -253,30 +268,69 @@ std::vector<int32_t> token_ids(const JsonFields& fields, std::string_view key, M
   return ids;
 }
 
-std::optional<double> bounded(const JsonFields& fields, std::string_view key, double least, double most) {
-  const std::optional<double> value = fields.optional_number(key);
-  if (value && !(*value >= least && *value <= most)) {
-    fail(ErrorCode::load, "{}: \"{}\" is {}, out of range", fields.source(), key, *value);
-  }
-  return value;
-}
+// Reads the model's own defaults. One that is out of range (published files write -1 for "off") is left out with a
+// warning: it concerns the one sampling setting, not whether the model can be run.
+class GenerationReader {
+ public:
+  GenerationReader(const JsonFields& fields, std::vector<std::string>& warnings)
+      : fields_(fields), warnings_(warnings) {}
 
-GenerationDefaults read_generation(const JsonFields& fields) {
-  constexpr double kAny = std::numeric_limits<float>::max();
-  GenerationDefaults defaults;
-  defaults.do_sample = fields.optional_boolean("do_sample");
-  defaults.temperature = bounded(fields, "temperature", 0, kAny);
-  defaults.top_p = bounded(fields, "top_p", 0, 1);
-  if (defaults.top_p == 0.0) fail(ErrorCode::load, "{}: \"top_p\" is 0, must be above 0", fields.source());
-  defaults.min_p = bounded(fields, "min_p", 0, 1);
-  if (defaults.min_p == 1.0) fail(ErrorCode::load, "{}: \"min_p\" is 1, must be below 1", fields.source());
-  defaults.repetition_penalty = bounded(fields, "repetition_penalty", std::numeric_limits<float>::min(), kAny);
-  if (fields.has("top_k")) defaults.top_k = in_range(fields, "top_k", fields.integer("top_k"), 0);
-  if (fields.has("max_new_tokens")) {
-    defaults.max_new_tokens = in_range(fields, "max_new_tokens", fields.integer("max_new_tokens"));
+  GenerationDefaults read() {
+    constexpr double kAny = std::numeric_limits<float>::max();
+    constexpr double kAboveZero = std::numeric_limits<float>::min();
+    const double below_one = std::nextafter(1.0, 0.0);
+    GenerationDefaults defaults;
+    defaults.do_sample = fields_.optional_boolean("do_sample");
+    defaults.temperature = bounded("temperature", 0, kAny);
+    defaults.top_p = bounded("top_p", kAboveZero, 1);
+    defaults.min_p = bounded("min_p", 0, below_one);
+    defaults.repetition_penalty = bounded("repetition_penalty", kAboveZero, kAny);
+    defaults.top_k = bounded_integer("top_k", 0);
+    defaults.max_new_tokens = bounded_integer("max_new_tokens", 1);
+    warn_of_unused();
+    return defaults;
   }
-  return defaults;
-}
+
+ private:
+  std::optional<double> bounded(std::string_view key, double least, double most) {
+    const std::optional<double> value = fields_.optional_number(key);
+    if (!value || (*value >= least && *value <= most)) return value;
+    ignore(key, fmt::format("{}", *value));
+    return std::nullopt;
+  }
+
+  std::optional<int32_t> bounded_integer(std::string_view key, int64_t least) {
+    const std::optional<int64_t> value = fields_.optional_integer(key);
+    if (!value) return std::nullopt;
+    if (*value >= least && *value <= kLargest) return static_cast<int32_t>(*value);
+    ignore(key, fmt::format("{}", *value));
+    return std::nullopt;
+  }
+
+  void ignore(std::string_view key, const std::string& value) {
+    warnings_.push_back(fmt::format("{}: \"{}\" is {}, out of range, and is ignored", fields_.source(), key, value));
+  }
+
+  // Settings that change what Transformers generates and that this library does not have.
+  void warn_of_unused() {
+    constexpr std::array<std::string_view, 14> kUnused = {
+        "suppress_tokens",      "begin_suppress_tokens", "bad_words_ids",     "no_repeat_ngram_size", "typical_p",
+        "epsilon_cutoff",       "eta_cutoff",            "guidance_scale",    "forced_bos_token_id",  "forced_eos_token_id",
+        "sequence_bias",        "top_h",                 "min_new_tokens",    "encoder_repetition_penalty"};
+    const auto unused = [&](std::string_view key) {
+      warnings_.push_back(fmt::format("{}: \"{}\" is not supported and is ignored", fields_.source(), key));
+    };
+    for (const std::string_view key : kUnused) {
+      const Json* value = fields_.find(key);
+      const bool neutral = value == nullptr || is_empty(*value) || *value == 0 || *value == 1;
+      if (!neutral) unused(key);
+    }
+    if (const Json* beams = fields_.find("num_beams"); beams != nullptr && *beams != 1) unused("num_beams");
+  }
+
+  const JsonFields& fields_;
+  std::vector<std::string>& warnings_;
+};
 
 void read_tokens(const JsonFields& fields, const JsonFields* generation, const Architecture& architecture,
                  ModelConfig& config) {
@@ -323,7 +377,7 @@ ModelConfig ModelConfig::parse(const Json& config, const Json& generation_config
   }
   const JsonFields generation(generation_config, origin + "/generation_config.json");
   read_tokens(fields, &generation, architecture, model);
-  model.generation = read_generation(generation);
+  model.generation = GenerationReader(generation, model.warnings).read();
   return model;
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string_view>
 #include <unordered_set>
 
@@ -58,20 +57,6 @@ WeightFormat lossless_format(const WeightPlan& plan, const TensorSet& tensors) {
     return !weight.matrix || tensors.at(weight.name)->dtype == DType::bf16;
   });
   return all_bf16 ? WeightFormat::bf16 : WeightFormat::f32;
-}
-
-bool same_tensor(const TensorRef& a, const TensorRef& b) {
-  if (a->dtype_name != b->dtype_name || a->shape != b->shape || a->bytes != b->bytes) return false;
-  constexpr size_t kChunk = size_t{1} << 20;
-  std::vector<std::byte> first(kChunk);
-  std::vector<std::byte> second(kChunk);
-  for (uint64_t offset = 0; offset < a->bytes; offset += kChunk) {
-    const auto count = static_cast<size_t>(std::min<uint64_t>(kChunk, a->bytes - offset));
-    a.read(offset, first.data(), count);
-    b.read(offset, second.data(), count);
-    if (std::memcmp(first.data(), second.data(), count) != 0) return false;
-  }
-  return true;
 }
 
 MatrixPtr read_matrix(const PlannedWeight& weight, const TensorSet& tensors, Backend& backend, WeightFormat format) {

@@ -47,9 +47,6 @@ void check_tensors(const WeightPlan& plan, const TensorSet& tensors, const std::
 // The format that loses nothing: BF16 when every matrix is stored so, else F32.
 WeightFormat lossless_format(const WeightPlan& plan, const TensorSet& tensors);
 
-// Whether two tensors hold the same bytes in the same type and shape.
-bool same_tensor(const TensorRef& a, const TensorRef& b);
-
 // Reads and packs one matrix, row by row; a value that is not finite is a load error that names the tensor.
 MatrixPtr read_matrix(const PlannedWeight& weight, const TensorSet& tensors, Backend& backend, WeightFormat format);
 // An F32 vector [1, size] on the device.

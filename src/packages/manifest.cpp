@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/strings.h"
 #include "io/archive.h"
 #include "packages/semver.h"
 
@@ -13,17 +14,9 @@ namespace {
 constexpr size_t kMaxNameLength = 64;
 constexpr JsonLimits kLimits = {.max_bytes = size_t{16} << 20, .max_depth = 64};
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return result;
-}
-
 // Bare lower-case hex, or nothing when the manifest leaves the hash empty.
 std::optional<std::string> parse_sha256(const JsonFields& fields) {
-  std::string text = lower(fields.string_or("sha256", ""));
+  std::string text = lower_ascii(fields.string_or("sha256", ""));
   if (text.starts_with("sha256:")) text.erase(0, 7);
   if (text.empty()) return std::nullopt;
   if (text.size() != 64 || text.find_first_not_of("0123456789abcdef") != std::string::npos) {
@@ -60,7 +53,7 @@ std::vector<Json> list_of_objects(const JsonFields& fields, std::string_view key
 ManifestAdapter parse_adapter(const Json& json, const std::string& source) {
   const JsonFields fields(json, source, ErrorCode::manifest);
   ManifestAdapter adapter;
-  adapter.type = lower(fields.string("type"));
+  adapter.type = lower_ascii(fields.string("type"));
   adapter.target_modules = fields.strings_or_empty("target_modules");
   adapter.feedforward_modules = fields.strings_or_empty("feedforward_modules");
   adapter.r = integer_from(fields, "r", 1);
@@ -215,7 +208,7 @@ std::vector<std::string> parse_soft_prompts(const JsonFields& fields) {
 
 // The parts of a capability that can name a language: "task:text2sql" → "sql".
 std::vector<std::string> words_of_capability(const std::string& capability) {
-  const std::string text = lower(capability.substr(capability.find(':') + 1));
+  const std::string text = lower_ascii(capability.substr(capability.find(':') + 1));
   std::vector<std::string> words(1);
   for (const char c : text) {
     if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) {
@@ -336,7 +329,7 @@ std::string canonical_name(std::string_view name, std::string_view source) {
 
 bool base_name_matches(std::string_view a, std::string_view b) {
   auto folded = [](std::string_view name) {
-    std::string text = lower(last_segment(name));
+    std::string text = lower_ascii(last_segment(name));
     std::erase_if(text, [](char c) { return c == '.' || c == '_' || c == '-'; });
     return text;
   };

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "core/error.h"
+#include "core/strings.h"
 #include "io/sha256.h"
 
 namespace expert {
@@ -95,13 +96,6 @@ std::string name_of_file(const std::string& path) {
   std::string name = last_segment(path);
   if (name.ends_with(".expert")) name.erase(name.size() - 7);
   return name;
-}
-
-std::string lower(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
 }
 
 }  // namespace
@@ -274,7 +268,7 @@ void Package::read_adapter() {
   const std::string source = fmt::format("{}: {}", path_, kConfig);
   adapter_config_ = parse_json(as_text(*config), source);
   const JsonFields fields(adapter_config_, source);
-  const std::string type = lower(fields.string("peft_type"));
+  const std::string type = lower_ascii(fields.string("peft_type"));
   kinds_ = {type == "lora" && fields.boolean_or("use_dora", false) ? "dora" : type};
   tensors_ =
       std::make_shared<const SafeTensors>(SafeTensors::from_memory(*weights, fmt::format("{}: {}", path_, kWeights)));

@@ -92,10 +92,10 @@ void add_token(const std::string& name, const Json& token, Json& variables) {
     variables[name] = token["content"];
 }
 
+// The standard ones ("bos_token") and the model's own ("image_token").
 void add_special_tokens(const Json& config, Json& variables) {
-  for (const char* name :
-       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
-    if (config.contains(name)) add_token(name, config[name], variables);
+  for (const auto& [name, token] : config.items()) {
+    if (name.ends_with("_token")) add_token(name, token, variables);
   }
   for (const char* more : {"extra_special_tokens", "model_specific_special_tokens"}) {
     if (!config.contains(more) || !config[more].is_object()) continue;
@@ -109,6 +109,7 @@ struct ChatTemplate::Impl {
   struct Source {
     jinja::Heap constants{jinja::Limits()};
     jinja::Program program;
+    std::optional<Error> problem;  // why it cannot be rendered
   };
 
   std::string name;
@@ -124,7 +125,7 @@ struct ChatTemplate::Impl {
     try {
       compiled->program = jinja::resolve(jinja::parse(source, compiled->constants));
     } catch (const Error& error) {
-      throw Error(ErrorCode::load, fmt::format("{}: {}", name, error.what()), error.hint());
+      compiled->problem.emplace(ErrorCode::load, fmt::format("{}: {}", name, error.what()), error.hint());
     }
     return compiled;
   }
@@ -165,6 +166,7 @@ ChatTemplate::~ChatTemplate() = default;
 std::shared_ptr<const ChatTemplate> ChatTemplate::parse(std::string_view source, std::string name) {
   auto impl = std::make_unique<Impl>();
   impl->standard = Impl::compile(source, name);
+  if (impl->standard->problem) throw *impl->standard->problem;
   impl->name = std::move(name);
   return std::shared_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
 }
@@ -186,6 +188,14 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::load(const fs::path& model_dir
   return std::shared_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
 }
 
+std::vector<std::string> ChatTemplate::problems() const {
+  std::vector<std::string> problems;
+  for (const Impl::Source* source : {impl_->standard.get(), impl_->tool_use.get()}) {
+    if (source != nullptr && source->problem) problems.emplace_back(source->problem->what());
+  }
+  return problems;
+}
+
 std::string ChatTemplate::render(const Json& messages, const Options& options) const {
   if (!messages.is_array() || messages.empty()) fail(ErrorCode::invalid_request, "messages must be a non-empty list");
   if (!options.tools.is_null() && !options.tools.is_array()) fail(ErrorCode::invalid_request, "tools must be a list");
@@ -200,6 +210,7 @@ std::string ChatTemplate::render(const Json& messages, const Options& options) c
   const Impl::Source* source = with_tools ? impl_->tool_use.get() : impl_->standard.get();
   if (source == nullptr)
     fail(ErrorCode::invalid_request, "{}: has no template for a request without tools", impl_->name);
+  if (source->problem) throw *source->problem;
 
   jinja::Runtime runtime(options.limits, options.now.value_or(std::chrono::system_clock::now()));
   const auto set = [&](const std::string& name, const Json& value) {

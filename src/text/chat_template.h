@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/json.h"
 #include "text/template_limits.h"
@@ -34,7 +35,8 @@ class ChatTemplate {  // immutable; const methods may run on any number of threa
 
   // chat_template.jinja, else the chat_template of tokenizer_config.json (a text, or a list of named ones, of which
   // "tool_use" serves requests with tools and "default" the others). Null when the directory has none. bos_token and
-  // its kin become variables. Fails with ErrorCode::load on unreadable or malformed files.
+  // its kin become variables. Fails with ErrorCode::load on unreadable or malformed files. A template that does not
+  // compile, or uses what is not supported, is no reason to refuse the model: render() then fails with that error.
   static std::shared_ptr<const ChatTemplate> load(const std::filesystem::path& model_dir);
 
   // messages: a non-empty array of objects. As Transformers does, keys of a message whose value is null are left out,
@@ -42,6 +44,8 @@ class ChatTemplate {  // immutable; const methods may run on any number of threa
   // what the template raises, on run-time type errors, and where the limits on steps, memory, recursion and output are
   // reached.
   std::string render(const Json& messages, const Options& options) const;
+  // Why render() will fail whatever it is given; empty when all templates compiled.
+  std::vector<std::string> problems() const;
 
   ~ChatTemplate();
 

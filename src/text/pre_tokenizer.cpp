@@ -5,6 +5,7 @@
 
 #include "text/byte_level.h"
 #include "text/json_fields.h"
+#include "text/regex.h"
 #include "text/split_pattern.h"
 #include "text/unicode.h"
 
@@ -90,6 +91,42 @@ class SplitByRegex final : public PreTokenizer {
   bool invert_;
 };
 
+// Any other expression. It need not match everywhere, and may match the empty text, which cuts there.
+class SplitByExpression final : public PreTokenizer {
+ public:
+  SplitByExpression(std::string_view expression, Behavior behavior, bool invert)
+      : regex_(expression), behavior_(behavior), invert_(invert) {}
+  void apply(Pieces& pieces) const override {
+    pieces.split([&](std::string_view text, std::vector<Piece>& parts) {
+      append_parts(matches_in(text), behavior_, parts);
+    });
+  }
+
+ private:
+  std::vector<Match> matches_in(std::string_view text) const {
+    Regex::Budget budget(text);
+    std::vector<Match> matches;
+    size_t behind = 0;  // the last match
+    for (size_t from = 0; from <= text.size();) {
+      const auto [begin, end] = regex_.find(text, from, budget);
+      if (begin == text.size()) break;
+      if (begin == end && begin == behind && !matches.empty()) {  // none that is empty right behind another
+        unicode::next_char(text, from);
+        continue;
+      }
+      if (begin > behind) matches.push_back({behind, begin, invert_});
+      matches.push_back({begin, end, !invert_});
+      from = behind = end;
+    }
+    if (behind < text.size()) matches.push_back({behind, text.size(), invert_});
+    return matches;
+  }
+
+  Regex regex_;
+  Behavior behavior_;
+  bool invert_;
+};
+
 class SplitByText final : public PreTokenizer {
  public:
   SplitByText(std::string pattern, Behavior behavior, bool invert)
@@ -128,6 +165,32 @@ class Digits final : public PreTokenizer {
 
  private:
   bool individual_;
+};
+
+// Rust's char::is_ascii_punctuation, or the general category P.
+class Punctuation final : public PreTokenizer {
+ public:
+  explicit Punctuation(Behavior behavior) : behavior_(behavior) {}
+  void apply(Pieces& pieces) const override {
+    std::vector<Match> matches;
+    pieces.split([&](std::string_view text, std::vector<Piece>& parts) {
+      find_matches(text, false, matches, [](std::string_view t, size_t pos) {
+        for (size_t next = pos; pos < t.size(); pos = next)
+          if (is_punctuation(unicode::next_char(t, next))) return std::pair(pos, next);
+        return std::pair(t.size(), t.size());
+      });
+      append_parts(matches, behavior_, parts);
+    });
+  }
+
+ private:
+  static bool is_punctuation(char32_t c) {
+    static const uint32_t categories = unicode::category_mask("P");
+    const bool ascii = (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+    return ascii || (c >= 128 && (unicode::category_bit(c) & categories) != 0);
+  }
+
+  Behavior behavior_;
 };
 
 class ByteLevel final : public PreTokenizer {
@@ -202,8 +265,7 @@ std::unique_ptr<PreTokenizer> make_split(const Json& config) {
   }
   const std::string& regex = fields::need_text(pattern, "Regex");
   const SplitPattern known = find_split_pattern(regex);
-  if (known == nullptr)
-    fail(ErrorCode::unsupported, "pre-tokenizer Split: the regular expression {} is not known", regex);
+  if (known == nullptr) return std::make_unique<SplitByExpression>(regex, behavior, invert);
   return std::make_unique<SplitByRegex>(known, behavior, invert);
 }
 
@@ -228,6 +290,8 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Json& config) {
                                        fields::flag(config, "use_regex", true));
   if (type == "Split") return make_split(config);
   if (type == "Digits") return std::make_unique<Digits>(fields::flag(config, "individual_digits", false));
+  if (type == "Punctuation")
+    return std::make_unique<Punctuation>(behavior_of(fields::find_text(config, "behavior").value_or("Isolated")));
   if (type == "Metaspace")
     return std::make_unique<Metaspace>(fields::need_character(config, "replacement"), fields::prepend_scheme(config),
                                        fields::flag(config, "split", true));

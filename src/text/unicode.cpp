@@ -12,6 +12,10 @@ struct CombiningRange {
   char32_t first, last;
   uint8_t combining_class;  // numbered in order, not the values of the standard; 0 (absent here) is a starter
 };
+struct CategoryRange {
+  char32_t first;
+  uint8_t category;
+};
 struct Decomposition {
   char32_t from;
   uint16_t offset;  // into kDecompositionPool
@@ -113,6 +117,22 @@ uint8_t class_of(char32_t c) {
   const size_t at = size_t{kClassIndex[c / kBlock]} * kBlock + c % kBlock;
   const uint8_t pair = kClassBlocks[at / 2];
   return kClassSets[at % 2 == 0 ? pair & 0x0F : pair >> 4];
+}
+
+uint32_t category_bit(char32_t c) {
+  const auto* range = std::upper_bound(std::begin(kCategories), std::end(kCategories), c,
+                                       [](char32_t value, const CategoryRange& r) { return value < r.first; }) -
+                      1;
+  return uint32_t{1} << range->category;
+}
+
+uint32_t category_mask(std::string_view name) {
+  uint32_t mask = 0, bit = 1;
+  for (size_t at = 0; at < kCategoryNames.size(); at += 3, bit <<= 1) {
+    const std::string_view category = kCategoryNames.substr(at, 2);
+    if (category == name || (name.size() == 1 && category[0] == name[0])) mask |= bit;
+  }
+  return mask;
 }
 
 std::string to_nfc(std::string_view text) {

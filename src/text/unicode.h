@@ -23,6 +23,12 @@ enum CharClass : uint8_t {
 // Bit set of CharClass.
 uint8_t class_of(char32_t c);
 
+// General categories, in the order of their bits in a mask; surrogates, which no valid text holds, have none.
+inline constexpr std::string_view kCategoryNames =
+    "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn";
+uint32_t category_bit(char32_t c);               // one bit
+uint32_t category_mask(std::string_view name);   // "Lu", or all of a letter: "L"; 0 for an unknown name
+
 std::string to_nfc(std::string_view text);
 
 }  // namespace expert::unicode

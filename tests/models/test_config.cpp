@@ -121,6 +121,9 @@ TEST_CASE("RoPE that is not supported is named") {
   EXPECT_ERROR(load, "must be above 0", parse(scaled({{"rope_type", "linear"}, {"factor", -1}})));
   EXPECT_ERROR(load, "low_freq_factor", parse(scaled({{"rope_type", "llama3"}, {"factor", 8}})));
   EXPECT_ERROR(load, "rope_theta", parse(with(tiny_config(), {{"rope_theta", 0}})));
+  EXPECT_ERROR(load, "\"rope_scaling\" must be an object", parse(scaled("linear")));
+  const Json by_kind{{"full_attention", {{"rope_type", "default"}, {"rope_theta", 1e6}}}};
+  EXPECT_ERROR(unsupported, "full_attention", parse(with(tiny_config(), {{"rope_parameters", by_kind}})));
 
   const ModelConfig dynamic = parse(scaled({{"rope_type", "dynamic"}, {"factor", 4}}));
   CHECK(dynamic.rope.type == "default");
@@ -176,10 +179,27 @@ TEST_CASE("generation_config.json is typed and ranged") {
   CHECK(defaults.top_p == 0.95);
   CHECK_FALSE(defaults.min_p.has_value());
   EXPECT_ERROR(load, "temperature", parse(tiny_config(), {{"temperature", "hot"}}));
-  EXPECT_ERROR(load, "top_p", parse(tiny_config(), {{"top_p", 1.5}}));
-  EXPECT_ERROR(load, "top_p", parse(tiny_config(), {{"top_p", 0}}));
-  EXPECT_ERROR(load, "\"min_p\" is 1, must be below 1", parse(tiny_config(), {{"min_p", 1}}));
-  EXPECT_ERROR(load, "\"temperature\" is 1e+300, out of range", parse(tiny_config(), {{"temperature", 1e300}}));
+  EXPECT_ERROR(load, "top_k", parse(tiny_config(), {{"top_k", 1.5}}));
+}
+
+TEST_CASE("a default out of range is left out with a warning, and the model still loads") {
+  for (const auto& [key, value] : std::initializer_list<std::pair<const char*, Json>>{{"top_p", 1.5},
+                                                                                       {"top_p", 0},
+                                                                                       {"min_p", 1},
+                                                                                       {"temperature", 1e300},
+                                                                                       {"temperature", -1},
+                                                                                       {"top_k", -1},
+                                                                                       {"max_new_tokens", 0},
+                                                                                       {"repetition_penalty", 0}}) {
+    CAPTURE(key);
+    const ModelConfig config = parse(tiny_config(), {{key, value}});
+    REQUIRE(config.warnings.size() == 1);
+    CHECK(config.warnings[0].find(fmt::format("\"{}\" is ", key)) != std::string::npos);
+    const GenerationDefaults& d = config.generation;
+    CHECK_FALSE((d.top_p || d.min_p || d.temperature || d.top_k || d.max_new_tokens || d.repetition_penalty));
+  }
+  CHECK(parse(tiny_config(), {{"num_beams", 4}, {"no_repeat_ngram_size", 3}}).warnings.size() == 2);
+  CHECK(parse(tiny_config(), {{"num_beams", 1}, {"typical_p", 1.0}, {"suppress_tokens", nullptr}}).warnings.empty());
 }
 
 TEST_CASE("what would change the result is refused by name") {

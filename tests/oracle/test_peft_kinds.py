@@ -84,6 +84,9 @@ KINDS = {
     "save_embedding_ensure": lora(target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True),
     "save_linear": lora(target_modules=["q_proj"], modules_to_save=["v_proj", "mlp"]),
     "ia3_save_head": ia3(target_modules=["v_proj"], feedforward_modules=[], modules_to_save=["lm_head"]),
+    "save_linear_bias_all": lora(bias="all", target_modules=["q_proj"], modules_to_save=["v_proj"]),
+    "save_linear_ensure": lora(target_modules=["embed_tokens", "q_proj"], modules_to_save=["v_proj"], ensure_weight_tying=True),
+    "ia3_square": ia3(target_modules=["q_proj", "o_proj"], feedforward_modules=["o_proj"]),
     "tokens": lora(target_modules=["q_proj"], trainable_token_indices=[3, 250, 7]),
     "tokens_by_name": lora(target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [1, 0]}),
     "tokens_of_head": lora(target_modules=["q_proj"], trainable_token_indices={"lm_head": [5, 9]}),
@@ -281,6 +284,41 @@ def test_embedding_layers_saved_along_are_compared(models, tmp_path):
     assert relative_error(logits(base, ids, "--adapter", f"{adapter}=1"), peft_logits(base, adapter, ids)) <= TOLERANCE
 
 
+SAVED_ALONG = {
+    "a replaced head": lora(target_modules=["q_proj"], modules_to_save=["lm_head"]),
+    "a replaced embedding": lora(target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+    "both": lora(target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]),
+    "a soft prompt": lambda: PromptTuningConfig(**TASK, num_virtual_tokens=5),
+    "ia3": ia3(target_modules=["v_proj"], feedforward_modules=[]),
+}
+
+
+@pytest.mark.parametrize("kind", SAVED_ALONG)
+@pytest.mark.parametrize("model", ["qwen2", "qwen3_tied"])
+def test_embedding_layers_saved_along_with(models, tmp_path, model, kind):
+    base = models[model]
+    adapter = make_adapter(base, tmp_path / "saved", 3, SAVED_ALONG[kind], save_embedding_layers=True)
+    assert any("embed_tokens" in key for key in load_file(adapter / "adapter_model.safetensors"))
+    ids = prompt(20)
+    assert relative_error(logits(base, ids, "--adapter", f"{adapter}=1"), peft_logits(base, adapter, ids)) <= TOLERANCE
+
+
+def test_state_of_the_training_is_skipped(models, adapters, tmp_path):
+    """VeLoRA keeps a buffer of its backward pass beside the pair."""
+    adapter = adapters("qwen2", "lora_fa")
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_velora_embed"
+    velora = rewritten(adapter, tmp_path / "velora", change=lambda t: t.update({name: torch.ones(3)}))
+    ids = prompt(20)
+    assert np.array_equal(*[logits(models["qwen2"], ids, "--adapter", f"{directory}=1") for directory in (adapter, velora)])
+
+
+def test_ia3_without_feedforward_modules_is_pefts_default(models, adapters, tmp_path):
+    adapter = adapters("qwen2", "ia3")
+    untold = rewritten(adapter, tmp_path / "untold", config=lambda c: c.update(feedforward_modules=None))
+    ids = prompt(20)
+    assert relative_error(logits(models["qwen2"], ids, "--adapter", f"{untold}=1"), peft_logits(models["qwen2"], untold, ids)) <= TOLERANCE
+
+
 def test_two_doras_follow_the_formula(models, adapters):
     """PEFT's own result depends on the order here; the formula does not: sums of what each one does to the base."""
     base = models["qwen2"]
@@ -361,6 +399,7 @@ REFUSED = {
     "vector of another size": ("ia3", dict(change=lambda t: t.update({first(t, "k_proj.ia3_l"): torch.ones(7, 1)})), INCOMPATIBLE, "does not fit the base's 16 outputs"),
     "vector gone": ("ia3", dict(change=lambda t: t.pop(first(t, "k_proj.ia3_l"))), LOAD, "ia3_l of targeted module .* is missing"),
     "feed-forward untold": ("ia3", dict(config=lambda c: c.update(feedforward_modules=[])), INCOMPATIBLE, "does not fit the base's 48 outputs"),
+    "a direction that was not trained": ("ia3_square", dict(config=lambda c: c.update(feedforward_modules=[])), LOAD, r"scales the inputs of .*o_proj, but feedforward_modules says its outputs"),
     "rows of another base": ("prompt_tuning", dict(change=lambda t: t.update(prompt_embeddings=torch.ones(5, 40)), config=lambda c: c.update(token_dim=40)), INCOMPATIBLE, "hidden size is 48"),
     "another number of rows": ("prompt_tuning", dict(config=lambda c: c.update(num_virtual_tokens=6)), LOAD, "has 5 rows"),
     "rows NaN": ("prompt_tuning", dict(change=lambda t: t["prompt_embeddings"].fill_(float("inf"))), LOAD, "holds a value that is not finite"),

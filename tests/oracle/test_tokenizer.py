@@ -24,6 +24,23 @@ TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + TAIL
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + TAIL
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Expressions of other published tokenizers (tekken, o200k, DeepSeek, Falcon, …), and their constructs put together anew.
+WORD = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+CAPS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+SYMBOLS = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+EXPRESSIONS = {
+    "tekken": [WORD + "|" + CAPS + r"|\p{N}" + SYMBOLS],
+    "o200k": [WORD + r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|" + CAPS + r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}" + SYMBOLS],
+    "cl100k": [r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"],
+    "marks": [r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"],
+    "deepseek": [r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+                 r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"],
+    "triples": [r"\d{1,3}(?=(?:\d{3})*(?!\d))"],
+    "cuts": [r"(?=[A-Z])|(?=\d{2,})"],
+    "lazy": [r"[a-z]+?(?=[aeiou\s])|\s+?|'.{0,2}?'"],
+    "groups": [r"(?:ab|a)(?:b|c){1,2}?|(?:[^\s]x?)+?y|(?>a+)b|(\p{Lu}\p{Ll}+ ?){2,3}"],
+    "properties": [r"\p{^L}\P{N}|[^\S\n]+|[\D]{3}|[[a-f][^\x{0}-\x{7F}]]+|\u0041."],
+}  # fmt: skip
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 # ---------------------------------------------------------------------------------------------------------- strings
@@ -175,7 +192,23 @@ def with_decoder(decoder, **model):
     return tokenizer
 
 
+def with_expressions(expressions):
+    return add_tokens(byte_level(before=[pre_tokenizers.Split(Regex(e), behavior="isolated") for e in expressions]))
+
+
+def falcon3():
+    steps = [pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.Digits(individual_digits=False),
+             pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), behavior="isolated")]  # fmt: skip
+    return add_tokens(byte_level(before=steps))
+
+
 PIPELINES = {
+    **{name: lambda e=expressions: with_expressions(e) for name, expressions in EXPRESSIONS.items()},
+    "falcon3": falcon3,
+    "punctuation": lambda: add_tokens(byte_level(before=[pre_tokenizers.Punctuation("merged_with_previous")])),
+    "regex-removed": lambda: with_split(Regex(r"\s*[,;]|(?=\d)"), "removed"),
+    "regex-contiguous": lambda: with_split(Regex(r"\p{P}|(?=\d)"), "contiguous"),
+    "regex-inverted": lambda: with_split(Regex(r"[\p{L}\p{N}]+"), "merged_with_next", invert=True),
     "qwen2": lambda: add_tokens(byte_level(QWEN2, normalizers.NFC())),
     "llama3": llama3,
     "gpt2": lambda: add_tokens(byte_level()),
@@ -374,6 +407,8 @@ CLASSES = {
     "letters": pre_tokenizers.Split(Regex(QWEN2), behavior="isolated"),
     "gpt2": pre_tokenizers.Split(Regex(GPT2), behavior="isolated"),
     "digits": pre_tokenizers.Digits(individual_digits=True),
+    "categories": pre_tokenizers.Split(Regex(EXPRESSIONS["tekken"][0]), behavior="isolated"),
+    "punctuation": pre_tokenizers.Punctuation("isolated"),
 }
 
 

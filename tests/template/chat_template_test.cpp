@@ -214,11 +214,11 @@ TEST_CASE("loading from a model directory") {
   ChatTemplate::Options options;
   options.variables = {{"bos_token", "mine"}};
   CHECK(ChatTemplate::load(directory.path)->render(kHello, options) == "configmineother<pad>");
-  directory.write("chat_template.jinja", "file{{ bos_token }}{{ eos_token }}{{ image_token }}");
+  directory.write("chat_template.jinja", "file{{ bos_token }}{{ eos_token }}{{ image_token }}{{ audio_token }}{{ add_bos_token }}");
   directory.write(
       "tokenizer_config.json",
-      R"({"added_tokens_decoder": {}, "bos_token": "<s>", "eos_token": null, "extra_special_tokens": {"image_token": "<img>"}})");
-  CHECK(ChatTemplate::load(directory.path)->render(kHello, {}) == "file<s><img>");
+      R"({"added_tokens_decoder": {}, "bos_token": "<s>", "eos_token": null, "audio_token": "<au>", "add_bos_token": true, "extra_special_tokens": {"image_token": "<img>"}})");
+  CHECK(ChatTemplate::load(directory.path)->render(kHello, {}) == "file<s><img><au>");
 }
 
 TEST_CASE("a list of named templates: tool_use serves requests with tools") {
@@ -246,7 +246,6 @@ TEST_CASE("broken files are load errors that name the file") {
       {"tokenizer_config.json", R"({"chat_template": [{"name": 1}]})"},
       {"tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "x"}]})"},
       {"tokenizer_config.json", R"({"a": )" + std::string(100000, '[')},
-      {"chat_template.jinja", "{{ 1 +"},
       {"chat_template.jinja", std::string((1 << 20) + 1, 'x')}};
   for (const auto& [name, text] : broken) {
     const Directory directory;
@@ -259,6 +258,28 @@ TEST_CASE("broken files are load errors that name the file") {
   const Directory directory;
   std::filesystem::create_directory(directory.path / "chat_template.jinja");
   CHECK(code_of([&] { ChatTemplate::load(directory.path); }) == ErrorCode::load);
+}
+
+TEST_CASE("a template that does not compile is an error of those who render it, not of the model") {
+  const Directory directory;
+  directory.write("chat_template.jinja", "{{ 1 +");
+  const auto broken = ChatTemplate::load(directory.path);
+  REQUIRE(broken->problems().size() == 1);
+  CHECK(broken->problems()[0].find("chat_template.jinja: ") != std::string::npos);
+  std::string message;
+  CHECK(code_of([&] { broken->render(kHello, {}); }, &message) == ErrorCode::load);
+  CHECK(message == broken->problems()[0]);
+
+  directory.write("tokenizer_config.json",
+                  R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "{% include 'x' %}"}]})");
+  std::filesystem::remove(directory.path / "chat_template.jinja");
+  const auto half = ChatTemplate::load(directory.path);
+  CHECK(half->problems().size() == 1);
+  CHECK(half->render(kHello, {}) == "d");
+  ChatTemplate::Options options;
+  options.tools = Json::array();
+  CHECK(code_of([&] { half->render(kHello, options); }) == ErrorCode::load);
+  CHECK(code_of([&] { ChatTemplate::parse("{{ 1 +", "t"); }) == ErrorCode::load);
 }
 
 TEST_CASE("one template serves many threads") {

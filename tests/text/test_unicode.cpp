@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "support/expect_error.h"
+#include "text/regex.h"
 #include "text/split_pattern.h"
 #include "text/unicode.h"
 
@@ -75,4 +77,78 @@ TEST_CASE("patterns cut where the regular expressions do") {
   CHECK(cut(kQwen2Pattern, "\"abc\u3000def (x)\r\n") == "\"abc|\u3000def| (|x|)\r\n");
   const bool unknown = find_split_pattern("\\p{L}+") == nullptr;
   CHECK(unknown);
+}
+
+TEST_CASE("general categories") {
+  using namespace unicode;
+  CHECK(category_bit('A') == category_mask("Lu"));
+  CHECK(category_bit(0x1C89) == category_mask("Lu"));  // Unicode 16
+  CHECK(category_bit(0x0301) == category_mask("Mn"));
+  CHECK(category_bit(0x10FFFF) == category_mask("Cn"));
+  CHECK((category_bit('7') & category_mask("N")) != 0);
+  CHECK((category_mask("L") & category_mask("M")) == 0);
+  CHECK(category_mask("") == 0);
+  CHECK(category_mask("u ") == 0);
+  CHECK(category_mask("Greek") == 0);
+  for (char32_t c = 0; c < 0x110000; ++c) {
+    if (c >= 0xD800 && c < 0xE000) continue;
+    const bool letter = (category_bit(c) & category_mask("L")) != 0, number = (category_bit(c) & category_mask("N")) != 0;
+    if (letter != ((class_of(c) & kLetter) != 0) || number != ((class_of(c) & kNumber) != 0)) FAIL(uint32_t{c});
+  }
+}
+
+namespace {
+
+// All matches, the text between them left out.
+std::string matches(std::string_view expression, std::string_view text) {
+  const Regex regex(expression);
+  Regex::Budget budget(text);
+  std::string found;
+  for (size_t pos = 0; pos < text.size();) {
+    const auto [begin, end] = regex.find(text, pos, budget);
+    if (begin == text.size()) break;
+    found.append(found.empty() ? "" : "|").append(text.substr(begin, end - begin));
+    pos = std::max(end, begin + 1);
+  }
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("expressions match as Ruby's would") {
+  CHECK(matches("a|ab", "ab abb") == "a|a");
+  CHECK(matches("a+?b|c{2}", "aab ccc") == "aab|cc");
+  CHECK(matches("(?>a+)ab|x", "aab x") == "x");
+  CHECK(matches("a?+ab|x", "ab aab x") == "aab|x");
+  CHECK(matches("(?:ab|a){2,3}c", "abac aabab ababac") == "abac|ababac");
+  CHECK(matches("(?i:'s|k)", "'S \u017F '\u017F \u212A") == "'S|'\u017F|\u212A");
+  CHECK(matches("\\s+(?!\\S)|\\s+", "a   b  ") == "  | |  ");
+  CHECK(matches("[^a-c\\s]+|[[xy]a]{1,2}", "abdxa") == "a|dx|a");
+  CHECK(matches("\\p{^Lu}\\P{Ll}", "aB9A") == "aB|9A");
+  CHECK(matches("[\\-.\\]]+|a{,2}b|x{", "-.] aaab x{") == "-.]|aab|x{");
+  CHECK(matches("\\x{6771}|\\u4EAC", "東京都") == "東|京");
+}
+
+TEST_CASE("expressions that are not supported, or none, are errors that say where") {
+  for (const char* bad : {"(?<=a)b", "\\bword", "\\w+", "^a", "a$", "(a)\\1", "\\p{Greek}", "[[:alpha:]]", "[a&&b]",
+                          "(?:a?)*", "(?x: a)", "a{2}?", "a{2000}", "(?i:é)"}) {
+    CAPTURE(bad);
+    EXPECT_ERROR(unsupported, "regular expression", Regex{bad});
+  }
+  for (const char* bad : {"(", ")", "a)", "[a", "*", "a|+", "\\", "\\p{L", "\\pL", "[z-a]", "a{3,2}", "\\x{110000}", "\\uD800", "\xFF"}) {
+    CAPTURE(bad);
+    EXPECT_ERROR(load, "regular expression", Regex{bad});
+  }
+  EXPECT_ERROR(unsupported, "regular expression", Regex{std::string(5000, 'a')});
+  EXPECT_ERROR(unsupported, "nesting", Regex{std::string(100, '(') + "a" + std::string(100, ')')});
+  EXPECT_ERROR(unsupported, "of this size", Regex{"((((a{2}b){50}){50}){50}){50}"});
+}
+
+TEST_CASE("an expression that explodes is stopped") {
+  const Regex regex("(?:a+)+b|(?:a|aa)+c");
+  const std::string text(300, 'a');
+  Regex::Budget budget(text);
+  EXPECT_ERROR(invalid_request, "takes too long", regex.find(text, 0, budget));
+  const std::string spaces(1 << 18, ' ');  // backs off all the way, once
+  CHECK(matches("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", spaces).size() == spaces.size());
 }
