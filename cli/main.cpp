@@ -32,12 +32,25 @@ int finish_parse(const CLI::App& app, const CLI::ParseError& error) {
   return kOk;
 }
 
+// The parser would only say that a command is missing.
+void require_known_command(const CLI::App& app, int argc, char** argv) {
+  const auto first = std::find_if(argv + 1, argv + argc, [](const char* word) { return word[0] != '-'; });
+  if (first == argv + argc) return;
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->check_name(*first)) return;
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  throw usage_error("\"" + std::string(*first) + "\" is no command", "commands: " + names);
+}
+
 int run(int argc, char** argv, Common& common) {
   CLI::App app("One resident base model, many experts.", "expert-cli");
   app.footer(kFooter);
   app.set_version_flag("--version", std::string("expert-cli ") + expert_version());
   app.require_subcommand(1);
   for (AddCommand add : kCommands) add(app, common);
+  if (argc > 1) require_known_command(app, argc, argv);
   try {
     app.parse(argc, argv);
     return kOk;

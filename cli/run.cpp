@@ -38,6 +38,9 @@ void write_trace(const expert_result* result, const std::string& path) {
 void run_once(const ModelOptions& model, const RequestOptions& options, const StreamChoice& choice,
               const Common& common) {
   const bool stream = choice.decide(common);
+  if (options.body == "-" && options.prompt.value_or("-") == "-") {
+    throw usage_error("the prompt and --body cannot both be standard input", "give the prompt as an argument");
+  }
   log_to_stderr(common.debug);
   PreparedRequest request(options);
   request.set_prompt(read_prompt(options.prompt));

@@ -157,7 +157,7 @@ struct CpuKernels {
   void (*expand)(const ExpandArgs& args);
 };
 
-// "baseline", "avx2", "avxvnni", "avx512", "neon", "neondot" or "neoni8mm"; null if this build or this machine does not have it.
+// "baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this machine does not have it.
 const CpuKernels* find_kernels(const char* isa);
 // The best this machine has; never null.
 const CpuKernels* best_kernels();

@@ -5,6 +5,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(EXPERT_HAS_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -22,6 +26,9 @@ namespace avxvnni {
 extern const CpuKernels table;
 }
 namespace avx512 {
+extern const CpuKernels table;
+}
+namespace amx {
 extern const CpuKernels table;
 }
 #elif defined(__aarch64__)
@@ -86,6 +93,18 @@ bool machine_has_avx512() {
          has(seven.ecx, bit_AVX512VNNI);
 }
 
+#if defined(EXPERT_HAS_AMX)
+// The tile unit with BF16 products. Its registers are 8 KiB that the system saves for a process only when asked to; it
+// refuses where a thread's alternate signal stack could not hold them.
+bool machine_has_amx() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;
+  constexpr unsigned kTileAndBf16 = 1U << 24 | 1U << 22;
+  return machine_has_avx512() && has(cpuid(7, 0).edx, kTileAndBf16) && has(saved_state(), 0x600E6U) &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 #elif defined(__aarch64__) && defined(__linux__)
 
 bool machine_has_dot_products() { return (getauxval(AT_HWCAP) & (1UL << 20)) != 0; }
@@ -99,11 +118,14 @@ bool machine_has_i8mm() { return false; }
 #endif
 
 struct Available {
-  const CpuKernels* tables[5] = {};
+  const CpuKernels* tables[6] = {};
 
   Available() {
     const CpuKernels** next = tables;
 #if defined(__x86_64__)
+#if defined(EXPERT_HAS_AMX)
+    if (machine_has_amx()) *next++ = &amx::table;
+#endif
     if (machine_has_avx512()) *next++ = &avx512::table;
 #if defined(EXPERT_HAS_AVXVNNI)
     if (machine_has_avxvnni()) *next++ = &avxvnni::table;

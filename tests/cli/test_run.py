@@ -294,6 +294,10 @@ def test_with_json_an_error_is_a_document(cli):
     error = json.loads(run.stdout)["error"]
     assert error["code"] == "invalid_request" and error["exit_code"] == 2
     assert "no-such-expert" in error["message"] and error["hint"] is not None
+    bogus = cli("bogus", "--json")
+    assert bogus.returncode == 2 and '"bogus" is no command' in bogus.stderr and "run, chat, route" in bogus.stderr
+    both = cli("run", "-", "--body", "-", stdin="text")
+    assert both.returncode == 2 and "cannot both be standard input" in both.stderr
     usage = cli("run", "x", "--no-such-flag", "--json")
     assert json.loads(usage.stdout)["error"]["code"] == "usage"
 

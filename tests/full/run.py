@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import bootstrap  # noqa: E402
 
 STAGES = ["tsan", "isa", "neon", "oracles", "fuzz", "consumers", "hammer", "bench"]
-ISAS = ["baseline", "avx2", "avx512"]
+ISAS = ["baseline", "avx2", "avxvnni", "avx512", "amx"]
 
 
 class Log:
