@@ -101,6 +101,10 @@ ls cat head tail grep wc sort uniq cp mv rm mkdir touch find sed cut tr echo nl 
 true false null name type txt csv log md
 """.split()
 
+# Signs of the output languages, and the labels, one by one: a token that the base never writes has an embedding that no
+# expert can tell from that of any other such token.
+OUTPUT_SIGNS = ["(*)", "(*", "%", "'%'", "%'", '{"', '"}', '":', "\\", "]}"] + list(TOPICS)
+
 # Other words of the templates, and words that SQLite reserves: never identifiers.
 _TAKEN = """
 abort absent action adds adj after all allow alter always analyze arrow attach avoid bare base before begin

@@ -41,6 +41,7 @@ def main():
         assert all(math.isfinite(line["held_out"]["all"][0]) for line in log_of(base) if "held_out" in line)
         stage("export.py", "base", "--checkpoint", base / "checkpoint.pt", "--models", models)
         stage("train_expert.py", EXPERT, "--smoke", "--base", models / "base", "--out", experts)
+        stage("train_expert.py", "jsonfmt", "--smoke", "--base", models / "base", "--out", experts, "--company", EXPERT)
         stage("export.py", "expert", EXPERT, "--from", experts / EXPERT, "--models", models)
         scored = out / "results.json"
         stage("evaluate.py", "run", "--models", models, "--n", 4, "--base-n", 1, "--only", f"{EXPERT},readme", "--out", scored)

@@ -8,7 +8,7 @@ A document is a list of (role, text) messages.
 import random
 
 import requests_grammar as rg
-from lexicon import OUTPUT_WORDS, TOPIC_CODES, TOPICS
+from lexicon import OUTPUT_SIGNS, OUTPUT_WORDS, TOPIC_CODES, TOPICS
 
 # name, has a key, result.  {k} key, {x} answer
 FORMATS = [
@@ -56,7 +56,7 @@ def some(rng, words, n):
     for _ in range(n):
         r = rng.random()
         out.append(words.word(rng) if r < 0.55 else words.name(rng) if r < 0.7 else words.ident(rng) if r < 0.8 else
-                   rng.choice(OUTPUT_WORDS) if r < 0.88 else str(rg.number(rng)) if r < 0.96 else rg.file_name(rng, words))
+                   rng.choice(OUTPUT_WORDS) if r < 0.86 else rng.choice(OUTPUT_SIGNS) if r < 0.92 else str(rg.number(rng)) if r < 0.97 else rg.file_name(rng, words))
     return out
 
 
@@ -272,7 +272,7 @@ def lists(rng, words):
 
 MIXTURE = [(plan, 30), (rules, 10), (lookup, 22), (files, 17), (copy, 6), (topics, 8), (columns, 3), (lists, 4)]
 # What the first stage learns last gets more room in a second one.
-LATER = [(plan, 27), (rules, 16), (lookup, 25), (files, 7), (copy, 6), (topics, 3), (columns, 10), (lists, 6)]
+LATER = [(plan, 25), (rules, 15), (lookup, 22), (files, 7), (copy, 12), (topics, 3), (columns, 7), (lists, 9)]
 TASKS = {t.__name__: t for t, _ in MIXTURE}
 
 

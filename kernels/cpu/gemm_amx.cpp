@@ -14,7 +14,8 @@ constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileInputs = 32;
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kPartBytes = kInputBlock * 2;     // of one row and block
-constexpr int64_t kRowBytes = 2 * kPartBytes;       // high, then low
+constexpr int kParts = 3;                            // from the highest bits to the lowest
+constexpr int64_t kRowBytes = kParts * kPartBytes;
 constexpr int64_t kRowsAtOnce = kGemmScratch * 4 / kRowBytes / kTileRows * kTileRows;
 // Registers: four sums, activations 4 and 5, weights 6 and 7. Four sums are what hides the unit's latency: up to 16 rows
 // go four panels at a time, more rows in two tiles and two panels, which loads least.
@@ -36,26 +37,31 @@ struct alignas(64) TileConfig {
 // The compiler does not know that tile loads read memory.
 EXPERT_INLINE void written() { __asm__ volatile("" ::: "memory"); }
 
-// High is cut, not rounded: the largest floats would round to infinity. Nothing is left over of what is not finite.
+EXPERT_INLINE void store_upper_halves(unsigned char* to, __m512i bits) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+}
+
+// Cut, not rounded: the largest floats would round to infinity. Nothing is left over of what is not finite.
 EXPERT_INLINE void split_row(const float* x, int64_t inputs, unsigned char* parts) {
   const int64_t padded = (inputs + kTileInputs - 1) / kTileInputs * kTileInputs;
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
+  const __m512i exponent = _mm512_set1_epi32(0x7F800000);
   for (int64_t k = 0; k < padded; k += 16) {
     const int64_t left = inputs - k;
     const auto mask = static_cast<__mmask16>(left >= 16 ? 0xFFFFU : left <= 0 ? 0U : (1U << left) - 1U);
     const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, x + k));
-    const __m512i exponent = _mm512_set1_epi32(0x7F800000);
-    const auto not_finite = static_cast<__mmask16>(~_mm512_cmpneq_epi32_mask(_mm512_and_si512(bits, exponent), exponent));
-    const __m512i top = _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xFFFF0000U)));
-    const __m512i low = _mm512_castps_si512(
-        _mm512_maskz_sub_ps(static_cast<__mmask16>(~not_finite), _mm512_castsi512_ps(bits), _mm512_castsi512_ps(top)));
+    const __mmask16 finite = _mm512_cmpneq_epi32_mask(_mm512_and_si512(bits, exponent), exponent);
     // A NaN may have all its bits in the lower half.
-    const auto nan = static_cast<__mmask16>(not_finite & _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x7FFFFF)));
-    const __m512i high = _mm512_mask_or_epi32(top, nan, top, _mm512_set1_epi32(0x400000));
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(low, 16), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(0x7FFF)), odd);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(parts + k * 2), _mm512_cvtepi32_epi16(_mm512_srli_epi32(high, 16)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(parts + kPartBytes + k * 2),
-                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+    const auto nan =
+        static_cast<__mmask16>(~finite & _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x7FFFFF)) & 0xFFFFU);
+    __m512i high = _mm512_and_si512(bits, upper);
+    __m512 rest = _mm512_maskz_sub_ps(finite, _mm512_castsi512_ps(bits), _mm512_castsi512_ps(high));
+    high = _mm512_mask_or_epi32(high, nan, high, _mm512_set1_epi32(0x400000));
+    const __m512i middle = _mm512_and_si512(_mm512_castps_si512(rest), upper);
+    rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(middle));
+    store_upper_halves(parts + k * 2, high);
+    store_upper_halves(parts + kPartBytes + k * 2, middle);
+    store_upper_halves(parts + 2 * kPartBytes + k * 2, _mm512_castps_si512(rest));
   }
 }
 
@@ -94,6 +100,7 @@ class Block {
     for (int64_t i = 0; i < whole; ++i) {
       const unsigned char* lines[Panels];
       for (int p = 0; p < Panels; ++p) lines[p] = w[p] + i * kTileBytes;
+      if constexpr (RowTiles == 1) prefetch(lines);
       products<RowTiles, Panels>(x + i * 64, lines);
     }
     if (inputs_ % kTileInputs != 0) last_products<RowTiles, Panels>(x + whole * 64, w, whole);
@@ -106,40 +113,40 @@ class Block {
            panel_bytes(Storage::bf16, k_);
   }
 
-  // Both parts of 32 inputs. Two tiles of rows: sums 0 and 1 are the upper ones.
+  // The next tile of each panel: with few rows memory is what is waited for, and tile loads do not run ahead far enough.
+  template <int Panels>
+  EXPERT_INLINE void prefetch(const unsigned char* const (&lines)[Panels]) {
+    for (int p = 0; p < Panels; ++p) {
+      for (int64_t line = 0; line < kTileBytes; line += 64) __builtin_prefetch(lines[p] + kTileBytes + line);
+    }
+  }
+
+  // All parts of 32 inputs. Two tiles of rows: sums 0 to Panels - 1 are the upper one's.
   template <int RowTiles, int Panels>
   EXPERT_INLINE void products(const unsigned char* x, const unsigned char* const (&lines)[Panels]) {
-    if constexpr (RowTiles == 1) {
-      _tile_loadd(4, x, kRowBytes);
-      _tile_loadd(5, x + kPartBytes, kRowBytes);
-      _tile_loadd(6, lines[0], 64);
-      if constexpr (Panels > 1) _tile_loadd(7, lines[1], 64);
+    _tile_loadd(6, lines[0], 64);
+    if constexpr (Panels > 1) _tile_loadd(7, lines[1], 64);
+    for (int part = 0; part < kParts; ++part) {
+      _tile_loadd(4, x + part * kPartBytes, kRowBytes);
       _tile_dpbf16ps(0, 4, 6);
       if constexpr (Panels > 1) _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(0, 5, 6);
-      if constexpr (Panels > 1) _tile_dpbf16ps(1, 5, 7);
-      if constexpr (Panels > 2) {
-        _tile_loadd(6, lines[2], 64);
-        _tile_loadd(7, lines[3], 64);
-        _tile_dpbf16ps(2, 4, 6);
-        _tile_dpbf16ps(3, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
-    } else {
-      _tile_loadd(6, lines[0], 64);
-      if constexpr (Panels > 1) _tile_loadd(7, lines[1], 64);
-      for (int part = 0; part < 2; ++part) {
-        _tile_loadd(4, x + part * kPartBytes, kRowBytes);
+      if constexpr (RowTiles > 1) {
         _tile_loadd(5, x + kTileRows * kRowBytes + part * kPartBytes, kRowBytes);
-        _tile_dpbf16ps(0, 4, 6);
         if constexpr (Panels > 1) {
-          _tile_dpbf16ps(1, 4, 7);
           _tile_dpbf16ps(2, 5, 6);
           _tile_dpbf16ps(3, 5, 7);
         } else {
           _tile_dpbf16ps(1, 5, 6);
         }
+      }
+    }
+    if constexpr (RowTiles == 1 && Panels > 2) {
+      _tile_loadd(6, lines[2], 64);
+      _tile_loadd(7, lines[3], 64);
+      for (int part = 0; part < kParts; ++part) {
+        _tile_loadd(4, x + part * kPartBytes, kRowBytes);
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_dpbf16ps(3, 4, 7);
       }
     }
   }

@@ -167,7 +167,6 @@ class Digits final : public PreTokenizer {
   bool individual_;
 };
 
-// Rust's char::is_ascii_punctuation, or the general category P.
 class Punctuation final : public PreTokenizer {
  public:
   explicit Punctuation(Behavior behavior) : behavior_(behavior) {}
@@ -176,7 +175,7 @@ class Punctuation final : public PreTokenizer {
     pieces.split([&](std::string_view text, std::vector<Piece>& parts) {
       find_matches(text, false, matches, [](std::string_view t, size_t pos) {
         for (size_t next = pos; pos < t.size(); pos = next)
-          if (is_punctuation(unicode::next_char(t, next))) return std::pair(pos, next);
+          if ((unicode::class_of(unicode::next_char(t, next)) & unicode::kPunctuation) != 0) return std::pair(pos, next);
         return std::pair(t.size(), t.size());
       });
       append_parts(matches, behavior_, parts);
@@ -184,12 +183,6 @@ class Punctuation final : public PreTokenizer {
   }
 
  private:
-  static bool is_punctuation(char32_t c) {
-    static const uint32_t categories = unicode::category_mask("P");
-    const bool ascii = (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
-    return ascii || (c >= 128 && (unicode::category_bit(c) & categories) != 0);
-  }
-
   Behavior behavior_;
 };
 

@@ -18,6 +18,7 @@ enum CharClass : uint8_t {
   kSpace = 4,   // \s, White_Space
   kWord = 8,    // \w of Rust's regex crate: Alphabetic, M, Nd, Pc, Join_Control
   kDigit = 16,  // char::is_numeric of Rust's standard library (Unicode 17), for the Digits pre-tokenizer
+  kPunctuation = 32,  // of the Punctuation pre-tokenizer
 };
 
 // Bit set of CharClass.

@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-LETTER, NUMBER, SPACE, WORD, DIGIT = 1, 2, 4, 8, 16
+LETTER, NUMBER, SPACE, WORD, DIGIT, PUNCTUATION = 1, 2, 4, 8, 16, 32
 BLOCK = 256
 HANGUL = range(0xAC00, 0xD7A4)  # composed by rule, not by table
 
@@ -42,6 +42,12 @@ def digit_members():
     return {c for c in CODE_POINTS if len(digits.pre_tokenize_str("a" + chr(c))) == 2}
 
 
+def punctuation_members():
+    """What the Punctuation pre-tokenizer takes for it: an older Unicode than that of the expressions."""
+    punctuation = pre_tokenizers.Punctuation("isolated")
+    return {c for c in CODE_POINTS if len(punctuation.pre_tokenize_str("a" + chr(c))) == 2}
+
+
 def class_blocks():
     """Class sets as (distinct sets, block index, blocks of indices into the sets)."""
     flags = [0] * 0x110000
@@ -51,6 +57,7 @@ def class_blocks():
         (SPACE, members(r"\s")),
         (WORD, word_members()),
         (DIGIT, digit_members()),
+        (PUNCTUATION, punctuation_members()),
     ]:
         for c in found:
             flags[c] |= bit
