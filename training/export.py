@@ -57,6 +57,8 @@ def _info(out, state, log):
     info = {"steps": state["step"], "tokens": state["tokens"], "minutes": round(state["elapsed"] / 60, 1), "seed": state.get("seed", 1)}
     if state.get("earlier"):
         info["earlier"] = state["earlier"]
+    if state.get("company"):
+        info["company"] = state["company"]
     if "model" in state:
         info["parameters"] = sum(v.numel() for v in state["model"].values())
         info["held_out"] = held[-1] if held else {}
@@ -69,7 +71,7 @@ def export_expert(name: str, source: Path, out: Path) -> None:
         shutil.copyfile(source / file, out / file)
         (out / file).chmod(0o644)
     state = torch.load(source / "checkpoint.pt", weights_only=False)
-    _info(out, {k: state[k] for k in ("step", "tokens", "elapsed", "earlier")} | {"seed": state.get("seed", 7)}, source / "log.jsonl")
+    _info(out, {k: state[k] for k in ("step", "tokens", "elapsed", "earlier")} | {"seed": state.get("seed", 7), "company": state.get("company", [])}, source / "log.jsonl")
     from manifests import write_manifest
     write_manifest(name, out)
 

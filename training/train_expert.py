@@ -126,7 +126,7 @@ def train(args):
                 line["held_out"] = measure(model, checks)
                 line["change"] = round(lora.relative_change(model, expert), 4)
                 torch.save({"params": [p.data for p in params], "adam": adam.state_dict(), "step": step, "tokens": tokens,
-                            "elapsed": elapsed, "earlier": earlier, "streams": {n: s.state() for n, s in streams.items()}}, path)
+                            "elapsed": elapsed, "earlier": earlier, "company": company.names if company else [], "streams": {n: s.state() for n, s in streams.items()}}, path)
                 lora.save_expert(expert, out, rank, 2 * rank)
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as f:
