@@ -183,16 +183,13 @@ TEST_CASE("generation_config.json is typed and ranged") {
 }
 
 TEST_CASE("a default out of range is left out with a warning, and the model still loads") {
-  for (const auto& [key, value] : std::initializer_list<std::pair<const char*, Json>>{{"top_p", 1.5},
-                                                                                       {"top_p", 0},
-                                                                                       {"min_p", 1},
-                                                                                       {"temperature", 1e300},
-                                                                                       {"temperature", -1},
-                                                                                       {"top_k", -1},
-                                                                                       {"max_new_tokens", 0},
-                                                                                       {"repetition_penalty", 0}}) {
+  const std::pair<const char*, Json> defaults[] = {{"top_p", 1.5},       {"top_p", 0},  {"min_p", 1},
+                                                   {"temperature", 1e300}, {"temperature", -1}, {"top_k", -1},
+                                                   {"max_new_tokens", 0}, {"repetition_penalty", 0}};
+  for (const auto& given : defaults) {
+    const char* key = given.first;
     CAPTURE(key);
-    const ModelConfig config = parse(tiny_config(), {{key, value}});
+    const ModelConfig config = parse(tiny_config(), {{key, given.second}});
     REQUIRE(config.warnings.size() == 1);
     CHECK(config.warnings[0].find(fmt::format("\"{}\" is ", key)) != std::string::npos);
     const GenerationDefaults& d = config.generation;
