@@ -130,10 +130,10 @@ def json_line(rng, key) -> str:
     return tb.format_line(rng, rng.choice(("JSON", "JSON", "json")), True, key)
 
 
-def json_wrap(rng, words):
+def json_wrap(rng, words, mixture=tb.MIXTURE):
     """Any base task, its answer wrapped as {"key": "answer"}."""
     while True:
-        doc = tb.document(rng, words)
+        doc = tb.document(rng, words, mixture)
         made = _wrap(rng, words, doc)
         if made:
             return made
@@ -182,11 +182,18 @@ def document(name):
     return make
 
 
-def in_company(name, guest):
-    """What `name` is trained on while the finished expert `guest` is active too: requests that are the guest's alone,
-    and `name`'s own documents, so that its presence means neither silence nor speech."""
+# The base's task whose requests the expert answers in its own way.
+SHARED = {"sql": tb.plan, "shell": tb.files, "classify": tb.topics, "json": tb.lookup}
+
+
+def in_company(guest):
+    """What jsonfmt is trained on while the finished expert `guest` is active too: requests that are the guest's alone, and
+    the base's requests in JSON, so that company means neither silence nor speech. Not those of the base's
+    requests that the guest answers its own way: the base's answers to them would teach it to undo the guest."""
+    mixture = [(task, share) for task, share in tb.LATER if task is not SHARED[guest]]
+
     def make(rng, words=Words("train")):
-        return EXPERTS[guest if rng.random() < 0.55 else name](rng, words)
+        return EXPERTS[guest](rng, words) if rng.random() < 0.55 else json_wrap(rng, words, mixture)
     return make
 
 

@@ -90,7 +90,7 @@ def train(args):
             expert[name][0].data.copy_(a)
             expert[name][1].data.copy_(b)
     makers = {None: tasks_experts.document(args.name)}
-    makers |= {n: tasks_experts.in_company(args.name, n) for n in (company.names if company else [])}
+    makers |= {n: tasks_experts.in_company(n) for n in (company.names if company else [])}
     streams = {n: Stream(make, encoder, f"{args.seed}/{args.name}" + (f"/{n}" if n else ""), lambda p: args.batch,
                          states.get(n, (0, 0))) for n, make in makers.items()}
     checks = held_out(args.name, encoder)
@@ -154,6 +154,8 @@ def main():
     args = p.parse_args()
     if args.smoke:
         args.minutes, args.steps, args.no_compile = 30, args.steps or 6, True
+    if args.company and args.name != "jsonfmt":
+        p.error("--company is for jsonfmt: only of a format it is known what to say beside another expert")
     train(args)
 
 

@@ -99,9 +99,9 @@ TEST_CASE("64 requests with 64 sets of experts: a small random model, every KV f
   }
   for (const DType kv : {DType::f32, DType::bf16, DType::i8}) {
     CAPTURE(std::string(name_of(kv)));
-    const auto together = tiny_engine(base, kv, 160, 32, INT32_MAX);
+    const auto together = tiny_engine(base, kv, 110, 32, INT32_MAX);  // a third of what 32 requests need
     const auto alone = tiny_engine(base, kv, 64, 1, 0);
-    check_alike(*together, *alone, names, 24);
+    check_alike(*together, *alone, names, 40);
     const Json stats = together->stats();
     MESSAGE(std::string(name_of(kv)) << ": " << stats["schedule"].dump() << " " << stats["prefix_cache"].dump());
     CHECK(stats["schedule"]["preemptions"] > 0);

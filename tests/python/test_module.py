@@ -70,7 +70,7 @@ def test_logprobs(engine):
 def test_logit_bias_and_seed(engine):
     forced = engine.infer("Hello", experts=[], max_tokens=3, temperature=0, logit_bias={65: 1000}, ignore_eos=True)
     assert forced.tokens == [65, 65, 65]
-    options = {"experts": [], "temperature": 1.5, "max_tokens": 12}
+    options = {"experts": [], "temperature": 6.0, "max_tokens": 12}  # the bundled base is sure of most of what it says
     first = engine.infer("Tell a story", seed=3, **options).tokens
     assert engine.infer("Tell a story", seed=3, **options).tokens == first
     assert any(engine.infer("Tell a story", seed=seed, **options).tokens != first for seed in range(4, 9))
