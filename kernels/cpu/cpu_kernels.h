@@ -159,9 +159,11 @@ struct CpuKernels {
 
 // "baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this machine does not have it.
 const CpuKernels* find_kernels(const char* isa);
+// "amx" only by its name: asking the system for the tile unit concerns the whole process (larger signal stacks), and for a
+// single row it is slower than avx512.
 // The best this machine has; never null.
 const CpuKernels* best_kernels();
-// All that this machine can run, best first, terminated by null.
+// All that this machine can run but "amx", best first, terminated by null.
 const CpuKernels* const* available_kernels();
 
 }  // namespace expert::kernels

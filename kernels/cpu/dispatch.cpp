@@ -118,14 +118,11 @@ bool machine_has_i8mm() { return false; }
 #endif
 
 struct Available {
-  const CpuKernels* tables[6] = {};
+  const CpuKernels* tables[5] = {};
 
   Available() {
     const CpuKernels** next = tables;
 #if defined(__x86_64__)
-#if defined(EXPERT_HAS_AMX)
-    if (machine_has_amx()) *next++ = &amx::table;
-#endif
     if (machine_has_avx512()) *next++ = &avx512::table;
 #if defined(EXPERT_HAS_AVXVNNI)
     if (machine_has_avxvnni()) *next++ = &avxvnni::table;
@@ -155,6 +152,12 @@ const CpuKernels* find_kernels(const char* isa) {
   for (const CpuKernels* const* table = available_kernels(); *table != nullptr; ++table) {
     if (strcmp((*table)->isa, isa) == 0) return *table;
   }
+#if defined(EXPERT_HAS_AMX)
+  if (strcmp(isa, "amx") == 0) {
+    static const bool granted = machine_has_amx();
+    return granted ? &amx::table : nullptr;
+  }
+#endif
   return nullptr;
 }
 

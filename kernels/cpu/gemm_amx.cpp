@@ -113,11 +113,11 @@ class Block {
            panel_bytes(Storage::bf16, k_);
   }
 
-  // The next tile of each panel: with few rows memory is what is waited for, and tile loads do not run ahead far enough.
+  // A tile of each panel that is three ahead: with few rows memory is what is waited for, and tile loads do not run ahead far enough.
   template <int Panels>
   EXPERT_INLINE void prefetch(const unsigned char* const (&lines)[Panels]) {
     for (int p = 0; p < Panels; ++p) {
-      for (int64_t line = 0; line < kTileBytes; line += 64) __builtin_prefetch(lines[p] + kTileBytes + line);
+      for (int64_t line = 0; line < kTileBytes; line += 64) __builtin_prefetch(lines[p] + 3 * kTileBytes + line);
     }
   }
 

@@ -24,6 +24,7 @@ constexpr float kEps = std::numeric_limits<float>::epsilon();
 std::vector<const CpuKernels*> all_kernels() {
   std::vector<const CpuKernels*> all;
   for (const CpuKernels* const* k = available_kernels(); *k != nullptr; ++k) all.push_back(*k);
+  if (const CpuKernels* tiles = find_kernels("amx")) all.push_back(tiles);
   return all;
 }
 
