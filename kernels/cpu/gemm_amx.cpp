@@ -225,7 +225,7 @@ void rows_of(const GemmArgs& a, int64_t first, int64_t last, unsigned char* part
 
 // The tiles are configured for each call: the host application may use the unit too. A tile of activations may hold rows
 // of an earlier call behind its last one; their sums are not stored.
-void gemm_bf16_tiles(const GemmArgs& args) {
+void gemm_tiles(const GemmArgs& args) {
   if (args.rows == 0) return;
   alignas(64) unsigned char own[kTileRows * kRowBytes];
   auto* parts = args.scratch != nullptr ? reinterpret_cast<unsigned char*>(args.scratch) : own;

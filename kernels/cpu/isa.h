@@ -34,7 +34,7 @@ void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, f
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
-void gemm_bf16_tiles(const GemmArgs& args);  // of sets with a tile unit
+void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit
 void gemm_quantised(Storage storage, const GemmArgs& args);
 void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);
 

@@ -10,7 +10,7 @@ namespace {
 void gemm(Storage storage, const GemmArgs& args) {
   if (is_quantised(storage)) return gemm_quantised(storage, args);
 #if defined(__AMX_BF16__)
-  if (storage == Storage::bf16) return gemm_bf16_tiles(args);
+  if (storage == Storage::bf16) return gemm_tiles(args);
 #endif
   floats::gemm_floats(storage, args);
 }
