@@ -159,7 +159,8 @@ def readme_table(results) -> str:
             rows.append(f"| `{name}` + `jsonfmt`: {what} ({by[cases, name + '+jsonfmt']['n']}) | {percent(cases, 'base')} | {percent(cases, name)} | "
                         f"{percent(cases, 'jsonfmt')} | **{percent(cases, name + '+jsonfmt')}** |")
     rows += ["", f"Greedy, {results['engine']}, seed {results['seed']}, {results['date']}; `training/evaluate.py run`. "
-             "Words, tables, columns and values of all questions were never trained on."]
+             "Words, tables, columns and values of all questions were never trained on. `jsonfmt` was trained beside these four experts, "
+             "finished and frozen, but never on their content in JSON: beside an expert it has not met it may do worse."]
     return "\n".join(rows) + "\n"
 
 

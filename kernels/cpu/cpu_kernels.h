@@ -157,10 +157,10 @@ struct CpuKernels {
   void (*expand)(const ExpandArgs& args);
 };
 
-// "baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this machine does not have it.
+// "baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this machine does
+// not have it. "amx" is found here only: asking the system for the tile unit concerns the whole process (larger signal
+// stacks), and a single row takes longer there than with avx512.
 const CpuKernels* find_kernels(const char* isa);
-// "amx" only by its name: asking the system for the tile unit concerns the whole process (larger signal stacks), and for a
-// single row it is slower than avx512.
 // The best this machine has; never null.
 const CpuKernels* best_kernels();
 // All that this machine can run but "amx", best first, terminated by null.

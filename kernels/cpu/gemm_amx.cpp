@@ -1,7 +1,6 @@
 // y = x W^T over BF16 panels on the tile unit (AMX). A panel's lines are its weight tile as they lie: 16 lines of 16
-// outputs x 2 inputs. Activations stay as exact as the other sets have them to 2^-17: each is cut in two BF16 numbers,
-// x = high + low, and both parts are multiplied. One row goes the same way as many, so a row's sums never depend on the
-// others.
+// outputs x 2 inputs. Activations stay F32: each is cut in three BF16 numbers of 8 bits, which add up to it exactly, and
+// every part is multiplied. One row goes the same way as many, so a row's sums never depend on the others.
 #include <immintrin.h>
 
 #include "kernels/cpu/simd.h"
@@ -13,10 +12,11 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileInputs = 32;
 constexpr int64_t kTileBytes = 1024;
-constexpr int64_t kPartBytes = kInputBlock * 2;     // of one row and block
-constexpr int kParts = 3;                            // from the highest bits to the lowest
+constexpr int64_t kPartBytes = kInputBlock * 2;  // of one row and block
+constexpr int kParts = 3;  // from the highest bits to the lowest
 constexpr int64_t kRowBytes = kParts * kPartBytes;
 constexpr int64_t kRowsAtOnce = kGemmScratch * 4 / kRowBytes / kTileRows * kTileRows;
+
 // Registers: four sums, activations 4 and 5, weights 6 and 7. Four sums are what hides the unit's latency: up to 16 rows
 // go four panels at a time, more rows in two tiles and two panels, which loads least.
 struct alignas(64) TileConfig {

@@ -148,34 +148,16 @@ class SplitByText final : public PreTokenizer {
   bool invert_;
 };
 
-class Digits final : public PreTokenizer {
+// Cuts around every character of a class: Digits and Punctuation.
+class SplitByClass final : public PreTokenizer {
  public:
-  explicit Digits(bool individual) : individual_(individual) {}
+  SplitByClass(unicode::CharClass characters, Behavior behavior) : characters_(characters), behavior_(behavior) {}
   void apply(Pieces& pieces) const override {
     std::vector<Match> matches;
     pieces.split([&](std::string_view text, std::vector<Piece>& parts) {
-      find_matches(text, false, matches, [](std::string_view t, size_t pos) {
+      find_matches(text, false, matches, [&](std::string_view t, size_t pos) {
         for (size_t next = pos; pos < t.size(); pos = next)
-          if ((unicode::class_of(unicode::next_char(t, next)) & unicode::kDigit) != 0) return std::pair(pos, next);
-        return std::pair(t.size(), t.size());
-      });
-      append_parts(matches, individual_ ? Behavior::isolated : Behavior::contiguous, parts);
-    });
-  }
-
- private:
-  bool individual_;
-};
-
-class Punctuation final : public PreTokenizer {
- public:
-  explicit Punctuation(Behavior behavior) : behavior_(behavior) {}
-  void apply(Pieces& pieces) const override {
-    std::vector<Match> matches;
-    pieces.split([&](std::string_view text, std::vector<Piece>& parts) {
-      find_matches(text, false, matches, [](std::string_view t, size_t pos) {
-        for (size_t next = pos; pos < t.size(); pos = next)
-          if ((unicode::class_of(unicode::next_char(t, next)) & unicode::kPunctuation) != 0) return std::pair(pos, next);
+          if ((unicode::class_of(unicode::next_char(t, next)) & characters_) != 0) return std::pair(pos, next);
         return std::pair(t.size(), t.size());
       });
       append_parts(matches, behavior_, parts);
@@ -183,6 +165,7 @@ class Punctuation final : public PreTokenizer {
   }
 
  private:
+  unicode::CharClass characters_;
   Behavior behavior_;
 };
 
@@ -282,9 +265,13 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Json& config) {
     return std::make_unique<ByteLevel>(fields::flag(config, "add_prefix_space", true),
                                        fields::flag(config, "use_regex", true));
   if (type == "Split") return make_split(config);
-  if (type == "Digits") return std::make_unique<Digits>(fields::flag(config, "individual_digits", false));
+  if (type == "Digits") {
+    const bool individual = fields::flag(config, "individual_digits", false);
+    return std::make_unique<SplitByClass>(unicode::kDigit, individual ? Behavior::isolated : Behavior::contiguous);
+  }
   if (type == "Punctuation")
-    return std::make_unique<Punctuation>(behavior_of(fields::find_text(config, "behavior").value_or("Isolated")));
+    return std::make_unique<SplitByClass>(unicode::kPunctuation,
+                                          behavior_of(fields::find_text(config, "behavior").value_or("Isolated")));
   if (type == "Metaspace")
     return std::make_unique<Metaspace>(fields::need_character(config, "replacement"), fields::prepend_scheme(config),
                                        fields::flag(config, "split", true));
