@@ -209,7 +209,8 @@ class Stages:
 
 
 # Longest input of each fuzz target: what its format needs to become interesting, and no more, for the sake of speed.
-FUZZ_LENGTHS = {"adapter": 2048, "archive": 1024, "config": 1024, "manifest": 1024, "safetensors": 512, "template": 1024, "tokenizer": 1024}
+FUZZ_LENGTHS = {"adapter": 2048, "archive": 1024, "config": 1024, "manifest": 1024, "regex": 128,
+                "safetensors": 512, "template": 1024, "tokenizer": 1024}  # fmt: skip
 FUZZ_ENVIRONMENT = {"ASAN_OPTIONS": "malloc_context_size=4:quarantine_size_mb=32"}
 
 
@@ -225,8 +226,8 @@ def fuzz_command(program: Path, directory: Path, *limits: str) -> list[str | Pat
     scratch = directory / "corpus" / program.name
     scratch.mkdir(parents=True, exist_ok=True)
     # Without entropic scheduling: its bookkeeping took half the time of the targets with many features.
-    return [program, *limits, f"-max_len={FUZZ_LENGTHS[name]}", f"-dict={here / 'dictionaries' / name}.dict", "-entropic=0",
-            "-timeout=10", "-rss_limit_mb=2048", f"-artifact_prefix={directory}/", scratch, here / "corpus" / name]  # fmt: skip
+    return [program, f"-max_len={FUZZ_LENGTHS[name]}", f"-dict={here / 'dictionaries' / name}.dict", "-entropic=0", "-timeout=10",
+            "-rss_limit_mb=2048", f"-artifact_prefix={directory}/", *limits, scratch, here / "corpus" / name]  # fmt: skip
 
 
 def fuzz(stages: Stages, directory: Path, seconds: int) -> None:

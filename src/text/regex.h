@@ -26,7 +26,8 @@ class Regex {  // immutable; const methods may run on any number of threads
   // What is left of the steps that one text may take.
   class Budget {
    public:
-    explicit Budget(std::string_view text) : left_(kFixed + kPerByte * text.size()) {}
+    explicit Budget(std::string_view text) : Budget(kFixed + kPerByte * text.size()) {}
+    explicit Budget(size_t steps) : left_(steps) {}
     void spend();  // throws invalid_request when nothing is left
 
    private:

@@ -1,6 +1,7 @@
 #include "text/unicode.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <span>
 #include <vector>
@@ -119,11 +120,24 @@ uint8_t class_of(char32_t c) {
   return kClassSets[at % 2 == 0 ? pair & 0x0F : pair >> 4];
 }
 
-uint32_t category_bit(char32_t c) {
+namespace {
+
+uint32_t find_category(char32_t c) {
   const auto* range = std::upper_bound(std::begin(kCategories), std::end(kCategories), c,
                                        [](char32_t value, const CategoryRange& r) { return value < r.first; }) -
                       1;
   return uint32_t{1} << range->category;
+}
+
+}  // namespace
+
+uint32_t category_bit(char32_t c) {
+  static const auto kAscii = [] {
+    std::array<uint32_t, 128> bits{};
+    for (char32_t ascii = 0; ascii < bits.size(); ++ascii) bits[ascii] = find_category(ascii);
+    return bits;
+  }();
+  return c < kAscii.size() ? kAscii[c] : find_category(c);
 }
 
 uint32_t category_mask(std::string_view name) {

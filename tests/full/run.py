@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
 """The tier that is run by hand before an issue is called resolved: what CI has no time for.
 
-    tests/full/run.py [--fuzz-runs 10000000] [--fuzz-seconds N] [--only STAGE …] [--log tests/full/last.log]
+    tests/full/run.py [--only STAGE …] [--fuzz-runs 10000000] [--fuzz-seconds N] [--fuzz-jobs N] [--logs tests/full/last]
 
-Stages: tsan, isa, neon, oracles, fuzz, consumers, hammer, bench. The log begins with commit, date and machine; the last one is committed.
+Stages: tsan, isa, neon, oracles, fuzz, consumers, hammer, bench. They take hours, so each writes a log of its own, which
+begins with commit, date and machine; the last of each is committed.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import dataclasses
 import datetime
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,36 +25,51 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import bootstrap  # noqa: E402
 
-STAGES = ["tsan", "isa", "neon", "oracles", "fuzz", "consumers", "hammer", "bench"]
 ISAS = ["baseline", "avx2", "avxvnni", "avx512", "amx"]
 
 
 class Log:
+    """The log of one stage; several threads may write."""
+
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.file = path.open("w", encoding="utf-8")
+        self.lock = threading.Lock()
         self.failed = 0
         self.passed = 0
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-        self.line(f"commit {commit}")
-        self.line(f"date {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC")
-        self.line(f"machine {cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}")
+        self.write(f"commit {commit()}\n"
+                   f"date {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC\n"
+                   f"machine {cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}")  # fmt: skip
 
-    def line(self, text: str) -> None:
-        print(text, flush=True)
-        self.file.write(text + "\n")
-        self.file.flush()
+    def write(self, text: str) -> None:
+        with self.lock:
+            print(text, flush=True)
+            self.file.write(text + "\n")
+            self.file.flush()
 
-    def stage(self, name: str, command: list, keep: int = 6, **environment: str) -> None:
+    def run(self, name: str, command: list, keep: int = 6, **environment: str) -> None:
         started = time.monotonic()
         result = subprocess.run([str(part) for part in command], cwd=ROOT, env={**os.environ, **environment},
                                 capture_output=True, text=True, errors="replace")  # fmt: skip
         good = result.returncode == 0
         self.passed += good
         self.failed += not good
-        self.line(f"\n== {name}: {'ok' if good else f'FAILED ({result.returncode})'}, {time.monotonic() - started:.0f} s")
-        output = (result.stdout + result.stderr).rstrip().splitlines()
-        for text in output[-(keep if good else 60):]:
-            self.line("   " + text.replace(str(ROOT), "."))
+        output = (result.stdout + result.stderr).rstrip().splitlines()[-(keep if good else 60):]
+        self.write("\n".join([f"\n== {name}: {'ok' if good else f'FAILED ({result.returncode})'}, {time.monotonic() - started:.0f} s",
+                              *("   " + line.replace(str(ROOT), ".") for line in output)]))  # fmt: skip
+
+    def close(self) -> int:
+        self.write(f"\n{self.passed} passed, {self.failed} failed")
+        self.file.close()
+        return self.failed
+
+
+def commit() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!tests/full/last")
+    return git("rev-parse", "HEAD") + (" with changes" if changed else "")
 
 
 def cpu_name() -> str:
@@ -66,69 +85,100 @@ def has_isa(release: Path, isa: str) -> bool:
     return probe.returncode == 0
 
 
-def consumers(log: Log, python: Path) -> None:
-    log.stage("static, add_subdirectory, Conan, wheel, sdist, auditwheel",
-              [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/full/consumers.py"])  # fmt: skip
+@dataclasses.dataclass
+class Builds:
+    release: Path
+    python: Path
+    node: Path
+    ctest: str
 
 
-def hammer(log: Log, release: Path, python: Path, seconds: int) -> None:
+def tsan(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    directory = bootstrap.build("tsan", "--preset", "tsan")
+    log.run("every unit test under ThreadSanitizer", [builds.ctest, "--test-dir", directory, "--output-on-failure"])
+
+
+def isa(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    for name in ISAS:
+        if has_isa(builds.release, name):
+            log.run(f"every unit test on {name}", [builds.ctest, "--test-dir", builds.release, "--output-on-failure"], EXPERT_ISA=name)
+        else:
+            log.write(f"\n== {name}: this machine does not have it, not run")
+
+
+def neon(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    log.run("NEON kernels under emulation", [ROOT / "tests" / "kernels" / "run_neon.sh"])
+
+
+def oracles(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    log.run("oracles at volume", [builds.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/oracle"],
+            EXPERT_ORACLE_VOLUME="full", EXPERT_BUILD_DIR=str(builds.release), PYTHONPATH=str(builds.release / "python"))  # fmt: skip
+
+
+def fuzz(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    # A folder of its own: with this many runs what a run takes counts, not what the compiler takes.
+    directory = bootstrap.build("fuzz", "--preset", "asan", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O2 -g1")
+    limits = [f"-runs={arguments.fuzz_runs}", "-print_final_stats=1", "-verbosity=0",
+              "-timeout=600"]  # by the wall clock, and the machine may be busy; the slowest input's time is in the log  # fmt: skip
+    if arguments.fuzz_seconds:
+        limits.append(f"-max_total_time={arguments.fuzz_seconds}")
+    with concurrent.futures.ThreadPoolExecutor(arguments.fuzz_jobs) as pool:
+        for program in bootstrap.fuzz_targets(directory):
+            pool.submit(log.run, f"{program.name}, {arguments.fuzz_runs:,} runs", bootstrap.fuzz_command(program, directory, *limits),
+                        keep=8, **bootstrap.FUZZ_ENVIRONMENT)  # fmt: skip
+
+
+def consumers(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    log.run("static, add_subdirectory, without optional parts, Conan, wheel, sdist, auditwheel",
+            [builds.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/full/consumers.py"])  # fmt: skip
+
+
+def hammer(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    seconds = arguments.hammer_seconds
     for preset in ("asan", "tsan"):
         program = bootstrap.build(preset, "--preset", preset) / "tests" / "stress" / "stress_hammer"
-        log.stage(f"hammer in C++, {preset}", [program, seconds, 32])
-    log.stage("hammer in Python", [python, "tests/stress/hammer.py", seconds, 32], PYTHONPATH=str(release / "python"))
-    package = release / "node" / "node_modules" / "@hivellm" / "expert"
-    log.stage("hammer in Node", ["node", "tests/stress/hammer.js", package, seconds, 8])
+        log.run(f"hammer in C++, {preset}", [program, seconds, 32])
+    log.run("hammer in Python", [builds.python, "tests/stress/hammer.py", seconds, 32], PYTHONPATH=str(builds.release / "python"))
+    package = builds.release / "node" / "node_modules" / "@hivellm" / "expert"
+    log.run("hammer in Node", ["node", "tests/stress/hammer.js", package, seconds, 8])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--fuzz-runs", type=int, default=10_000_000)
-    parser.add_argument("--fuzz-seconds", type=int, default=0, help="end each fuzz target after so long (0: by its runs alone)")
-    parser.add_argument("--hammer-seconds", type=int, default=60)
-    parser.add_argument("--bench-model", help="directory of a model to time; default: the bundled one")
-    parser.add_argument("--log", type=Path, default=ROOT / "tests" / "full" / "last.log")
-    arguments = parser.parse_args()
+def bench(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    model = ["--model", arguments.bench_model] if arguments.bench_model else []
+    log.run("bench", [builds.release / "cli" / "expert-cli", "bench", "--json", *model], keep=80)
 
+
+STAGES = {stage.__name__: stage for stage in (tsan, isa, neon, oracles, fuzz, consumers, hammer, bench)}
+
+
+def prepare() -> Builds:
     bootstrap.ensure_packages(bootstrap.BUILD_PACKAGES + bootstrap.TEST_PACKAGES)
     python = bootstrap.python_with_oracles()
-    ctest = str(Path(bootstrap.cmake()).with_name("ctest"))
     node = bootstrap.node_with_tools()
     os.environ["PATH"] = f"{node}:{os.environ['PATH']}"
     release = bootstrap.build("release", "--preset", "release", f"-DPython_EXECUTABLE={python}", "-DEXPERT_NODE=ON",
                               f"-DEXPERT_NODE_PROGRAM={node / 'node'}")  # fmt: skip
-    log = Log(arguments.log)
+    return Builds(release, python, node, str(Path(bootstrap.cmake()).with_name("ctest")))
 
-    if "tsan" in arguments.only:
-        tsan = bootstrap.build("tsan", "--preset", "tsan")
-        log.stage("ThreadSanitizer", [ctest, "--test-dir", tsan, "--output-on-failure"])
-    if "isa" in arguments.only:
-        for isa in ISAS:
-            if has_isa(release, isa):
-                log.stage(f"every test on {isa}", [ctest, "--test-dir", release, "--output-on-failure"], EXPERT_ISA=isa)
-            else:
-                log.line(f"\n== {isa}: this machine does not have it, not run")
-    if "neon" in arguments.only:
-        log.stage("NEON kernels under emulation", [ROOT / "tests" / "kernels" / "run_neon.sh"])
-    if "oracles" in arguments.only:
-        log.stage("oracles at volume", [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/oracle"],
-                  EXPERT_ORACLE_VOLUME="full", EXPERT_BUILD_DIR=str(release), PYTHONPATH=str(release / "python"))  # fmt: skip
-    if "fuzz" in arguments.only:
-        # A folder of its own: with this many runs what a run takes counts, not what the compiler takes.
-        fuzzers = bootstrap.build("fuzz", "--preset", "asan", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O2 -g1")
-        for program in bootstrap.fuzz_targets(fuzzers):
-            command = bootstrap.fuzz_command(program, fuzzers, f"-runs={arguments.fuzz_runs}", "-print_final_stats=1", "-verbosity=0",
-                                             *([f"-max_total_time={arguments.fuzz_seconds}"] if arguments.fuzz_seconds else []))  # fmt: skip
-            log.stage(f"{program.name}, {arguments.fuzz_runs:,} runs", command, keep=8, **bootstrap.FUZZ_ENVIRONMENT)
-    if "consumers" in arguments.only:
-        consumers(log, python)
-    if "hammer" in arguments.only:
-        hammer(log, release, python, arguments.hammer_seconds)
-    if "bench" in arguments.only:
-        model = ["--model", arguments.bench_model] if arguments.bench_model else []
-        log.stage("bench", [release / "cli" / "expert-cli", "bench", "--json", *model], keep=80)
-    log.line(f"\n{log.passed} passed, {log.failed} failed")
-    sys.exit(1 if log.failed else 0)
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(STAGES), default=list(STAGES), metavar="STAGE")
+    parser.add_argument("--fuzz-runs", type=int, default=10_000_000)
+    parser.add_argument("--fuzz-seconds", type=int, default=0, help="end each fuzz target after so long (0: by its runs alone)")
+    parser.add_argument("--fuzz-jobs", type=int, default=os.cpu_count(), help="targets at once")
+    parser.add_argument("--hammer-seconds", type=int, default=60)
+    parser.add_argument("--bench-model", help="directory of a model to time; default: the bundled one")
+    parser.add_argument("--logs", type=Path, default=ROOT / "tests" / "full" / "last")
+    arguments = parser.parse_args()
+
+    builds = prepare()
+    failed = 0
+    for name in arguments.only:
+        log = Log(arguments.logs / f"{name}.log")
+        STAGES[name](log, builds, arguments)
+        failed += log.close()
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
