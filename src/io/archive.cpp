@@ -304,7 +304,7 @@ Bytes read_contents(archive* reader, archive_entry* entry, const std::string& na
     if (got < 0) fail_damaged(source, reader);
     if (got == 0) break;
     budget.add_unpacked(static_cast<uint64_t>(got));
-    bytes.insert(bytes.end(), block.begin(), block.begin() + got);
+    bytes.append(ByteView(block).first(static_cast<size_t>(got)));
     if (bytes.size() > announced) break;
   }
   if (bytes.size() != announced) {
@@ -387,7 +387,7 @@ la_ssize_t append(archive*, void* bytes, const void* data, size_t n) {
   auto* out = static_cast<Bytes*>(bytes);
   const auto* begin = static_cast<const std::byte*>(data);
   try {
-    out->insert(out->end(), begin, begin + n);
+    out->append({begin, n});
   } catch (const std::bad_alloc&) {
     return -1;
   }

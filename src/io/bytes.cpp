@@ -3,23 +3,65 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <new>
 
 namespace expert {
+namespace {
 
-void* allocate_bytes(size_t size) {
-  constexpr size_t kHugePage = size_t{2} << 20;
-  const bool large = size >= kHugePage && size <= std::numeric_limits<size_t>::max() - 2 * kHugePage;
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kMost = std::numeric_limits<size_t>::max() / 4;
+
+std::byte* allocate(size_t size) {
+  const bool large = size >= kHugePage;
   const size_t rounded = (size + kHugePage - 1) / kHugePage * kHugePage;
-  void* memory = large ? std::aligned_alloc(kHugePage, rounded) : std::malloc(size == 0 ? 1 : size);
+  void* memory = large ? std::aligned_alloc(kHugePage, rounded) : std::malloc(size);
   if (memory == nullptr) throw std::bad_alloc();
 #if defined(MADV_HUGEPAGE)
   if (large) static_cast<void>(::madvise(memory, rounded, MADV_HUGEPAGE));  // only advice
 #endif
-  return memory;
+  return static_cast<std::byte*>(memory);
 }
 
-void free_bytes(void* memory) noexcept { std::free(memory); }
+}  // namespace
+
+void Bytes::Free::operator()(std::byte* memory) const noexcept { std::free(memory); }
+
+Bytes Bytes::unfilled(size_t size) {
+  Bytes bytes;
+  bytes.reserve(size);
+  bytes.size_ = size;
+  return bytes;
+}
+
+void Bytes::reserve(size_t capacity) {
+  if (capacity <= capacity_) return;
+  if (capacity > kMost) throw std::bad_alloc();
+  std::unique_ptr<std::byte, Free> memory(allocate(capacity));
+  if (size_ != 0) std::memcpy(memory.get(), memory_.get(), size_);
+  memory_ = std::move(memory);
+  capacity_ = capacity;
+}
+
+void Bytes::make_room(size_t more) {
+  if (more > kMost - size_) throw std::bad_alloc();
+  if (size_ + more > capacity_) reserve(std::max(size_ + more, std::min(kMost, 2 * capacity_)));
+}
+
+void Bytes::resize(size_t size, std::byte value) {
+  if (size > size_) {
+    make_room(size - size_);
+    std::memset(data() + size_, std::to_integer<int>(value), size - size_);
+  }
+  size_ = size;
+}
+
+void Bytes::append(std::span<const std::byte> more) {
+  if (more.empty()) return;
+  make_room(more.size());
+  std::memcpy(data() + size_, more.data(), more.size());
+  size_ += more.size();
+}
 
 }  // namespace expert

@@ -155,16 +155,8 @@ void File::read_at(uint64_t offset, void* destination, size_t n) const {
 
 Bytes File::read_all(uint64_t limit) const {
   if (size() > limit) fail(ErrorCode::load, "{}: {} bytes, more than the limit of {}", path_, size(), limit);
-  // Through a piece that stays in the cache: a vector would first fill its memory with zeros.
-  constexpr uint64_t kPiece = uint64_t{128} << 10;
-  Bytes bytes;
-  bytes.reserve(size());
-  std::vector<std::byte> piece(std::min(kPiece, size()));
-  for (uint64_t at = 0; at < size(); at += piece.size()) {
-    const auto count = static_cast<size_t>(std::min<uint64_t>(piece.size(), size() - at));
-    read_at(at, piece.data(), count);
-    bytes.insert(bytes.end(), piece.begin(), piece.begin() + static_cast<std::ptrdiff_t>(count));
-  }
+  Bytes bytes = Bytes::unfilled(size());
+  read_at(0, bytes.data(), bytes.size());
   require_unchanged();
   return bytes;
 }

@@ -283,9 +283,8 @@ Bytes make_safetensors(const std::vector<TensorToWrite>& tensors, const std::map
   Bytes file(sizeof length);
   file.reserve(sizeof length + text.size() + offset);
   std::memcpy(file.data(), &length, sizeof length);
-  const ByteView header_bytes = as_bytes(text);
-  file.insert(file.end(), header_bytes.begin(), header_bytes.end());
-  for (const TensorToWrite& tensor : tensors) file.insert(file.end(), tensor.bytes.begin(), tensor.bytes.end());
+  file.append(as_bytes(text));
+  for (const TensorToWrite& tensor : tensors) file.append(tensor.bytes);
   return file;
 }
 

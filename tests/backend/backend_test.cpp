@@ -241,7 +241,8 @@ TEST_CASE("packing on other threads while linear runs leaves both right") {
   std::atomic<bool> stop{false};
   std::vector<MatrixPtr> made;
   std::thread loader([&] {
-    while (!stop) made.push_back(to_matrix(*backend, w, 512, 256, WeightFormat::bf16));
+    do made.push_back(to_matrix(*backend, w, 512, 256, WeightFormat::bf16));  // once at least, however late it starts
+    while (!stop);
   });
   for (int i = 0; i < 50; ++i) CHECK(same_bits(product(matrix), expected));
   stop = true;

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -66,8 +67,8 @@ TEST_CASE("large bytes behave as small ones") {
       if (at < size) CHECK(bytes[at] == std::byte{0});
     }
     const Bytes copy = bytes;
-    bytes.push_back(std::byte{1});
+    bytes.append(std::array{std::byte{1}});
     CHECK(copy.size() == size);
-    CHECK(bytes.back() == std::byte{1});
+    CHECK(bytes[size] == std::byte{1});
   }
 }

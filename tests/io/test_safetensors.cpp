@@ -19,8 +19,8 @@ std::shared_ptr<const Bytes> document(const std::string& header, size_t data_byt
   Bytes file(8);
   const uint64_t length = header.size();
   std::memcpy(file.data(), &length, 8);
-  for (const char c : header) file.push_back(static_cast<std::byte>(c));
-  for (size_t i = 0; i < data_bytes; ++i) file.push_back(static_cast<std::byte>(i));
+  file.append(as_bytes(header));
+  for (size_t i = 0; i < data_bytes; ++i) file.resize(file.size() + 1, static_cast<std::byte>(i));
   return std::make_shared<const Bytes>(std::move(file));
 }
 
