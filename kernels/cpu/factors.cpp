@@ -27,11 +27,65 @@ void read_scaled(Source type, const unsigned char* from, int64_t count, float sc
   }
 }
 
+// The exponent of a power of two that is neither huge nor tiny; 0 for 1 and for every other value.
+int exponent_of_power(float scale) {
+  const uint32_t bits = bits_of(scale);
+  const int exponent = static_cast<int>(bits >> 23) - 127;
+  return (bits & 0x807FFFFFU) == 0 && exponent > -100 && exponent < 100 ? exponent : 0;
+}
+
+using Halves = uint16_t __attribute__((vector_size(16)));
+constexpr int64_t kHalves = 8;
+
+// What multiplying BF16 values by 2^exponent does where it only moves exponents: to zeros, and to normal numbers that
+// stay normal.
+class ExponentShift {
+ public:
+  explicit ExponentShift(int exponent)
+      : step_(static_cast<uint16_t>(exponent * 128)),
+        least_(static_cast<int16_t>((exponent < 0 ? 1 - exponent : 1) * 128)),
+        most_(static_cast<int16_t>((exponent > 0 ? 255 - exponent : 255) * 128 - 1)) {}
+
+  // False where a value needs rounding; `to` is of no use then.
+  bool shift(const unsigned char* from, int64_t count, uint16_t* to) {
+    int64_t i = 0;
+    for (; i + kHalves <= count; i += kHalves) shift_vector(from + i * 2, kHalves, to + i);
+    if (i < count) shift_vector(from + i * 2, count - i, to + i);
+    for (int lane = 0; lane < kHalves; ++lane) {
+      if (fit_[lane] == 0) return false;
+    }
+    return true;
+  }
+
+ private:
+  using Signed = int16_t __attribute__((vector_size(16)));
+
+  __attribute__((always_inline)) void shift_vector(const unsigned char* from, int64_t count, uint16_t* to) {
+    Halves value{};
+    memcpy(&value, from, static_cast<size_t>(count) * sizeof(uint16_t));
+    const auto magnitude = reinterpret_cast<Signed>(value & uint16_t{0x7FFF});
+    const Signed zero = magnitude == int16_t{0};
+    fit_ &= zero | ((magnitude >= least_) & (magnitude <= most_));
+    value += reinterpret_cast<Halves>(~zero) & step_;
+    memcpy(to, &value, static_cast<size_t>(count) * sizeof(uint16_t));
+  }
+
+  const uint16_t step_;
+  const int16_t least_;  // as bits
+  const int16_t most_;
+  Signed fit_ = Signed{} == Signed{};
+};
+
 // `count` <= kPiece values as BF16.
 void read_bf16(Source type, const unsigned char* from, int64_t count, float scale, uint16_t* to) {
-  if (type == Source::bf16 && scale == 1.0F) {
-    memcpy(to, from, static_cast<size_t>(count) * sizeof(uint16_t));
-    return;
+  if (type == Source::bf16) {
+    const int exponent = exponent_of_power(scale);
+    if (exponent != 0) {
+      if (ExponentShift(exponent).shift(from, count, to)) return;
+    } else if (scale == 1.0F) {
+      memcpy(to, from, static_cast<size_t>(count) * sizeof(uint16_t));
+      return;
+    }
   }
   float values[kPiece];
   read_scaled(type, from, count, scale, values);
@@ -81,6 +135,38 @@ void gather_ranks(Source type, const unsigned char* from, int64_t rows, int64_t 
   memset(values + rows * count, 0, static_cast<size_t>((kPanelRows - rows) * count) * sizeof(T));
 }
 
+using Words = uint32_t __attribute__((vector_size(16)));
+
+Words load_words(const void* from) {
+  Words words;
+  memcpy(&words, from, sizeof words);
+  return words;
+}
+
+// Four rows of four words, `stride` bytes apart: to[i * 64 + r * 4] gets word i of row r.
+void transpose_four(const unsigned char* from, int64_t stride, unsigned char* to) {
+  const Words a = load_words(from), b = load_words(from + stride);
+  const Words c = load_words(from + 2 * stride), d = load_words(from + 3 * stride);
+  const Words ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Words cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  const Words turned[] = {
+      __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5), __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7),
+      __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; ++i) memcpy(to + i * 64, &turned[i], sizeof turned[i]);
+}
+
+// 16 rows of `words` words, `stride` bytes apart, become `words` lines of one word of each row.
+void turn_words(const void* values, int64_t stride, int64_t words, unsigned char* to) {
+  const auto* from = static_cast<const unsigned char*>(values);
+  int64_t word = 0;
+  for (; word + 4 <= words; word += 4) {
+    for (int64_t r = 0; r < kPanelRows; r += 4) transpose_four(from + r * stride + word * 4, stride, to + word * 64 + r * 4);
+  }
+  for (; word < words; ++word) {
+    for (int64_t r = 0; r < kPanelRows; ++r) memcpy(to + word * 64 + r * 4, from + r * stride + word * 4, 4);
+  }
+}
+
 // One piece of a panel of B: `count` <= kRankPiece ranks of `rows` <= 16 rows.
 void pack_panel_piece(Source type, const unsigned char* from, int64_t rows, int64_t rank, int64_t count,
                       const FactorScale& scale, Storage storage, unsigned char* to) {
@@ -88,16 +174,12 @@ void pack_panel_piece(Source type, const unsigned char* from, int64_t rows, int6
     float values[kPiece];
     gather_ranks(type, from, rows, rank, count, scale, values,
                  [&](auto... run) { read_scaled(type, run...); });
-    for (int64_t k = 0; k < count; ++k) {
-      for (int64_t r = 0; r < kPanelRows; ++r) memcpy(to + k * 64 + r * 4, values + r * count + k, sizeof(float));
-    }
+    turn_words(values, count * 4, count, to);
     return;
   }
   uint16_t values[kPiece];
   gather_ranks(type, from, rows, rank, count, scale, values, [&](auto... run) { read_bf16(type, run...); });
-  for (int64_t k = 0; k + 2 <= count; k += 2) {
-    for (int64_t r = 0; r < kPanelRows; ++r) memcpy(to + k * 32 + r * 4, values + r * count + k, 2 * sizeof(uint16_t));
-  }
+  turn_words(values, count * 2, count / 2, to);
   if (count % 2 == 0) return;
   for (int64_t r = 0; r < kPanelRows; ++r) {
     memcpy(to + (count - 1) * 32 + r * 2, values + r * count + count - 1, sizeof(uint16_t));

@@ -1,5 +1,7 @@
 #include "backend/cpu_factor.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <atomic>
 #include <exception>
@@ -66,13 +68,23 @@ class FactorPacking {
   void run(int threads) {
     std::vector<std::thread> helpers;
     try {
-      for (int t = 1; t < threads; ++t) helpers.emplace_back([this] { take_factors(); });
+      for (int t = 1; t < threads; ++t) helpers.emplace_back([this] {
+          give_way();
+          take_factors();
+        });
     } catch (const std::system_error&) {
       // Fewer threads than wished: those there are do it.
     }
     take_factors();
     for (std::thread& helper : helpers) helper.join();
     if (error_) std::rethrow_exception(error_);
+  }
+
+  // To the thread that hashes the expert meanwhile, which takes longer, and to those that generate.
+  static void give_way() {
+#if defined(__linux__)  // where a thread has a priority of its own
+    static_cast<void>(::setpriority(PRIO_PROCESS, 0, 10));
+#endif
   }
 
   std::vector<MatrixPtr> matrices(WeightFormat format) const {

@@ -1,19 +1,18 @@
 #include "backend/host_memory.h"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <new>
 
 #include "core/error.h"
+#include "core/pages.h"
 
 namespace expert {
 
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
 
 class HostBuffer final : public Buffer {
  public:
@@ -31,17 +30,6 @@ class HostBuffer final : public Buffer {
               "free memory, or use a smaller model, context or weight format");
 }
 
-// Starts on a huge page, so that a weight scan needs few page-table entries; ends at its own last page.
-std::shared_ptr<std::byte> map_pages(size_t bytes) {
-  const size_t mapped = bytes + kHugePage;
-  void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (base == MAP_FAILED) out_of_memory(bytes);
-  const size_t skip = (kHugePage - reinterpret_cast<uintptr_t>(base) % kHugePage) % kHugePage;
-  std::byte* start = static_cast<std::byte*>(base) + skip;
-  madvise(start, bytes, MADV_HUGEPAGE);
-  return {start, [base, mapped](std::byte*) { munmap(base, mapped); }};
-}
-
 size_t checked_size(DType dtype, int64_t rows, int64_t cols) {
   if (rows < 0 || cols < 0) fail(ErrorCode::internal, "allocate: {} x {}", rows, cols);
   const auto limit = static_cast<uint64_t>(std::numeric_limits<int64_t>::max() / 8);
@@ -54,8 +42,14 @@ size_t checked_size(DType dtype, int64_t rows, int64_t cols) {
 }  // namespace
 
 std::shared_ptr<std::byte> allocate_host(size_t bytes, Content content) {
-  if (bytes > static_cast<size_t>(std::numeric_limits<int64_t>::max()) - kHugePage) out_of_memory(bytes);
-  if (bytes >= kHugePage) return map_pages(bytes);
+  if (bytes >= kHugePage) {
+    try {
+      Pages pages = Pages::allocate(bytes, content == Content::zero ? Pages::Content::zero : Pages::Content::any);
+      return {pages.start, [pages](std::byte*) mutable { pages.release(); }};
+    } catch (const std::bad_alloc&) {
+      out_of_memory(bytes);
+    }
+  }
   const size_t rounded = (bytes + kAlignment) / kAlignment * kAlignment;
   void* memory = std::aligned_alloc(kAlignment, rounded);
   if (memory == nullptr) out_of_memory(bytes);

@@ -8,7 +8,7 @@
 
 namespace expert {
 
-// 64-byte aligned; large ones are zero pages on demand, huge where the system grants them. Throws Error(out_of_memory).
+// 64-byte aligned; large ones are pages on demand, huge where the system grants them. Throws Error(out_of_memory).
 enum class Content { any, zero };
 std::shared_ptr<std::byte> allocate_host(size_t bytes, Content content = Content::any);
 

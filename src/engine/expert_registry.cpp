@@ -367,7 +367,9 @@ std::shared_ptr<const Adapter> ExpertRegistry::pack(const Package& package) cons
                          [&model] { return model.source_tensors(); },
                          [&model] { return model.fingerprint(); },
                          options_.cache_directory};
-  return Adapter::load(source, base);
+  auto adapter = Adapter::load(source, base);
+  package.require_unchanged();
+  return adapter;
 }
 
 // All of a card but its key, hash and bytes.

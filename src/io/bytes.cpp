@@ -1,7 +1,5 @@
 #include "io/bytes.h"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -10,23 +8,24 @@
 namespace expert {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMost = std::numeric_limits<size_t>::max() / 4;
-
-std::byte* allocate(size_t size) {
-  const bool large = size >= kHugePage;
-  const size_t rounded = (size + kHugePage - 1) / kHugePage * kHugePage;
-  void* memory = large ? std::aligned_alloc(kHugePage, rounded) : std::malloc(size);
-  if (memory == nullptr) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (large) static_cast<void>(::madvise(memory, rounded, MADV_HUGEPAGE));  // only advice
-#endif
-  return static_cast<std::byte*>(memory);
-}
 
 }  // namespace
 
-void Bytes::Free::operator()(std::byte* memory) const noexcept { std::free(memory); }
+Bytes::Memory Bytes::allocate(size_t size) {
+  if (size >= kHugePage) {
+    const Pages pages = Pages::allocate(size, Pages::Content::any);
+    return {pages.start, Free{pages}};
+  }
+  auto* memory = static_cast<std::byte*>(std::malloc(size));
+  if (memory == nullptr) throw std::bad_alloc();
+  return {memory, Free{}};
+}
+
+void Bytes::Free::operator()(std::byte* memory) noexcept {
+  if (pages.start == nullptr) return std::free(memory);
+  pages.release();
+}
 
 Bytes Bytes::unfilled(size_t size) {
   Bytes bytes;
@@ -38,7 +37,7 @@ Bytes Bytes::unfilled(size_t size) {
 void Bytes::reserve(size_t capacity) {
   if (capacity <= capacity_) return;
   if (capacity > kMost) throw std::bad_alloc();
-  std::unique_ptr<std::byte, Free> memory(allocate(capacity));
+  Memory memory = allocate(capacity);
   if (size_ != 0) std::memcpy(memory.get(), memory_.get(), size_);
   memory_ = std::move(memory);
   capacity_ = capacity;

@@ -1,5 +1,4 @@
-// Owned bytes. Large ones start on a huge page where the system grants them, so that filling 20 MB takes ten page
-// faults instead of five thousand, and nothing is written that is about to be overwritten.
+// Owned bytes, which can be made without filling them; large ones are whole pages (core/pages.h).
 #pragma once
 
 #include <algorithm>
@@ -8,6 +7,8 @@
 #include <memory>
 #include <span>
 #include <utility>
+
+#include "core/pages.h"
 
 namespace expert {
 
@@ -49,8 +50,11 @@ class Bytes {  // throws std::bad_alloc
 
  private:
   struct Free {
-    void operator()(std::byte* memory) const noexcept;
+    Pages pages;  // empty: from malloc()
+    void operator()(std::byte* memory) noexcept;
   };
+  using Memory = std::unique_ptr<std::byte, Free>;
+  static Memory allocate(size_t size);
 
   void swap(Bytes& other) noexcept {
     std::swap(memory_, other.memory_);
@@ -59,7 +63,7 @@ class Bytes {  // throws std::bad_alloc
   }
   void make_room(size_t more);
 
-  std::unique_ptr<std::byte, Free> memory_;
+  Memory memory_;
   size_t size_ = 0;
   size_t capacity_ = 0;
 };

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <system_error>
 #include <utility>
 
@@ -156,9 +157,35 @@ void File::read_at(uint64_t offset, void* destination, size_t n) const {
 Bytes File::read_all(uint64_t limit) const {
   if (size() > limit) fail(ErrorCode::load, "{}: {} bytes, more than the limit of {}", path_, size(), limit);
   Bytes bytes = Bytes::unfilled(size());
-  read_at(0, bytes.data(), bytes.size());
-  require_unchanged();
+  read_all(bytes, [](size_t) {});
   return bytes;
+}
+
+void File::read_all(std::span<std::byte> destination, const std::function<void(size_t)>& on_prefix) const {
+  if (destination.size() != size()) fail(ErrorCode::internal, "{}: {} bytes for {}", path_, destination.size(), size());
+  // Of a large one each half by a thread: most of the time goes into fresh pages for it.
+  constexpr size_t kWorthAThread = size_t{4} << 20;
+  constexpr size_t kPiece = size_t{1} << 20;
+  const size_t half = size() >= kWorthAThread ? size() / 2 : 0;
+  const auto read_half = [&] {
+    for (size_t at = 0; at < half; at += kPiece) {
+      const size_t end = std::min(half, at + kPiece);
+      read_at(at, destination.data() + at, end - at);
+      on_prefix(end);
+    }
+  };
+  std::future<void> first_half;
+  if (half > 0) {
+    try {
+      first_half = std::async(std::launch::async, read_half);
+    } catch (const std::system_error&) {
+      read_half();
+    }
+  }
+  read_at(half, destination.data() + half, size() - half);
+  if (first_half.valid()) first_half.get();
+  require_unchanged();
+  on_prefix(size());
 }
 
 bool File::unchanged() const {

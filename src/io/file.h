@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <optional>
 #include <string>
@@ -46,6 +47,9 @@ class File {
   void read_at(uint64_t offset, void* destination, size_t n) const;
   // The whole file; more than `limit` bytes is an error found before anything is allocated.
   Bytes read_all(uint64_t limit) const;
+  // The same into `destination`, which has size() bytes. `on_prefix(n)` is called, from one thread at a time, whenever
+  // the first n bytes are there; with size() only when all are and the file has not changed meanwhile.
+  void read_all(std::span<std::byte> destination, const std::function<void(size_t)>& on_prefix) const;
   // Whether the file is still the one that was opened, untouched since.
   bool unchanged() const;
   void require_unchanged() const;

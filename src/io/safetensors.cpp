@@ -169,9 +169,13 @@ std::string TensorEntry::describe() const {
 }
 
 SafeTensors SafeTensors::open(const std::string& path) {
+  return from_file(std::make_shared<const File>(File::open(path)), path);
+}
+
+SafeTensors SafeTensors::from_file(std::shared_ptr<const File> file, std::string source) {
   SafeTensors tensors;
-  tensors.source_ = path;
-  tensors.file_ = std::make_shared<const File>(File::open(path));
+  tensors.source_ = std::move(source);
+  tensors.file_ = std::move(file);
   tensors.parse_header(tensors.file_->size());
   return tensors;
 }

@@ -33,6 +33,7 @@ class SafeTensors {
  public:
   static SafeTensors open(const std::string& path);
   // `source` names it in errors.
+  static SafeTensors from_file(std::shared_ptr<const File> file, std::string source);
   static SafeTensors from_memory(std::shared_ptr<const Bytes> bytes, std::string source);
 
   const std::string& source() const { return source_; }

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <system_error>
 
@@ -40,42 +42,20 @@ struct DirectoryListing {
   std::vector<std::string> skipped;  // the rest, never opened
 };
 
-enum class Reading { what_belongs, everything };
-
 // Of a folder that was not installed by us, only the subfolders that the package layouts know are entered.
-void list_folder(const std::string& root, const std::string& prefix, int depth, Reading reading,
+void list_folder(const std::string& root, const std::string& prefix, int depth, bool everything,
                  DirectoryListing& listing) {
   for (const std::string& item : list_directory(join_path(root, prefix))) {
     const std::string name = prefix + item;
     if (directory_exists(join_path(root, name))) {
       const bool known = prefix.empty() ? name == "tests" || name == "weights" : prefix.starts_with("weights/");
-      if (depth > 0 && (known || reading == Reading::everything))
-        list_folder(root, name + "/", depth - 1, reading, listing);
+      if (depth > 0 && (known || everything))
+        list_folder(root, name + "/", depth - 1, everything, listing);
     } else {
-      const bool wanted = reading == Reading::everything || belongs_to_expert(name);
+      const bool wanted = everything || belongs_to_expert(name);
       (wanted ? listing.wanted : listing.skipped).push_back(name);
     }
   }
-}
-
-std::vector<ArchiveEntry> read_directory(const std::string& path, const ArchiveLimits& limits, Reading reading,
-                                         std::vector<std::string>& skipped,
-                                         std::map<std::string, FileIdentity, std::less<>>& identities) {
-  DirectoryListing listing;
-  list_folder(path, "", reading == Reading::everything ? 64 : 3, reading, listing);
-  std::sort(listing.wanted.begin(), listing.wanted.end());
-  skipped = std::move(listing.skipped);
-  std::vector<ArchiveEntry> entries;
-  uint64_t total = 0;
-  for (const std::string& name : listing.wanted) {
-    if (entries.size() == limits.max_entries) fail(ErrorCode::load, "{}: more than {} files", path, limits.max_entries);
-    const File file = File::open(join_path(path, name));
-    entries.push_back({name, file.read_all(limits.max_entry_bytes)});
-    identities.emplace(name, file.identity());
-    total += entries.back().bytes.size();
-    if (total > limits.max_total_bytes) fail(ErrorCode::load, "{}: more than {} bytes", path, limits.max_total_bytes);
-  }
-  return entries;
 }
 
 [[noreturn]] void fail_pickle(const std::string& path, const std::string& name) {
@@ -83,6 +63,32 @@ std::vector<ArchiveEntry> read_directory(const std::string& path, const ArchiveL
               fmt::format("{}: weights in {} are a pickle, which can run code and is never opened", path, name),
               "convert them where you trust them: PeftModel.from_pretrained(BASE, DIR).save_pretrained(OUT) writes "
               "adapter_model.safetensors");
+}
+
+// How much of a file is in memory, told by the thread that reads it to the thread that hashes it.
+class Progress {
+ public:
+  static constexpr size_t kFailed = SIZE_MAX;
+
+  void set(size_t bytes) {
+    bytes_.store(bytes, std::memory_order_release);
+    bytes_.notify_all();
+  }
+  // What is there once it is more than `bytes`.
+  size_t wait_beyond(size_t bytes) const {
+    size_t there = bytes_.load(std::memory_order_acquire);
+    for (; there <= bytes; there = bytes_.load(std::memory_order_acquire)) bytes_.wait(there);
+    return there;
+  }
+
+ private:
+  std::atomic<size_t> bytes_{0};
+};
+
+std::shared_future<std::string> ready(std::string hash) {
+  std::promise<std::string> promise;
+  promise.set_value(std::move(hash));
+  return promise.get_future().share();
 }
 
 std::string name_of_directory(const std::string& path) {
@@ -103,12 +109,9 @@ std::string name_of_file(const std::string& path) {
 Package Package::open(const std::string& path, const ArchiveLimits& limits, const HashMemo* memo) {
   Package package;
   package.path_ = path;
-  std::vector<ArchiveEntry> entries;
-  Identities files;
-  std::string default_name;
   if (directory_exists(path)) {
-    entries = read_directory(path, limits, Reading::what_belongs, package.skipped_, files);
-    default_name = name_of_directory(path);
+    Contents contents = package.contents_of(path, limits, false, memo == nullptr);
+    package.take(std::move(contents), name_of_directory(path), memo);
   } else if (is_pickle(path)) {
     fail_pickle(path, last_segment(path));
   } else if (path.ends_with(".safetensors")) {
@@ -116,11 +119,10 @@ Package Package::open(const std::string& path, const ArchiveLimits& limits, cons
                 "name the folder that holds it together with adapter_config.json");
   } else {
     const FileIdentity before = File::open(path).identity();
-    entries = read_archive(path, limits);
-    if (File::open(path).identity() == before) files.emplace("", before);
-    default_name = name_of_file(path);
+    Contents contents = contents_of(read_archive(path, limits));
+    const bool same = File::open(path).identity() == before;
+    package.take(std::move(contents), name_of_file(path), memo, same ? std::optional(before) : std::nullopt);
   }
-  package.take(std::move(entries), std::move(default_name), files, memo);
   return package;
 }
 
@@ -129,84 +131,153 @@ Package Package::open_installed(const std::string& folder, std::string name, std
   Package package;
   package.path_ = folder;
   package.version_ = std::move(version);
-  Identities files;
-  std::vector<ArchiveEntry> entries = read_directory(folder, {}, Reading::everything, package.skipped_, files);
-  package.take(std::move(entries), std::move(name), files, memo);
+  Contents contents = package.contents_of(folder, {}, true, memo == nullptr);
+  package.take(std::move(contents), std::move(name), memo);
   return package;
 }
 
 Package Package::from_entries(std::vector<ArchiveEntry> entries, std::string source, std::string default_name) {
   Package package;
   package.path_ = std::move(source);
-  package.take(std::move(entries), std::move(default_name), {}, nullptr);
+  package.take(contents_of(std::move(entries)), std::move(default_name), nullptr);
   return package;
 }
 
-void Package::take(std::vector<ArchiveEntry> entries, std::string default_name, const Identities& files,
-                   const HashMemo* memo) {
+Package::Contents Package::contents_of(std::vector<ArchiveEntry> entries) {
+  Contents contents;
   for (ArchiveEntry& entry : entries) {
-    contents_[entry.name] = std::make_shared<const Bytes>(std::move(entry.bytes));
+    contents[entry.name] = {std::make_shared<const Bytes>(std::move(entry.bytes)), nullptr};
   }
-  read_contents(std::move(default_name));
-  find_content_hash(files, memo);
+  return contents;
 }
 
-void Package::read_contents(std::string default_name) {
-  for (const auto& [name, bytes] : contents_) files_.push_back({name, bytes->size()});
+// Tensors stay in their file where they need not be in memory: whether they do is known when their hash is looked up.
+Package::Contents Package::contents_of(const std::string& folder, const ArchiveLimits& limits, bool everything,
+                                       bool all_in_memory) {
+  DirectoryListing listing;
+  list_folder(folder, "", everything ? 64 : 3, everything, listing);
+  std::sort(listing.wanted.begin(), listing.wanted.end());
+  skipped_ = std::move(listing.skipped);
+  Contents contents;
+  uint64_t total = 0;
+  for (const std::string& name : listing.wanted) {
+    if (contents.size() == limits.max_entries) fail(ErrorCode::load, "{}: more than {} files", folder, limits.max_entries);
+    Content content{nullptr, std::make_shared<const File>(File::open(join_path(folder, name)))};
+    if (all_in_memory || last_segment(name) != kWeights) {
+      content.bytes = std::make_shared<const Bytes>(content.file->read_all(limits.max_entry_bytes));
+    }
+    total += content.size();
+    if (total > limits.max_total_bytes) fail(ErrorCode::load, "{}: more than {} bytes", folder, limits.max_total_bytes);
+    contents.emplace(name, std::move(content));
+  }
+  return contents;
+}
+
+void Package::take(Contents contents, std::string default_name, const HashMemo* memo,
+                   const std::optional<FileIdentity>& archive) {
+  contents_ = std::move(contents);
+  for (const auto& [name, content] : contents_) files_.push_back({name, content.size()});
+  read_manifest(std::move(default_name));
+  refuse_what_is_not_read();
+  locate_adapter();
+  if (std::string hash = find_known_hash(memo, archive); !hash.empty()) {
+    content_hash_ = ready(std::move(hash));
+  } else {
+    read_and_hash(memo != nullptr);
+  }
+  read_adapter();
+}
+
+void Package::read_manifest(std::string default_name) {
   name_ = std::move(default_name);
   if (const Bytes* text = file(kManifest)) {
     manifest_ = parse_manifest(as_text(*text), fmt::format("{}: {}", path_, kManifest));
     name_ = manifest_->name;
     version_ = manifest_->version;
   }
-  refuse_what_is_not_read();
-  locate_adapter();
-  read_adapter();
 }
 
 // What the hash covers: all that decides what the expert computes.
-void Package::find_content_hash(const Identities& files, const HashMemo* memo) {
-  constexpr size_t kWorthAThread = size_t{1} << 20;
-  std::vector<std::pair<std::string, std::shared_ptr<const Bytes>>> covered;
-  std::vector<std::pair<std::string, FileIdentity>> identities;
+std::vector<std::pair<std::string, const Package::Content*>> Package::hashed_contents() const {
+  std::vector<std::pair<std::string, const Content*>> covered;
   for (const auto& [label, name] : {std::pair<std::string, std::string>{"manifest", kManifest},
                                     {"adapter_config", adapter_folder_ + kConfig},
                                     {"adapter_model", adapter_folder_ + kWeights}}) {
-    const auto* bytes = find_file(name);
-    if (bytes == nullptr) continue;
-    covered.emplace_back(label, *bytes);
-    const auto identity = files.find(name);
-    if (identity != files.end()) identities.emplace_back(label, identity->second);
+    if (const Content* content = find(name)) covered.emplace_back(label, content);
   }
-  if (const auto archive = files.find(""); archive != files.end()) identities.emplace_back("archive", archive->second);
-  const bool whole_archive = files.size() == 1 && files.begin()->first.empty();
-  if (whole_archive || identities.size() == covered.size()) memo_key_ = memo_key(identities);
-  std::promise<std::string> known;
-  if (std::string hash = memo == nullptr ? std::string() : memo->find(memo_key_); !hash.empty()) {
-    known.set_value(std::move(hash));
-    content_hash_ = known.get_future().share();
-    return;
+  return covered;
+}
+
+// By the identity of the files; empty where it is not known.
+std::string Package::find_known_hash(const HashMemo* memo, const std::optional<FileIdentity>& archive) {
+  if (memo == nullptr) return {};
+  std::vector<std::pair<std::string, FileIdentity>> identities;
+  if (archive) {
+    identities.emplace_back("archive", *archive);
+  } else {
+    for (const auto& [label, content] : hashed_contents()) {
+      if (!content->file) return {};
+      identities.emplace_back(label, content->file->identity());
+    }
   }
-  const bool large = covered.back().second->size() >= kWorthAThread;
-  const auto compute = [covered = std::move(covered)] {
+  memo_key_ = memo_key(identities);
+  return memo->find(memo_key_);
+}
+
+// Brings the tensors into memory, and meanwhile hashes what is there of them.
+void Package::read_and_hash(bool on_a_thread) {
+  constexpr size_t kWorthAThread = size_t{1} << 20;
+  const auto weights = contents_.find(adapter_folder_ + kWeights);
+  if (weights == contents_.end()) return;  // read_adapter() says so
+  Content& content = weights->second;
+  std::shared_ptr<Bytes> bytes;
+  if (!content.bytes) {
+    if (content.size() > ArchiveLimits{}.max_entry_bytes) {
+      fail(ErrorCode::load, "{}: {} bytes, more than the limit of {}", path_, content.size(), ArchiveLimits{}.max_entry_bytes);
+    }
+    bytes = std::make_shared<Bytes>(Bytes::unfilled(content.size()));
+    content.bytes = bytes;
+  }
+  const auto there = std::make_shared<Progress>();
+  std::vector<std::pair<std::string, std::shared_ptr<const Bytes>>> covered;
+  for (const auto& [label, part] : hashed_contents()) covered.emplace_back(label, part->bytes);
+  const auto compute = [there, covered = std::move(covered)] {
     Sha256 hash;
-    for (const auto& [label, bytes] : covered) hash.update_framed(label).update_framed(*bytes);
+    for (const auto& [label, part] : covered) {
+      hash.update_framed(label).update_number(part->size());
+      const bool awaited = label == covered.back().first;
+      for (size_t at = 0; at < part->size();) {
+        const size_t end = awaited ? there->wait_beyond(at) : part->size();
+        if (end == Progress::kFailed) return std::string();
+        hash.update(ByteView(*part).subspan(at, end - at));
+        at = end;
+      }
+    }
     return hash.finish_hex();
   };
-  if (large && memo != nullptr) {
+  if (on_a_thread && content.size() >= kWorthAThread) {
     try {
       content_hash_ = std::async(std::launch::async, compute).share();
-      return;
     } catch (const std::system_error&) {
       // No thread to be had: it is computed here.
     }
   }
-  known.set_value(compute());
-  content_hash_ = known.get_future().share();
+  try {
+    if (bytes) content.file->read_all({bytes->data(), bytes->size()}, [&](size_t n) { there->set(n); });
+  } catch (...) {
+    there->set(Progress::kFailed);
+    throw;
+  }
+  there->set(content.size());
+  if (!content_hash_.valid()) content_hash_ = ready(compute());
 }
 
 bool Package::content_hash_is_known() const {
   return content_hash_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+}
+
+void Package::require_unchanged() const {
+  if (const File* file = tensors_->file()) file->require_unchanged();
 }
 
 // Parts of an expert that would change its answers, known by name and not built: never loaded and ignored.
@@ -222,7 +293,7 @@ void Package::refuse_what_is_not_read() const {
 
 void Package::locate_adapter() {
   std::vector<std::string> folders;
-  for (const auto& [name, bytes] : contents_) {
+  for (const auto& [name, content] : contents_) {
     if (last_segment(name) == kConfig || last_segment(name) == kWeights) {
       folders.push_back(name.substr(0, name.size() - last_segment(name).size()));
     }
@@ -243,7 +314,7 @@ void Package::locate_adapter() {
                 fmt::format("{}: holds {} adapters ({}, …)", path_, folders.size(), folders.front()),
                 "make one package for each base model");
   }
-  for (const auto& [name, bytes] : contents_) {
+  for (const auto& [name, content] : contents_) {
     if (name.ends_with("weights.safetensors") || name.ends_with("adapter.safetensors")) {
       throw Error(ErrorCode::unsupported,
                   fmt::format("{}: the layout with {} and no {} is not read", path_, name, kConfig),
@@ -253,7 +324,7 @@ void Package::locate_adapter() {
 }
 
 void Package::read_adapter() {
-  const auto* weights = find_file(adapter_folder_ + kWeights);
+  const Content* weights = find(adapter_folder_ + kWeights);
   if (weights == nullptr) {
     std::vector<std::string> names = skipped_;
     for (const PackageFile& item : files_) names.push_back(item.name);
@@ -270,8 +341,9 @@ void Package::read_adapter() {
   const JsonFields fields(adapter_config_, source);
   const std::string type = lower_ascii(fields.string("peft_type"));
   kinds_ = {type == "lora" && fields.boolean_or("use_dora", false) ? "dora" : type};
-  tensors_ =
-      std::make_shared<const SafeTensors>(SafeTensors::from_memory(*weights, fmt::format("{}: {}", path_, kWeights)));
+  const std::string origin = fmt::format("{}: {}", path_, kWeights);
+  tensors_ = std::make_shared<const SafeTensors>(weights->bytes ? SafeTensors::from_memory(weights->bytes, origin)
+                                                                : SafeTensors::from_file(weights->file, origin));
 }
 
 const Manifest& Package::manifest() const {
@@ -283,14 +355,14 @@ std::string Package::adapter_base_name() const {
   return JsonFields(adapter_config_, kConfig).string_or("base_model_name_or_path", "");
 }
 
-const std::shared_ptr<const Bytes>* Package::find_file(std::string_view name) const {
+const Package::Content* Package::find(std::string_view name) const {
   const auto found = contents_.find(name);
   return found == contents_.end() ? nullptr : &found->second;
 }
 
 const Bytes* Package::file(std::string_view name) const {
-  const auto* found = find_file(name);
-  return found == nullptr ? nullptr : found->get();
+  const Content* content = find(name);
+  return content == nullptr ? nullptr : content->bytes.get();
 }
 
 std::optional<std::string> Package::text(std::string_view name) const {
@@ -315,7 +387,10 @@ uint64_t Package::size_bytes() const {
 
 std::string Package::files_hash() const {
   Sha256 hash;
-  for (const auto& [name, bytes] : contents_) hash.update_framed(name).update_framed(*bytes);
+  for (const auto& [name, content] : contents_) {
+    if (!content.bytes) fail(ErrorCode::internal, "{}: {} is not in memory", path_, name);
+    hash.update_framed(name).update_framed(*content.bytes);
+  }
   return hash.finish_hex();
 }
 

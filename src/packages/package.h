@@ -42,8 +42,8 @@ class Package {
  public:
   // ErrorCode::load for what cannot be read, ::manifest for a bad manifest, ::unsupported for layouts and formats known
   // by name but not read.
-  // With a memo, files it knows are not hashed again; others are hashed on a thread of their own while the caller goes
-  // on, and remembered by remember().
+  // With a memo, files it knows are not hashed again, and a folder's tensors are read in place while they are used; others
+  // are hashed on a thread of their own while the caller goes on, and remembered by remember().
   static Package open(const std::string& path, const ArchiveLimits& limits = {}, const HashMemo* memo = nullptr);
   // A folder of the store: every file in it belongs to the expert; name and version stand in for a manifest.
   static Package open_installed(const std::string& folder, std::string name, std::string version,
@@ -60,7 +60,9 @@ class Package {
   const std::optional<Manifest>& optional_manifest() const { return manifest_; }
 
   const Json& adapter_config() const { return adapter_config_; }
-  const SafeTensors& tensors() const { return *tensors_; }  // the adapter's, in memory
+  const SafeTensors& tensors() const { return *tensors_; }  // the adapter's
+  // Throws ErrorCode::load where tensors that are read in place have changed since: what was read is worth nothing.
+  void require_unchanged() const;
   std::shared_ptr<const SafeTensors> shared_tensors() const { return tensors_; }
   // {"lora"}, {"dora"}, {"ia3"}, {"prompt_tuning"}, …: by adapter_config.json, as PEFT names them, lower case.
   const std::vector<std::string>& kinds() const { return kinds_; }
@@ -68,7 +70,7 @@ class Package {
   std::string adapter_base_name() const;
 
   const std::vector<PackageFile>& files() const { return files_; }  // sorted by name, skipped files left out
-  // Bytes of a file of the package ("tokenizer.json"), nullptr when absent. Valid while the package lives.
+  // Bytes of a file of the package ("tokenizer.json"), nullptr when absent or read in place. Valid while the package lives.
   const Bytes* file(std::string_view name) const;
   std::optional<std::string> text(std::string_view name) const;
   // decoding.grammar_file, else grammar.gbnf, when the package has it.
@@ -90,15 +92,26 @@ class Package {
 
  private:
   Package() = default;
-  using Identities = std::map<std::string, FileIdentity, std::less<>>;
-  void take(std::vector<ArchiveEntry> entries, std::string default_name, const Identities& files,
-            const HashMemo* memo);
-  void read_contents(std::string default_name);
-  void find_content_hash(const Identities& files, const HashMemo* memo);
+  struct Content {
+    std::shared_ptr<const Bytes> bytes;  // empty while the file is not in memory
+    std::shared_ptr<const File> file;    // in a folder
+    uint64_t size() const { return bytes ? bytes->size() : file->size(); }
+  };
+  using Contents = std::map<std::string, Content, std::less<>>;
+  static Contents contents_of(std::vector<ArchiveEntry> entries);
+  Contents contents_of(const std::string& folder, const ArchiveLimits& limits, bool everything, bool all_in_memory);
+
+  // `archive` is the identity of the file all contents come from, if they come from one.
+  void take(Contents contents, std::string default_name, const HashMemo* memo,
+            const std::optional<FileIdentity>& archive = {});
+  void read_manifest(std::string default_name);
+  std::string find_known_hash(const HashMemo* memo, const std::optional<FileIdentity>& archive);
+  void read_and_hash(bool on_a_thread);
+  std::vector<std::pair<std::string, const Content*>> hashed_contents() const;
   void refuse_what_is_not_read() const;
   void locate_adapter();
   void read_adapter();
-  const std::shared_ptr<const Bytes>* find_file(std::string_view name) const;
+  const Content* find(std::string_view name) const;
 
   std::string path_;
   std::string name_;
@@ -109,7 +122,7 @@ class Package {
   std::shared_ptr<const SafeTensors> tensors_;
   std::vector<std::string> kinds_;
   std::vector<PackageFile> files_;
-  std::map<std::string, std::shared_ptr<const Bytes>, std::less<>> contents_;
+  Contents contents_;
   std::vector<std::string> skipped_;  // names seen in a directory and not read
   std::string memo_key_;  // empty: not to be remembered
   std::shared_future<std::string> content_hash_;

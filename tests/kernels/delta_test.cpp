@@ -210,6 +210,28 @@ TEST_CASE("packed factors hold every value, no rank is padded") {
   }
 }
 
+TEST_CASE("a factor scaled by a power of two is what rounding the products gives") {
+  std::vector<uint16_t> values;  // every finite BF16 number, denormal ones too
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    if ((bits & 0x7F80U) != 0x7F80U) values.push_back(static_cast<uint16_t>(bits));
+  }
+  for (const int64_t cols : {1, 16, 33, 600}) {
+    const auto rows = static_cast<int64_t>(values.size()) / cols;
+    std::vector<unsigned char> packed(static_cast<size_t>(rows * factor_row_bytes(Storage::bf16, cols)));
+    std::vector<float> row(static_cast<size_t>(cols));
+    for (const float scale : {2.0F, 0.5F, 0x1p60F, 0x1p-60F, 0x1p99F, 0x1p-99F, 0x1p127F, 0x1p-126F, 0x1p-140F, -2.0F}) {
+      pack_factor_rows(Source::bf16, values.data(), rows, cols, {scale, nullptr}, Storage::bf16, packed.data());
+      for (int64_t r = 0; r < rows; ++r) {
+        unpack_factor_row(Storage::bf16, packed.data(), cols, r, row.data());
+        for (int64_t k = 0; k < cols; ++k) {
+          const float value = float_from_bf16(values[static_cast<size_t>(r * cols + k)]);
+          REQUIRE(bits_of(row[static_cast<size_t>(k)]) == bits_of(stored(Storage::bf16, value * scale)));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("shrink stays within the bound its data give") {
   uint32_t seed = 0;
   for (const Storage storage : {Storage::f32, Storage::bf16}) {

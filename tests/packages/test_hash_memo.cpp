@@ -52,6 +52,35 @@ TEST_CASE("what a memo says is taken for the files it names, so only their own e
     CHECK(Package::open(dir / name, {}, &memo).content_hash() == Package::open(dir / name).content_hash());
 }
 
+TEST_CASE("tensors that are recognised are read in place, and a change meanwhile is noticed") {
+  const TempDir dir;
+  write_folder(dir / "folder", package_files());
+  settle();
+  HashMemo memo;
+  Package::open(dir / "folder", {}, &memo).remember(memo);
+  const Package in_memory = Package::open(dir / "folder");
+  const Package package = Package::open(dir / "folder", {}, &memo);
+  REQUIRE(package.tensors().file() != nullptr);
+  CHECK(in_memory.tensors().file() == nullptr);
+  CHECK(package.size_bytes() == in_memory.size_bytes());
+  package.require_unchanged();
+  std::filesystem::resize_file(dir / "folder/adapter_model.safetensors", 10);
+  EXPECT_ERROR(load, "changed while it was read", package.require_unchanged());
+  in_memory.require_unchanged();  // has nothing left to read
+}
+
+TEST_CASE("a large file is hashed while it is read") {
+  const TempDir dir;
+  write_folder(dir / "folder", package_files());
+  settle();
+  write_safetensors(dir / "folder/adapter_model.safetensors",
+                    {{"w", "F32", {3, 1 << 20}, Bytes(size_t{12} << 20, std::byte{1})}});
+  const HashMemo memo;
+  const Package package = Package::open(dir / "folder", {}, &memo);
+  CHECK(package.tensors().file() == nullptr);
+  CHECK(package.content_hash() == Package::open(dir / "folder").content_hash());
+}
+
 TEST_CASE("files changed a moment ago are not remembered") {
   const TempDir dir;
   HashMemo memo;
