@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernels/cpu/turn_words.h"
+
 namespace expert::kernels {
 
 namespace {
@@ -30,15 +32,6 @@ void read_bf16(Source type, const unsigned char* from, int64_t count, uint16_t* 
 
 int64_t size_of(Source type) { return type == Source::f32 ? 4 : 2; }
 
-// lines[line][row] <- words[row][line]
-void interleave(const uint32_t (&words)[kPanelRows][kChunk], int64_t lines, unsigned char* to) {
-  for (int64_t line = 0; line < lines; ++line) {
-    uint32_t lane[kPanelRows];
-    for (int64_t r = 0; r < kPanelRows; ++r) lane[r] = words[r][line];
-    memcpy(to + line * 64, lane, sizeof lane);
-  }
-}
-
 // One panel of `rows` <= 16 rows.
 void pack_panel(Source type, const unsigned char* source, int64_t rows, int64_t inputs, Storage storage,
                 unsigned char* panel) {
@@ -58,7 +51,7 @@ void pack_panel(Source type, const unsigned char* source, int64_t rows, int64_t 
         memcpy(words[r], values, static_cast<size_t>((count + 1) / 2) * sizeof(uint32_t));
       }
     }
-    interleave(words, storage == Storage::f32 ? count : (count + 1) / 2, panel + panel_bytes(storage, k));
+    turn_words(words, sizeof words[0], storage == Storage::f32 ? count : (count + 1) / 2, panel + panel_bytes(storage, k));
   }
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
+#include <utility>
 
 #include "core/error.h"
 #include "io/sha256.h"
@@ -9,9 +11,10 @@
 namespace expert {
 namespace {
 
-constexpr size_t kChunkBytes = size_t{4} << 20;
+constexpr size_t kChunkBytes = size_t{1} << 20;
 
-void hash_tensor(Sha256& hash, const TensorRef& tensor, Bytes& chunk) {
+// False when it was stopped.
+bool hash_tensor(Sha256& hash, const TensorRef& tensor, Bytes& chunk, const std::stop_token& stop) {
   hash.update_framed(tensor->name).update_framed(tensor->dtype_name).update_number(tensor->shape.size());
   for (const int64_t dim : tensor->shape) hash.update_number(static_cast<uint64_t>(dim));
   hash.update_number(tensor->bytes);
@@ -20,7 +23,9 @@ void hash_tensor(Sha256& hash, const TensorRef& tensor, Bytes& chunk) {
     tensor.read(done, chunk.data(), n);
     hash.update(ByteView(chunk.data(), n));
     done += n;
+    if (stop.stop_requested()) return false;
   }
+  return true;
 }
 
 bool is_digest(std::string_view text) {
@@ -65,22 +70,39 @@ void memoise(const std::string& path, const std::string& fingerprint) {
 
 }  // namespace
 
-std::string base_fingerprint(const TensorSet& tensors) {
+std::string base_fingerprint(const TensorSet& tensors, const std::stop_token& stop) {
   Sha256 hash;
   Bytes chunk(kChunkBytes);
-  for (const std::string& name : tensors.names()) hash_tensor(hash, tensors.at(name), chunk);
+  for (const std::string& name : tensors.names()) {
+    if (!hash_tensor(hash, tensors.at(name), chunk, stop)) return {};
+  }
   tensors.require_unchanged();
   return hash.finish_hex();
 }
 
-std::string base_fingerprint(const TensorSet& tensors, const std::string& cache_directory) {
+std::string base_fingerprint(const TensorSet& tensors, const std::string& cache_directory, const std::stop_token& stop) {
   const std::string path = cache_directory.empty() ? std::string() : memo_path(tensors, cache_directory);
-  if (path.empty()) return base_fingerprint(tensors);
+  if (path.empty()) return base_fingerprint(tensors, stop);
   tensors.require_unchanged();
   if (std::string known = recall(path); !known.empty()) return known;
-  std::string fingerprint = base_fingerprint(tensors);
-  memoise(path, fingerprint);
+  std::string fingerprint = base_fingerprint(tensors, stop);
+  if (!fingerprint.empty()) memoise(path, fingerprint);
   return fingerprint;
 }
+
+PendingFingerprint::PendingFingerprint(TensorSet tensors, std::string cache_directory) {
+  const auto held = std::make_shared<TensorSet>(std::move(tensors));
+  const auto compute = [held, cache = std::move(cache_directory), stop = stop_.get_token()] {
+    const TensorSet own = std::move(*held);  // the result outlives the open files
+    return base_fingerprint(own, cache, stop);
+  };
+  try {
+    result_ = std::async(std::launch::async, compute).share();
+  } catch (const std::system_error&) {
+    result_ = std::async(std::launch::deferred, compute).share();  // no thread to be had: whoever asks computes it
+  }
+}
+
+PendingFingerprint::~PendingFingerprint() { stop_.request_stop(); }
 
 }  // namespace expert

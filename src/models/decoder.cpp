@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "core/error.h"
-#include "io/fingerprint.h"
 
 namespace expert {
 namespace {
@@ -95,6 +94,7 @@ Decoder::Decoder(ModelConfig config, const TensorSet& tensors, const std::string
       directory_(directory),
       cache_directory_(options.cache_dir.string()),
       identities_(identities_of(tensors)),
+      fingerprint_(tensors, cache_directory_),
       context_size_(config_.context_for(options.context_size)),
       weights_(load_checkpoint(config_, tensors, directory, backend, options)),
       rope_(config_.rope, config_.head_dim, context_size_) {
@@ -106,9 +106,7 @@ KvShape Decoder::kv_shape(int32_t blocks, DType dtype) const {
 }
 
 std::string Decoder::fingerprint() const {
-  const std::lock_guard lock(fingerprint_mutex_);
-  if (fingerprint_.empty()) fingerprint_ = base_fingerprint(source_tensors(), cache_directory_);
-  return fingerprint_;
+  return fingerprint_.get();
 }
 
 TensorSet Decoder::source_tensors() const {

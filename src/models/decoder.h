@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "io/file.h"
+#include "io/fingerprint.h"
 #include "models/checkpoint.h"
 #include "models/layers.h"
 #include "models/model.h"
@@ -59,13 +60,12 @@ class Decoder final : public Model {
   std::string directory_;
   std::string cache_directory_;
   std::vector<FileIdentity> identities_;  // of the weight files, as loaded
+  PendingFingerprint fingerprint_;        // while the weights are packed
   int64_t context_size_ = 0;
   Checkpoint weights_;
 
   mutable RopeCache rope_;
   mutable Scratch scratch_;
-  mutable std::mutex fingerprint_mutex_;
-  mutable std::string fingerprint_;
 };
 
 }  // namespace expert

@@ -48,8 +48,8 @@ class Model {
       const noexcept = 0;  // weights one decoded token reads (head included, embedding row not)
   virtual bool loaded_from_cache() const noexcept = 0;
   virtual KvShape kv_shape(int32_t blocks, DType dtype) const = 0;
-  // SHA-256 over the sorted tensors, hex; computed on first use (the files are read again: a changed one is a load
-  // error) and memoised on disk under the cache directory. Thread-safe.
+  // SHA-256 over the sorted tensors, hex; computed on a thread of its own from the load on, which this waits for, and
+  // memoised on disk under the cache directory. A file that changed meanwhile is a load error. Thread-safe.
   virtual std::string fingerprint() const = 0;
   // The checkpoint as published, opened again (a changed one is a load error). Thread-safe.
   virtual TensorSet source_tensors() const = 0;

@@ -69,6 +69,14 @@ TEST_CASE("fingerprints are memoised by the identity of the files") {
   CHECK(base_fingerprint(TensorSet::open(dir.path()), memo) != first);
   write_file_atomically(cache / "file", std::string_view("in the way"));
   CHECK(base_fingerprint(TensorSet::open(dir.path()), cache / "file").size() == 64);
+
+  const std::string now = base_fingerprint(TensorSet::open(dir.path()));
+  CHECK(PendingFingerprint(TensorSet::open(dir.path()), "").get() == now);
+  std::stop_source stopped;
+  stopped.request_stop();
+  const std::string unused = cache / "unused";
+  CHECK(base_fingerprint(TensorSet::open(dir.path()), unused, stopped.get_token()).empty());
+  CHECK(base_fingerprint(TensorSet::open(dir.path()), unused) == now);  // nothing was remembered
 }
 
 TEST_CASE("an index and its shards must agree") {
