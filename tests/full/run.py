@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The tier that is run by hand before an issue is called resolved: what CI has no time for.
 
-    tests/full/run.py [--only STAGE …] [--fuzz-runs 10000000] [--fuzz-seconds N] [--fuzz-jobs N] [--logs tests/full/last]
+    tests/full/run.py [--only STAGE …] [--fuzz-runs 10000000] [--fuzz-seconds N] [--fuzz-jobs N] [--fuzz-targets NAME …] [--logs tests/full/last]
 
-Stages: tsan, isa, neon, oracles, fuzz, consumers, hammer, bench. They take hours, so each writes a log of its own, which
-begins with commit, date and machine; the last of each is committed.
+Stages: tsan, isa, neon, oracles, fuzz, consumers, hammer, bench. They take hours, so each stage, and each fuzz target,
+writes a log of its own, which begins with commit, date and machine; the last of each is committed.
 """
 
 from __future__ import annotations
@@ -115,17 +115,23 @@ def oracles(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
             EXPERT_ORACLE_VOLUME="full", EXPERT_BUILD_DIR=str(builds.release), PYTHONPATH=str(builds.release / "python"))  # fmt: skip
 
 
-def fuzz(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+def fuzz(arguments: argparse.Namespace) -> int:
     # A folder of its own: with this many runs what a run takes counts, not what the compiler takes.
     directory = bootstrap.build("fuzz", "--preset", "asan", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O2 -g1")
     limits = [f"-runs={arguments.fuzz_runs}", "-print_final_stats=1", "-verbosity=0",
               "-timeout=600"]  # by the wall clock, and the machine may be busy; the slowest input's time is in the log  # fmt: skip
     if arguments.fuzz_seconds:
         limits.append(f"-max_total_time={arguments.fuzz_seconds}")
+
+    def run(program: Path) -> int:
+        log = Log(arguments.logs / f"{program.name}.log")
+        log.run(f"{program.name}, {arguments.fuzz_runs:,} runs", bootstrap.fuzz_command(program, directory, *limits), keep=8,
+                **bootstrap.FUZZ_ENVIRONMENT)  # fmt: skip
+        return log.close()
+
+    programs = {program.name.removeprefix("fuzz_"): program for program in bootstrap.fuzz_targets(directory)}
     with concurrent.futures.ThreadPoolExecutor(arguments.fuzz_jobs) as pool:
-        for program in bootstrap.fuzz_targets(directory):
-            pool.submit(log.run, f"{program.name}, {arguments.fuzz_runs:,} runs", bootstrap.fuzz_command(program, directory, *limits),
-                        keep=8, **bootstrap.FUZZ_ENVIRONMENT)  # fmt: skip
+        return sum(pool.map(run, [programs[name] for name in arguments.fuzz_targets or programs]))
 
 
 def consumers(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
@@ -149,6 +155,7 @@ def bench(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
 
 
 STAGES = {stage.__name__: stage for stage in (tsan, isa, neon, oracles, fuzz, consumers, hammer, bench)}
+WITH_OWN_LOGS = ["fuzz"]
 
 
 def prepare() -> Builds:
@@ -167,14 +174,18 @@ def main() -> None:
     parser.add_argument("--fuzz-runs", type=int, default=10_000_000)
     parser.add_argument("--fuzz-seconds", type=int, default=0, help="end each fuzz target after so long (0: by its runs alone)")
     parser.add_argument("--fuzz-jobs", type=int, default=os.cpu_count(), help="targets at once")
+    parser.add_argument("--fuzz-targets", nargs="+", metavar="NAME", help="archive, tokenizer, …; default: all")
     parser.add_argument("--hammer-seconds", type=int, default=60)
     parser.add_argument("--bench-model", help="directory of a model to time; default: the bundled one")
     parser.add_argument("--logs", type=Path, default=ROOT / "tests" / "full" / "last")
     arguments = parser.parse_args()
 
-    builds = prepare()
+    builds = prepare() if set(arguments.only) - set(WITH_OWN_LOGS) else None
     failed = 0
     for name in arguments.only:
+        if name in WITH_OWN_LOGS:
+            failed += STAGES[name](arguments)
+            continue
         log = Log(arguments.logs / f"{name}.log")
         STAGES[name](log, builds, arguments)
         failed += log.close()
