@@ -278,6 +278,7 @@ TEST_CASE("the fingerprint is that of what was loaded") {
   CHECK(fingerprint.size() == 64);
   CHECK(reference.model().fingerprint() == fingerprint);
   Runner stale(base, "cpu");
+  CHECK(stale.model().fingerprint() == fingerprint);  // waits for it; before that a change is an error
   write_tiny_model(base, tiny_config(), 2);
   CHECK(stale.model().fingerprint() == fingerprint);
   CHECK(Runner(base, "cpu").model().fingerprint() != fingerprint);
