@@ -113,7 +113,8 @@ class Block {
            panel_bytes(Storage::bf16, k_);
   }
 
-  // A tile of each panel that is three ahead: with few rows memory is what is waited for, and tile loads do not run ahead far enough.
+  // A tile of each panel that is three ahead: with few rows memory is what is waited for, and tile loads do not run ahead
+  // far enough.
   template <int Panels>
   EXPERT_INLINE void prefetch(const unsigned char* const (&lines)[Panels]) {
     for (int p = 0; p < Panels; ++p) {

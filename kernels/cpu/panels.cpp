@@ -51,7 +51,8 @@ void pack_panel(Source type, const unsigned char* source, int64_t rows, int64_t 
         memcpy(words[r], values, static_cast<size_t>((count + 1) / 2) * sizeof(uint32_t));
       }
     }
-    turn_words(words, sizeof words[0], storage == Storage::f32 ? count : (count + 1) / 2, panel + panel_bytes(storage, k));
+    const int64_t lines = storage == Storage::f32 ? count : (count + 1) / 2;
+    turn_words(words, sizeof words[0], lines, panel + panel_bytes(storage, k));
   }
 }
 

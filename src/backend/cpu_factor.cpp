@@ -68,23 +68,18 @@ class FactorPacking {
   void run(int threads) {
     std::vector<std::thread> helpers;
     try {
-      for (int t = 1; t < threads; ++t) helpers.emplace_back([this] {
+      for (int t = 1; t < threads; ++t) {
+        helpers.emplace_back([this] {
           give_way();
           take_factors();
         });
+      }
     } catch (const std::system_error&) {
       // Fewer threads than wished: those there are do it.
     }
     take_factors();
     for (std::thread& helper : helpers) helper.join();
     if (error_) std::rethrow_exception(error_);
-  }
-
-  // To the thread that hashes the expert meanwhile, which takes longer, and to those that generate.
-  static void give_way() {
-#if defined(__linux__)  // where a thread has a priority of its own
-    static_cast<void>(::setpriority(PRIO_PROCESS, 0, 10));
-#endif
   }
 
   std::vector<MatrixPtr> matrices(WeightFormat format) const {
@@ -101,6 +96,13 @@ class FactorPacking {
   size_t total_bytes() const { return total_; }
 
  private:
+  // To the thread that hashes the expert meanwhile, which takes longer, and to those that generate.
+  static void give_way() {
+#if defined(__linux__)  // where a thread has a priority of its own
+    static_cast<void>(::setpriority(PRIO_PROCESS, 0, 10));
+#endif
+  }
+
   void take_factors() noexcept {
     try {
       std::vector<std::byte> piece;

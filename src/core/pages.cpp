@@ -10,8 +10,8 @@
 
 namespace expert {
 
-// The pages freed last, those of a file and of the expert made from it: what takes their place does without the kernel's
-// zeroing, which is half of the time of packing. Never destroyed: memory may be freed while the process ends.
+// The pages freed last, those of a file and of the expert made from it: what takes their place does without the
+// kernel's zeroing, which is half of the time of packing. Never destroyed: memory may be freed while the process ends.
 class SparePages {
  public:
   static SparePages& instance() {

@@ -80,7 +80,8 @@ std::string base_fingerprint(const TensorSet& tensors, const std::stop_token& st
   return hash.finish_hex();
 }
 
-std::string base_fingerprint(const TensorSet& tensors, const std::string& cache_directory, const std::stop_token& stop) {
+std::string base_fingerprint(const TensorSet& tensors, const std::string& cache_directory,
+                             const std::stop_token& stop) {
   const std::string path = cache_directory.empty() ? std::string() : memo_path(tensors, cache_directory);
   if (path.empty()) return base_fingerprint(tensors, stop);
   tensors.require_unchanged();

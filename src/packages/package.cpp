@@ -85,6 +85,24 @@ class Progress {
   std::atomic<size_t> bytes_{0};
 };
 
+using Labelled = std::vector<std::pair<std::string, std::shared_ptr<const Bytes>>>;
+
+// Of parts of which the last is still being read; empty where that fails.
+std::string hash_of(const Labelled& parts, const Progress& last) {
+  Sha256 hash;
+  for (const auto& [label, bytes] : parts) {
+    hash.update_framed(label).update_number(bytes->size());
+    const bool awaited = label == parts.back().first;
+    for (size_t at = 0; at < bytes->size();) {
+      const size_t end = awaited ? last.wait_beyond(at) : bytes->size();
+      if (end == Progress::kFailed) return {};
+      hash.update(ByteView(*bytes).subspan(at, end - at));
+      at = end;
+    }
+  }
+  return hash.finish_hex();
+}
+
 std::shared_future<std::string> ready(std::string hash) {
   std::promise<std::string> promise;
   promise.set_value(std::move(hash));
@@ -146,7 +164,7 @@ Package Package::from_entries(std::vector<ArchiveEntry> entries, std::string sou
 Package::Contents Package::contents_of(std::vector<ArchiveEntry> entries) {
   Contents contents;
   for (ArchiveEntry& entry : entries) {
-    contents[entry.name] = {std::make_shared<const Bytes>(std::move(entry.bytes)), nullptr};
+    contents[entry.name] = {std::make_shared<const Bytes>(std::move(entry.bytes)), nullptr, {}};
   }
   return contents;
 }
@@ -161,10 +179,18 @@ Package::Contents Package::contents_of(const std::string& folder, const ArchiveL
   Contents contents;
   uint64_t total = 0;
   for (const std::string& name : listing.wanted) {
-    if (contents.size() == limits.max_entries) fail(ErrorCode::load, "{}: more than {} files", folder, limits.max_entries);
-    Content content{nullptr, std::make_shared<const File>(File::open(join_path(folder, name)))};
+    if (contents.size() == limits.max_entries) {
+      fail(ErrorCode::load, "{}: more than {} files", folder, limits.max_entries);
+    }
+    auto file = std::make_shared<const File>(File::open(join_path(folder, name)));
+    Content content{nullptr, nullptr, file->identity()};
     if (all_in_memory || last_segment(name) != kWeights) {
-      content.bytes = std::make_shared<const Bytes>(content.file->read_all(limits.max_entry_bytes));
+      content.bytes = std::make_shared<const Bytes>(file->read_all(limits.max_entry_bytes));
+    } else if (file->size() > limits.max_entry_bytes) {
+      fail(ErrorCode::load, "{}: {} bytes, more than the limit of {}", file->path(), file->size(),
+           limits.max_entry_bytes);
+    } else {
+      content.file = std::move(file);
     }
     total += content.size();
     if (total > limits.max_total_bytes) fail(ErrorCode::load, "{}: more than {} bytes", folder, limits.max_total_bytes);
@@ -216,8 +242,8 @@ std::string Package::find_known_hash(const HashMemo* memo, const std::optional<F
     identities.emplace_back("archive", *archive);
   } else {
     for (const auto& [label, content] : hashed_contents()) {
-      if (!content->file) return {};
-      identities.emplace_back(label, content->file->identity());
+      if (!content->identity) return {};
+      identities.emplace_back(label, *content->identity);
     }
   }
   memo_key_ = memo_key(identities);
@@ -232,29 +258,13 @@ void Package::read_and_hash(bool on_a_thread) {
   Content& content = weights->second;
   std::shared_ptr<Bytes> bytes;
   if (!content.bytes) {
-    if (content.size() > ArchiveLimits{}.max_entry_bytes) {
-      fail(ErrorCode::load, "{}: {} bytes, more than the limit of {}", path_, content.size(), ArchiveLimits{}.max_entry_bytes);
-    }
     bytes = std::make_shared<Bytes>(Bytes::unfilled(content.size()));
     content.bytes = bytes;
   }
   const auto there = std::make_shared<Progress>();
-  std::vector<std::pair<std::string, std::shared_ptr<const Bytes>>> covered;
+  Labelled covered;
   for (const auto& [label, part] : hashed_contents()) covered.emplace_back(label, part->bytes);
-  const auto compute = [there, covered = std::move(covered)] {
-    Sha256 hash;
-    for (const auto& [label, part] : covered) {
-      hash.update_framed(label).update_number(part->size());
-      const bool awaited = label == covered.back().first;
-      for (size_t at = 0; at < part->size();) {
-        const size_t end = awaited ? there->wait_beyond(at) : part->size();
-        if (end == Progress::kFailed) return std::string();
-        hash.update(ByteView(*part).subspan(at, end - at));
-        at = end;
-      }
-    }
-    return hash.finish_hex();
-  };
+  const auto compute = [there, covered = std::move(covered)] { return hash_of(covered, *there); };
   if (on_a_thread && content.size() >= kWorthAThread) {
     try {
       content_hash_ = std::async(std::launch::async, compute).share();
@@ -268,6 +278,7 @@ void Package::read_and_hash(bool on_a_thread) {
     there->set(Progress::kFailed);
     throw;
   }
+  content.file.reset();
   there->set(content.size());
   if (!content_hash_.valid()) content_hash_ = ready(compute());
 }

@@ -93,8 +93,9 @@ class Package {
  private:
   Package() = default;
   struct Content {
-    std::shared_ptr<const Bytes> bytes;  // empty while the file is not in memory
-    std::shared_ptr<const File> file;    // in a folder
+    std::shared_ptr<const Bytes> bytes;
+    std::shared_ptr<const File> file;      // open only where the bytes are not in memory
+    std::optional<FileIdentity> identity;  // of the file in a folder
     uint64_t size() const { return bytes ? bytes->size() : file->size(); }
   };
   using Contents = std::map<std::string, Content, std::less<>>;

@@ -69,6 +69,19 @@ TEST_CASE("tensors that are recognised are read in place, and a change meanwhile
   in_memory.require_unchanged();  // has nothing left to read
 }
 
+TEST_CASE("limits hold for tensors that stay in their file") {
+  const TempDir dir;
+  write_folder(dir / "folder", package_files());
+  write_safetensors(dir / "folder/adapter_model.safetensors", {{"w", "F32", {1 << 14}, Bytes(size_t{1} << 16)}});
+  settle();
+  HashMemo memo;
+  ArchiveLimits limits;
+  limits.max_entry_bytes = size_t{1} << 16;  // the header comes on top
+  EXPECT_ERROR(load, "adapter_model.safetensors: 65", Package::open(dir / "folder", limits, &memo));
+  Package::open(dir / "folder", {}, &memo).remember(memo);
+  EXPECT_ERROR(load, "adapter_model.safetensors: 65", Package::open(dir / "folder", limits, &memo));
+}
+
 TEST_CASE("a large file is hashed while it is read") {
   const TempDir dir;
   write_folder(dir / "folder", package_files());
