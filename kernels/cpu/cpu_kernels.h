@@ -40,7 +40,7 @@ constexpr int64_t quantised_row_bytes(int64_t inputs) {
 }
 
 constexpr int64_t kGemmRows = 96;  // rows whose input block is kept in the second-level cache
-constexpr int64_t kGemmScratch = (kGemmRows + kPanelRows) * kInputBlock;
+constexpr int64_t kGemmScratch = (kGemmRows + 2 * kPanelRows) * kInputBlock;
 
 // t[r, j] = weights[j] * sum_k x[r, k] factors[j][k] for the factor rows j of [begin, end): rows of any number of A
 // (kernels/factors.h) over the same inputs, whichever expert or projection they belong to.

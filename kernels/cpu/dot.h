@@ -126,8 +126,10 @@ struct Int8Codes {
   static constexpr int kSteps = 4 / Dot::kInputs;  // of a line
 #if defined(EXPERT_SIGNED_DOT)
   static constexpr int32_t kZero = 0;
+  static constexpr bool kAsStored = false;
 #else
   static constexpr int32_t kZero = 128;
+  static constexpr bool kAsStored = kSteps == 1;  // the lines are the steps
 #endif
 
   EXPERT_INLINE void unpack(Words line, Words (&step)[kSteps]) {
@@ -149,6 +151,7 @@ struct Int4Codes {
   typedef Int4Dot Dot;
   static constexpr int kLines = 4;
   static constexpr int kSteps = 8 / Dot::kInputs;
+  static constexpr bool kAsStored = false;
 
   EXPERT_INLINE void unpack(Words line, Words (&step)[kSteps]) {
     if constexpr (kSteps == 4) {

@@ -17,6 +17,7 @@ constexpr int kRowPanels[] = {4, 2, 2};
 constexpr int kRowPanels[] = {2, 1, 1};
 #endif
 constexpr int64_t kManyRows = 20;  // from here on preparing a block pays
+constexpr int kManyPanels = kRegisterRows == 12 ? 2 : 1;  // of a tile then
 
 // y[row + r, n..) of `rows` rows of `vectors` vectors: scale * sums, added or not; the last panel may have fewer outputs
 // than lanes. Apart from the tiles, which would hold many copies of it.
@@ -78,7 +79,16 @@ void few_rows(const GemmArgs& a) {
   for (; panel < a.panel_end; ++panel) few_rows_panels<Panel, R, 1>(a, panel);
 }
 
-template <class Panel>
+// Panels of a tile of so many rows: as many as the registers hold beside the weights, an activation and a mask.
+constexpr int tile_panels(int64_t rows) {
+#if defined(__AVX512F__)
+  return rows <= 6 ? 4 : rows <= 9 ? 3 : 2;
+#else
+  return rows > 0 ? 1 : 0;
+#endif
+}
+
+template <class Panel, int P>
 struct DirectTiles {
   const GemmArgs& a;
   int64_t panel;
@@ -86,16 +96,35 @@ struct DirectTiles {
 
   template <int R>
   __attribute__((always_inline)) void run(int64_t row) const {
-    direct_tile<Panel, R, 1>(a, panel, row, k);
+    if constexpr (P <= tile_panels(R)) direct_tile<Panel, R, P>(a, panel, row, k);
   }
 };
 
+template <class Panel, int P>
+void some_rows_panels(const GemmArgs& a) {
+  for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
+    int64_t panel = a.panel_begin;
+    for (; panel + P <= a.panel_end; panel += P) {
+      over_tiles<Panel::kTileRows>(0, a.rows, DirectTiles<Panel, P>{a, panel, k});
+    }
+    for (; panel < a.panel_end; ++panel) {
+      over_tiles<Panel::kTileRows>(0, a.rows, DirectTiles<Panel, 1>{a, panel, k});
+    }
+  }
+}
+
 template <class Panel>
 void some_rows(const GemmArgs& a) {
-  for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
-    for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
-      over_tiles<Panel::kTileRows>(0, a.rows, DirectTiles<Panel>{a, panel, k});
-    }
+  const int64_t tiles = (a.rows + Panel::kTileRows - 1) / Panel::kTileRows;
+  switch (tile_panels((a.rows + tiles - 1) / tiles)) {
+    case 4:
+      return some_rows_panels<Panel, 4>(a);
+    case 3:
+      return some_rows_panels<Panel, 3>(a);
+    case 2:
+      return some_rows_panels<Panel, 2>(a);
+    default:
+      return some_rows_panels<Panel, 1>(a);
   }
 }
 
@@ -116,10 +145,11 @@ struct Interleave {
   }
 };
 
-// Tiles over interleaved rows and an F32 panel block.
+// Tiles over interleaved rows and the F32 lines of P panels' block.
+template <int P>
 struct CachedTiles {
   const GemmArgs& a;
-  const float* weights;
+  const float* weights[P];
   int64_t first;
   int64_t panel;
   int64_t k;
@@ -128,31 +158,43 @@ struct CachedTiles {
   __attribute__((always_inline)) void run(int64_t row) const {
     const int64_t inputs = block_inputs(a, k);
     const float* x = a.scratch + (row - first) * inputs;
-    Tile<R, 1> tile;
+    Tile<R, P> tile;
     clear(tile);
     for (int64_t i = 0; i < inputs; ++i) {
-      multiply_input<R, 1>(
-          tile, x + i * R,
-          1, [&](int v) __attribute__((always_inline)) { return load(weights + i * kPanelRows + v * kLanes); });
+      multiply_input<R, P>(
+          tile, x + i * R, 1, [&](int v) __attribute__((always_inline)) {
+            return load(weights[v / kPanelVectors] + i * kPanelRows + v % kPanelVectors * kLanes);
+          });
     }
     put_tile(a, tile, panel, row, k);
   }
 };
 
+template <class Panel, int P>
+void many_rows_panels(const GemmArgs& a, int64_t first, int64_t last, int64_t panel, int64_t k) {
+  const int64_t inputs = block_inputs(a, k);
+  CachedTiles<P> tiles{a, {}, first, panel, k};
+  for (int p = 0; p < P; ++p) {
+    const unsigned char* block = block_of(Panel::kStorage, a, panel + p, k);
+    tiles.weights[p] = reinterpret_cast<const float*>(block);
+    if constexpr (Panel::kStorage == Storage::bf16) {
+      float* widened = a.scratch + (kGemmRows + p * kPanelRows) * kInputBlock;
+      widen(block, inputs, widened);
+      tiles.weights[p] = widened;
+    }
+  }
+  over_tiles<kRegisterRows>(first, last, tiles);
+}
+
 template <class Panel>
 void many_rows(const GemmArgs& a, int64_t first, int64_t last) {
-  float* widened = a.scratch + kGemmRows * kInputBlock;
   for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
     over_tiles<kRegisterRows>(first, last, Interleave{a, first, k});
-    for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
-      const unsigned char* block = block_of(Panel::kStorage, a, panel, k);
-      const float* weights = reinterpret_cast<const float*>(block);
-      if constexpr (Panel::kStorage == Storage::bf16) {
-        widen(block, block_inputs(a, k), widened);
-        weights = widened;
-      }
-      over_tiles<kRegisterRows>(first, last, CachedTiles{a, weights, first, panel, k});
+    int64_t panel = a.panel_begin;
+    for (; panel + kManyPanels <= a.panel_end; panel += kManyPanels) {
+      many_rows_panels<Panel, kManyPanels>(a, first, last, panel, k);
     }
+    for (; panel < a.panel_end; ++panel) many_rows_panels<Panel, 1>(a, first, last, panel, k);
   }
 }
 

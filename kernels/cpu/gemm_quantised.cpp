@@ -10,9 +10,9 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kFewRows = 3;
-constexpr int64_t kBlockGroups = 16;     // of a panel, unpacked at a time
-constexpr int64_t kPrefetchBytes = 2048;  // ahead of a panel read row by row
+constexpr int64_t kFewRows = kRegisterRows == 12 ? 12 : 3;
+constexpr int64_t kBlockGroups = 16;  // of a panel, unpacked at a time
+constexpr int64_t kPrefetchBytes = 4096;  // ahead of a panel read from memory
 
 template <class Codes>
 constexpr int kGroupSteps = Codes::kLines* Codes::kSteps;
@@ -87,48 +87,97 @@ EXPERT_INLINE void put(const GemmArgs& a, int64_t row, int64_t n, Floats sum) {
   for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = a.accumulate ? y[i] + lanes[i] : lanes[i];
 }
 
-// R rows against one panel, straight from memory.
-template <class Codes, int R>
-void few_rows_panel(const GemmArgs& a, int64_t panel) {
-  typedef typename Codes::Dot Dot;
-  const unsigned char* base = panel_of<Codes>(a, panel);
-  const int64_t groups = group_count(a.inputs);
-  Floats y[R][kPanelVectors] = {};
-  for (int64_t g = 0; g < groups; ++g) {
-    const unsigned char* line = base + codes_at(Codes::kStorage, g);
-    RowGroup x[R];
-    for (int r = 0; r < R; ++r) x[r] = row_group(codes_of(a, r), g, groups);
-    typename Dot::Sum sum[R][kPanelVectors];
+// Where the totals of a tile of rows stand between blocks of groups: [rows, 16].
+template <int R>
+struct Totals {
+  Floats y[R][kPanelVectors];
+
+  __attribute__((always_inline)) void load_from(const float* totals) {
     for (int r = 0; r < R; ++r) {
-      for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(x[r]);
+      for (int v = 0; v < kPanelVectors; ++v) y[r][v] = load(totals + r * kPanelRows + v * kLanes);
     }
+  }
+  __attribute__((always_inline)) void store_to(float* totals) const {
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < kPanelVectors; ++v) store(totals + r * kPanelRows + v * kLanes, y[r][v]);
+    }
+  }
+};
+
+// Tiles of rows over the groups [first_group, last_group) of one panel as it lies in memory.
+template <class Codes>
+struct PanelTiles {
+  const GemmArgs& a;
+  const unsigned char* panel;
+  int64_t first_row;
+  int64_t first_group;
+  int64_t last_group;
+  float* totals;  // [rows, 16], so far
+
+  template <int R>
+  __attribute__((always_inline)) void run(int64_t row) const {
+    typedef typename Codes::Dot Dot;
+    const int64_t groups = group_count(a.inputs);
+    const unsigned char* rows = codes_of(a, first_row + row);
+    const int64_t stride = quantised_row_bytes(a.inputs);
+    Totals<R> total;
+    total.load_from(totals + row * kPanelRows);
+    for (int64_t g = first_group; g < last_group; ++g) {
+      const unsigned char* line = panel + codes_at(Codes::kStorage, g);
+      const unsigned char* x = rows + g * kGroupCodeBytes;
+      typename Dot::Sum sum[R][kPanelVectors];
+      for (int r = 0; r < R; ++r) {
+        const RowGroup x_group = row_group(rows + r * stride, g, groups);
+        for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(x_group);
+      }
 #pragma GCC unroll 1  // unrolled, GCC gathers the products before it adds them up, and runs out of registers
-    for (int l = 0; l < Codes::kLines; ++l) {
-      __builtin_prefetch(line + l * 64 + kPrefetchBytes);
-      for (int v = 0; v < kPanelVectors; ++v) {
-        Words step[Codes::kSteps];
-        Codes::unpack(line_words(line + l * 64, v), step);
-        for (int s = 0; s < Codes::kSteps; ++s) {
-          for (int r = 0; r < R; ++r) {
-            sum[r][v] = Dot::add(sum[r][v], step[s], word(x[r].words, l * Codes::kSteps + s));
+      for (int l = 0; l < Codes::kLines; ++l) {
+        __builtin_prefetch(line + l * 64 + kPrefetchBytes);
+        for (int v = 0; v < kPanelVectors; ++v) {
+          Words step[Codes::kSteps];
+          Codes::unpack(line_words(line + l * 64, v), step);
+          for (int s = 0; s < Codes::kSteps; ++s) {
+            for (int r = 0; r < R; ++r) {
+              sum[r][v] = Dot::add(sum[r][v], step[s], word(x + r * stride, l * Codes::kSteps + s));
+            }
           }
         }
       }
+      for (int v = 0; v < kPanelVectors; ++v) {
+        const Scales w = unpack_scales<Codes>(panel + scales_at(Codes::kStorage, g), v);
+        for (int r = 0; r < R; ++r) {
+          const RowGroup x_group = row_group(rows + r * stride, g, groups);
+          total.y[r][v] = add_group<Codes>(total.y[r][v], Dot::total(sum[r][v]), w, x_group);
+        }
+      }
     }
-    for (int v = 0; v < kPanelVectors; ++v) {
-      const Scales w = unpack_scales<Codes>(base + scales_at(Codes::kStorage, g), v);
-      for (int r = 0; r < R; ++r) y[r][v] = add_group<Codes>(y[r][v], Dot::total(sum[r][v]), w, x[r]);
-    }
+    total.store_to(totals + row * kPanelRows);
   }
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < kPanelVectors; ++v) put(a, r, panel * kPanelRows + v * kLanes, y[r][v]);
+};
+
+template <class Codes>
+void put_panel(const GemmArgs& a, int64_t panel, int64_t first_row, int64_t rows, const float* totals) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      put(a, first_row + r, panel * kPanelRows + v * kLanes, load(totals + r * kPanelRows + v * kLanes));
+    }
   }
 }
 
-template <class Codes, int R>
-void few_rows(const GemmArgs& a) {
-  for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) few_rows_panel<Codes, R>(a, panel);
-}
+// Rows of one tile, a whole panel at a time.
+template <class Codes>
+struct FewRows {
+  const GemmArgs& a;
+
+  template <int R>
+  void run(int64_t row) const {
+    for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
+      float totals[R * kPanelRows] = {};
+      PanelTiles<Codes>{a, panel_of<Codes>(a, panel), row, 0, group_count(a.inputs), totals}.template run<R>(0);
+      put_panel<Codes>(a, panel, row, R, totals);
+    }
+  }
+};
 
 // --- many rows ----------------------------------------------------------------------------------------------------
 
@@ -172,7 +221,8 @@ struct UnpackedTiles {
     const int64_t groups = group_count(a.inputs);
     const unsigned char* rows = codes_of(a, first_row + row);
     const int64_t stride = quantised_row_bytes(a.inputs);
-    float* total = totals + row * kPanelRows;
+    Totals<R> total;
+    total.load_from(totals + row * kPanelRows);
     for (int64_t g = first_group; g < last_group; ++g) {
       const unsigned char* steps = unpacked + (g - first_group) * kUnpackedBytes<Codes>;
       const unsigned char* x = rows + g * kGroupCodeBytes;
@@ -197,11 +247,11 @@ struct UnpackedTiles {
         for (int v = 0; v < kPanelVectors; ++v) {
           Scales w = {load(scales + v * kLanes), Floats{}};
           if constexpr (Codes::kStorage == Storage::int4) w.zero = load(scales + kPanelRows + v * kLanes);
-          float* y = total + r * kPanelRows + v * kLanes;
-          store(y, add_group<Codes>(load(y), Dot::total(sum[r][v]), w, x_group));
+          total.y[r][v] = add_group<Codes>(total.y[r][v], Dot::total(sum[r][v]), w, x_group);
         }
       }
     }
+    total.store_to(totals + row * kPanelRows);
   }
 };
 
@@ -211,37 +261,21 @@ void many_rows(const GemmArgs& a, int64_t first, int64_t rows) {
   auto* unpacked = reinterpret_cast<unsigned char*>(a.scratch);
   float* totals = a.scratch + kBlockGroups * kUnpackedBytes<Codes> / 4;
   static_assert(kBlockGroups * kUnpackedBytes<Codes> / 4 + kGemmRows * kPanelRows <= kGemmScratch);
-  for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
+  for (int64_t p = a.panel_begin; p < a.panel_end; ++p) {
+    const unsigned char* panel = panel_of<Codes>(a, p);
     for (int64_t i = 0; i < rows * kPanelRows; ++i) totals[i] = 0.0F;
     for (int64_t g = 0; g < groups; g += kBlockGroups) {
       const int64_t end = g + kBlockGroups < groups ? g + kBlockGroups : groups;
-      for (int64_t i = g; i < end; ++i) {
-        unpack_group<Codes>(panel_of<Codes>(a, panel), i, unpacked + (i - g) * kUnpackedBytes<Codes>);
-      }
-      over_tiles<kRegisterRows>(0, rows, UnpackedTiles<Codes>{a, first, g, end, unpacked, totals});
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int v = 0; v < kPanelVectors; ++v) {
-        put(a, first + r, panel * kPanelRows + v * kLanes, load(totals + r * kPanelRows + v * kLanes));
+      if constexpr (Codes::kAsStored) {
+        over_tiles<kRegisterRows>(0, rows, PanelTiles<Codes>{a, panel, first, g, end, totals});
+      } else {
+        for (int64_t i = g; i < end; ++i) unpack_group<Codes>(panel, i, unpacked + (i - g) * kUnpackedBytes<Codes>);
+        over_tiles<kRegisterRows>(0, rows, UnpackedTiles<Codes>{a, first, g, end, unpacked, totals});
       }
     }
+    put_panel<Codes>(a, p, first, rows, totals);
   }
 }
-
-// Rows a few at a time, where there is no scratch.
-template <class Codes>
-struct FewRows {
-  const GemmArgs& a;
-
-  template <int R>
-  void run(int64_t row) const {
-    GemmArgs part = a;
-    part.codes = codes_of(a, row);
-    part.y = a.y + row * a.y_stride;
-    part.rows = R;
-    few_rows<Codes, R>(part);
-  }
-};
 
 template <class Codes>
 void gemm_of(const GemmArgs& a) {

@@ -72,6 +72,8 @@ EXPERT_INLINE void multiply_input(Tile<R, P>& tile, const float* x, int64_t x_st
   }
 }
 
+constexpr int64_t kLinePrefetch = 2048;  // ahead of a panel read from memory while many products are made of a line
+
 EXPERT_INLINE Words line_words(const unsigned char* line, int v) {
   return load_words(line + v % kPanelVectors * static_cast<int>(sizeof(Words)));
 }
@@ -108,6 +110,9 @@ struct Bf16Panel {
       return reinterpret_cast<Floats>(line_words(line[v / kPanelVectors] + j * 64, v) & 0xFFFF0000U);
     };
     for (; j < inputs / 2; ++j) {
+      if constexpr (R > 3) {
+        for (int p = 0; p < P; ++p) __builtin_prefetch(line[p] + j * 64 + kLinePrefetch);
+      }
       multiply_input<R, P>(tile, x + 2 * j, x_stride, low);
       multiply_input<R, P>(tile, x + 2 * j + 1, x_stride, high);
     }

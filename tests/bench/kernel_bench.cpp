@@ -1,6 +1,6 @@
 // Speed of the linear layers on this machine, as JSON: memory bandwidth, then decode (one row) and prefill (many rows)
 // over the layers of Qwen3-0.6B with random weights, through Backend::linear.
-//   kernel_bench [--threads N] [--isa NAME] [--repeat N] [--layers N] [--bandwidth 1]
+//   kernel_bench [--threads N] [--isa NAME] [--repeat N] [--layers N] [--formats int4,bf16] [--bandwidth 1]
 // With --bandwidth 1 only what the memory gives is measured.
 #include <fmt/format.h>
 
@@ -154,7 +154,9 @@ int main(int argc, char** argv) try {
     return 0;
   }
   std::string formats;
+  const std::string only = text_option(argc, argv, "--formats");
   for (const WeightFormat format : {WeightFormat::int4, WeightFormat::int8, WeightFormat::bf16, WeightFormat::f32}) {
+    if (!only.empty() && only.find(name_of(format)) == std::string::npos) continue;
     formats += (formats.empty() ? "" : ",\n  ") + measure(*backend, format, layers, repeat, bandwidth);
   }
   fmt::print(
