@@ -28,6 +28,9 @@ extern const CpuKernels table;
 namespace avx512 {
 extern const CpuKernels table;
 }
+namespace amxint8 {
+extern const CpuKernels table;
+}
 namespace amx {
 extern const CpuKernels table;
 }
@@ -94,15 +97,22 @@ bool machine_has_avx512() {
 }
 
 #if defined(EXPERT_HAS_AMX)
-// The tile unit with BF16 products. Its registers are 8 KiB that the system saves for a process only when asked to; it
-// refuses where a thread's alternate signal stack could not hold them.
-bool machine_has_amx() {
+// The tile unit. Its registers are 8 KiB that the system saves for a process only when asked to; it refuses where a
+// thread's alternate signal stack could not hold them.
+bool tile_unit_granted() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;
-  constexpr unsigned kTileAndBf16 = 1U << 24 | 1U << 22;
-  return machine_has_avx512() && has(cpuid(7, 0).edx, kTileAndBf16) && has(saved_state(), 0x600E6U) &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  static const bool granted = has(saved_state(), 0x600E6U) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
 }
+
+bool machine_has_tiles(unsigned products) {
+  constexpr unsigned kTiles = 1U << 24;
+  return machine_has_avx512() && has(cpuid(7, 0).edx, kTiles | products) && tile_unit_granted();
+}
+
+bool machine_has_amxint8() { return machine_has_tiles(1U << 25); }
+bool machine_has_amx() { return machine_has_tiles(1U << 25 | 1U << 22); }
 #endif
 
 #elif defined(__aarch64__) && defined(__linux__)
@@ -118,11 +128,14 @@ bool machine_has_i8mm() { return false; }
 #endif
 
 struct Available {
-  const CpuKernels* tables[5] = {};
+  const CpuKernels* tables[6] = {};
 
   Available() {
     const CpuKernels** next = tables;
 #if defined(__x86_64__)
+#if defined(EXPERT_HAS_AMX)
+    if (machine_has_amxint8()) *next++ = &amxint8::table;
+#endif
     if (machine_has_avx512()) *next++ = &avx512::table;
 #if defined(EXPERT_HAS_AVXVNNI)
     if (machine_has_avxvnni()) *next++ = &avxvnni::table;

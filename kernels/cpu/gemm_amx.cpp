@@ -1,9 +1,8 @@
 // y = x W^T over BF16 panels on the tile unit (AMX). A panel's lines are its weight tile as they lie: 16 lines of 16
 // outputs x 2 inputs. Activations stay F32: each is cut in three BF16 numbers of 8 bits, which add up to it exactly, and
 // every part is multiplied. One row goes the same way as many, so a row's sums never depend on the others.
-#include <immintrin.h>
-
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tile_unit.h"
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
@@ -19,23 +18,11 @@ constexpr int64_t kRowsAtOnce = kGemmScratch * 4 / kRowBytes / kTileRows * kTile
 
 // Registers: four sums, activations 4 and 5, weights 6 and 7. Four sums are what hides the unit's latency: up to 16 rows
 // go four panels at a time, more rows in two tiles and two panels, which loads least.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t bytes_per_row[16] = {};
-  uint8_t rows[16] = {};
-
-  explicit TileConfig(int64_t activation_rows) {
-    for (int t = 0; t < 8; ++t) {
-      bytes_per_row[t] = 64;
-      rows[t] = static_cast<uint8_t>(t < 6 ? activation_rows : kTileRows);
-    }
-  }
-};
-
-// The compiler does not know that tile loads read memory.
-EXPERT_INLINE void written() { __asm__ volatile("" ::: "memory"); }
+TileConfig config_for(int64_t activation_rows) {
+  TileConfig config;
+  for (int t = 0; t < 8; ++t) config.set(t, t < 6 ? activation_rows : kTileRows, 64);
+  return config;
+}
 
 EXPERT_INLINE void store_upper_halves(unsigned char* to, __m512i bits) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
@@ -163,7 +150,7 @@ class Block {
       __builtin_memcpy(rest[p], w[p] + whole * kTileBytes, bytes);
       lines[p] = rest[p];
     }
-    written();
+    tile_memory();
     products<RowTiles, Panels>(x, lines);
   }
 
@@ -213,7 +200,7 @@ void rows_of(const GemmArgs& a, int64_t first, int64_t last, unsigned char* part
     for (int64_t row = first; row < last; ++row) {
       split_row(a.x + row * a.x_stride + k, inputs, parts + (row - first) * kRowBytes);
     }
-    written();
+    tile_memory();
     const bool few = last - first <= kTileRows;
     int64_t panel = a.panel_begin;
     for (; few && panel + 4 <= a.panel_end; panel += 4) block.multiply<1, 4>(first, first, last - first, panel);
@@ -231,7 +218,7 @@ void gemm_tiles(const GemmArgs& args) {
   alignas(64) unsigned char own[kTileRows * kRowBytes];
   auto* parts = args.scratch != nullptr ? reinterpret_cast<unsigned char*>(args.scratch) : own;
   const int64_t at_once = args.scratch != nullptr ? kRowsAtOnce : kTileRows;
-  const TileConfig config(args.rows < kTileRows ? args.rows : kTileRows);
+  const TileConfig config = config_for(args.rows < kTileRows ? args.rows : kTileRows);
   _tile_loadconfig(&config);
   for (int64_t row = 0; row < args.rows; row += at_once) {
     rows_of(args, row, row + at_once < args.rows ? row + at_once : args.rows, parts);

@@ -2,9 +2,15 @@
 //   y += (sum - zero * sum of the row's codes) * (scale of the weights * scale of the row)
 // in FP32, groups in ascending order, whatever the number of rows: so a row gets the same bits alone and in a crowd.
 // Few rows read the panels as they are. More rows unpack a block of a panel once, and it stays in the first-level cache
-// for all tiles of rows.
+// for all tiles of rows. Where the processor has a tile unit, it makes the products of sixteen rows at a time: integers,
+// so the sums are the same.
+#include <type_traits>
+
 #include "kernels/cpu/dot.h"
 #include "kernels/cpu/tile.h"
+#if defined(__AMX_INT8__)
+#include "kernels/cpu/tile_unit.h"
+#endif
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
@@ -255,6 +261,135 @@ struct UnpackedTiles {
   }
 };
 
+#if defined(__AMX_INT8__)
+
+constexpr int64_t kUnitRows = 16;
+
+// The unit's weights of 8 bits are signed, so that no zero point is left over.
+struct SignedCodes : Int8Codes {
+  EXPERT_INLINE void unpack(Words line, Words (&step)[kSteps]) { step[0] = line ^ 0x80808080U; }
+};
+template <class Codes>
+using UnitCodes = std::conditional_t<Codes::kStorage == Storage::int8, SignedCodes, Codes>;
+
+// Sixteen rows times the unpacked groups [first_group, last_group) of one panel on the tile unit: a group's steps, of 64
+// bytes each, are its weight tile. The next group's products are made while one's sums are folded into the totals.
+template <class Codes>
+class UnitTiles {
+ public:
+  UnitTiles(const GemmArgs& a, int64_t first_row, int64_t first_group, int64_t last_group,
+            const unsigned char* unpacked, float* totals)
+      : rows_(codes_of(a, first_row)),
+        stride_(quantised_row_bytes(a.inputs)),
+        groups_(group_count(a.inputs)),
+        first_group_(first_group),
+        last_group_(last_group),
+        unpacked_(unpacked),
+        totals_(totals) {}
+
+  __attribute__((always_inline)) void run(int64_t row) const {
+    const unsigned char* rows = rows_ + row * stride_;
+    Totals<kUnitRows> total;
+    total.load_from(totals_ + row * kPanelRows);
+    Products even;
+    Products odd;
+    multiply<0>(rows, first_group_, even);
+    int64_t g = first_group_;
+    for (; g + 2 <= last_group_; g += 2) {
+      multiply<1>(rows, g + 1, odd);
+      fold(total, rows, g, even);
+      if (g + 2 < last_group_) multiply<0>(rows, g + 2, even);
+      fold(total, rows, g + 1, odd);
+    }
+    if (g < last_group_) fold(total, rows, g, even);
+    total.store_to(totals_ + row * kPanelRows);
+  }
+
+ private:
+  struct alignas(64) Products {
+    int32_t sum[kUnitRows][kPanelRows];
+  };
+
+  const unsigned char* steps_of(int64_t g) const { return unpacked_ + (g - first_group_) * kUnpackedBytes<Codes>; }
+
+  // Registers 3 * Set to 3 * Set + 2: sums, activations, weights.
+  template <int Set>
+  __attribute__((always_inline)) void multiply(const unsigned char* rows, int64_t g, Products& to) const {
+    const unsigned char* steps = steps_of(g);
+    const unsigned char* x = rows + g * kGroupCodeBytes;
+    const auto stride = static_cast<size_t>(stride_);
+    tile_memory();
+    if constexpr (Set == 0) {
+      _tile_zero(0);
+      _tile_loadd(1, x, stride);
+      _tile_loadd(2, steps, 64);
+      _tile_dpbssd(0, 1, 2);
+      _tile_stored(0, to.sum, 64);
+    } else {
+      _tile_zero(3);
+      _tile_loadd(4, x, stride);
+      _tile_loadd(5, steps, 64);
+      _tile_dpbssd(3, 4, 5);
+      _tile_stored(3, to.sum, 64);
+    }
+    tile_memory();
+  }
+
+  __attribute__((always_inline)) void fold(Totals<kUnitRows>& total, const unsigned char* rows, int64_t g,
+                                           const Products& from) const {
+    const float* scales = reinterpret_cast<const float*>(steps_of(g) + kGroupSteps<Codes> * 64);
+    const Scales w = {load(scales), load(scales + kPanelRows)};
+    for (int r = 0; r < kUnitRows; ++r) {
+      const RowGroup x = row_group(rows + r * stride_, g, groups_);
+      Ints sum;
+      __builtin_memcpy(&sum, from.sum[r], sizeof sum);
+      total.y[r][0] = add_group<Codes>(total.y[r][0], sum, w, x);
+    }
+  }
+
+  const unsigned char* rows_;
+  int64_t stride_;
+  int64_t groups_;
+  int64_t first_group_;
+  int64_t last_group_;
+  const unsigned char* unpacked_;
+  float* totals_;
+};
+
+void configure_unit() {
+  TileConfig config;
+  for (int set = 0; set < 2; ++set) {
+    config.set(3 * set, kUnitRows, kPanelRows * 4);
+    config.set(3 * set + 1, kUnitRows, kGroup);
+    config.set(3 * set + 2, kGroup / 4, kPanelRows * 4);
+  }
+  _tile_loadconfig(&config);
+}
+
+#endif
+
+// Totals of the groups [begin, end) of one panel, for all rows; the tile unit takes what it can.
+template <class Codes>
+void block_of_rows(const GemmArgs& a, const unsigned char* panel, int64_t first, int64_t rows, int64_t begin, int64_t end,
+                   unsigned char* unpacked, float* totals) {
+  const auto unpack = [&](auto codes) __attribute__((always_inline)) {
+    typedef decltype(codes) As;
+    for (int64_t g = begin; g < end; ++g) unpack_group<As>(panel, g, unpacked + (g - begin) * kUnpackedBytes<As>);
+  };
+  int64_t row = 0;
+#if defined(__AMX_INT8__)
+  if (rows >= kUnitRows) unpack(UnitCodes<Codes>());
+  const UnitTiles<Codes> unit(a, first, begin, end, unpacked, totals);
+  for (; row + kUnitRows <= rows; row += kUnitRows) unit.run(row);
+#endif
+  if constexpr (Codes::kAsStored) {
+    over_tiles<kRegisterRows>(row, rows, PanelTiles<Codes>{a, panel, first, begin, end, totals});
+  } else {
+    if (row == 0) unpack(Codes());
+    over_tiles<kRegisterRows>(row, rows, UnpackedTiles<Codes>{a, first, begin, end, unpacked, totals});
+  }
+}
+
 template <class Codes>
 void many_rows(const GemmArgs& a, int64_t first, int64_t rows) {
   const int64_t groups = group_count(a.inputs);
@@ -262,16 +397,10 @@ void many_rows(const GemmArgs& a, int64_t first, int64_t rows) {
   float* totals = a.scratch + kBlockGroups * kUnpackedBytes<Codes> / 4;
   static_assert(kBlockGroups * kUnpackedBytes<Codes> / 4 + kGemmRows * kPanelRows <= kGemmScratch);
   for (int64_t p = a.panel_begin; p < a.panel_end; ++p) {
-    const unsigned char* panel = panel_of<Codes>(a, p);
     for (int64_t i = 0; i < rows * kPanelRows; ++i) totals[i] = 0.0F;
     for (int64_t g = 0; g < groups; g += kBlockGroups) {
       const int64_t end = g + kBlockGroups < groups ? g + kBlockGroups : groups;
-      if constexpr (Codes::kAsStored) {
-        over_tiles<kRegisterRows>(0, rows, PanelTiles<Codes>{a, panel, first, g, end, totals});
-      } else {
-        for (int64_t i = g; i < end; ++i) unpack_group<Codes>(panel, i, unpacked + (i - g) * kUnpackedBytes<Codes>);
-        over_tiles<kRegisterRows>(0, rows, UnpackedTiles<Codes>{a, first, g, end, unpacked, totals});
-      }
+      block_of_rows<Codes>(a, panel_of<Codes>(a, p), first, rows, g, end, unpacked, totals);
     }
     put_panel<Codes>(a, p, first, rows, totals);
   }
@@ -280,9 +409,15 @@ void many_rows(const GemmArgs& a, int64_t first, int64_t rows) {
 template <class Codes>
 void gemm_of(const GemmArgs& a) {
   if (a.rows <= kFewRows || a.scratch == nullptr) return over_tiles<kFewRows>(0, a.rows, FewRows<Codes>{a});
+#if defined(__AMX_INT8__)
+  configure_unit();  // for each call: the host application may use the unit too
+#endif
   for (int64_t row = 0; row < a.rows; row += kGemmRows) {
     many_rows<Codes>(a, row, row + kGemmRows < a.rows ? kGemmRows : a.rows - row);
   }
+#if defined(__AMX_INT8__)
+  _tile_release();
+#endif
 }
 
 // --- activations --------------------------------------------------------------------------------------------------

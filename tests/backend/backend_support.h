@@ -65,7 +65,7 @@ inline LowRankTerm to_low_rank(Backend& backend, const std::vector<float>& a, co
 // The CPU backend on every instruction set of this machine, each with one and with three threads.
 inline std::vector<std::unique_ptr<Backend>> cpu_backends() {
   std::vector<std::unique_ptr<Backend>> backends;
-  for (const char* isa : {"baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot", "neoni8mm"}) {
+  for (const char* isa : {"baseline", "avx2", "avxvnni", "avx512", "amxint8", "amx", "neon", "neondot", "neoni8mm"}) {
     for (const int threads : {1, 3}) {
       try {
         backends.push_back(make_backend({"cpu", threads, isa}));

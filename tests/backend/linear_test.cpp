@@ -149,7 +149,7 @@ TEST_CASE("every field of a delta, alone and together, equals the reference") {
 }
 
 TEST_CASE("a row gets the same bits alone, in any batch and with any number of threads") {
-  for (const char* isa : {"baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot", "neoni8mm"}) {
+  for (const char* isa : {"baseline", "avx2", "avxvnni", "avx512", "amxint8", "amx", "neon", "neondot", "neoni8mm"}) {
     std::unique_ptr<Backend> one;
     try {
       one = make_backend({"cpu", 1, isa});

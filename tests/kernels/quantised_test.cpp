@@ -261,7 +261,7 @@ TEST_CASE("the largest codes of all do not overflow") {
     for (size_t i = 0; i < w.size(); i += 32) w[i] *= -1.0F;  // so that the grid spans both signs
     const Layer layer = pack(w, 32, inputs, storage);
     for (const float sign : {1.0F, -1.0F}) {
-      for (const int64_t rows : {1, 9}) {
+      for (const int64_t rows : {1, 9, 17}) {
         const std::vector<float> x(static_cast<size_t>(rows * inputs), sign);
         for (const CpuKernels* k : all_kernels()) {
           const std::vector<float> y = multiply(*k, layer, x, true);
@@ -294,6 +294,24 @@ TEST_CASE("a quantised row gets the same bits alone, in a crowd, with scratch or
           INFO(k->isa, " ", name_of(storage), " rows ", count);
           CHECK(same_bits(some.data(), all.data() + first * outputs, some.size()));
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("the tile unit gives the bits that vectors give") {
+  const CpuKernels* tiles = find_kernels("amxint8");
+  if (tiles == nullptr) return;
+  const CpuKernels* vectors = find_kernels("avx512");
+  REQUIRE(vectors != nullptr);
+  for (const Storage storage : kQuantised) {
+    for (const int64_t inputs : {32, 33, 545, 1056}) {
+      const Layer layer = pack(random_floats(50 * inputs, 1), 50, inputs, storage);
+      for (const int64_t rows : {15, 16, 31, 33, 96, 113}) {
+        const std::vector<float> x = random_floats(rows * inputs, 2);
+        const std::vector<float> y = multiply(*tiles, layer, x, true);
+        INFO(name_of(storage), " ", rows, " x ", inputs);
+        CHECK(same_bits(y.data(), multiply(*vectors, layer, x, true).data(), y.size()));
       }
     }
   }
