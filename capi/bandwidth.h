@@ -1,25 +1,31 @@
 // How fast this machine reads memory.
 #pragma once
 
-#include <cstdint>
-#include <memory>
+#include <cstddef>
+#include <vector>
+
+#include "core/pages.h"
 
 namespace expert::capi {
 
-// Reads a buffer far larger than the caches with `threads` threads, each on its own core.
+// Reads a block larger than most caches with `threads` threads, each on its own core, the way weights are read: from
+// huge pages where the system grants them, and from 1, 2, 4 or 8 places at a time, whichever this machine likes best.
 class BandwidthProbe {
  public:
+  static constexpr size_t kStreams[] = {1, 2, 4, 8};
+
+  // Throws std::bad_alloc.
   explicit BandwidthProbe(int threads);
   ~BandwidthProbe();
   BandwidthProbe(const BandwidthProbe&) = delete;
   BandwidthProbe& operator=(const BandwidthProbe&) = delete;
 
-  double measure() const;  // bytes per second, best of several passes
+  double measure() const;  // bytes per second, best of several passes of every number of streams
+  std::vector<double> passes(size_t streams, int count) const;  // bytes per second of each
 
  private:
   int threads_;
-  size_t words_;
-  std::unique_ptr<uint64_t[]> buffer_;
+  Pages block_;
 };
 
 }  // namespace expert::capi

@@ -1,8 +1,11 @@
 #include "adapters/module_pattern.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "core/error.h"
 
@@ -42,13 +45,14 @@ class PatternCompiler {
 
   void compile() {
     if (text_.size() > kLongestPattern) refuse("is longer than 4096 characters");
+    leading_flags();
     const NodePtr tree = alternation(0);
     if (at_ != text_.size()) refuse("has an unmatched )");
     pattern_.start_ = lower(*tree, add({Kind::accept, {}, -1, -1}));
   }
 
  private:
-  enum class Shape : uint8_t { one, assertion, sequence, choice, repeat };
+  enum class Shape : uint8_t { one, assertion, look, sequence, choice, repeat };
   struct Node;
   using NodePtr = std::unique_ptr<Node>;
   struct Node {
@@ -58,6 +62,8 @@ class PatternCompiler {
     std::vector<NodePtr> children;
     int least = 0;
     int most = 0;  // -1: no limit
+    bool negated = false;
+    int width = -1;  // of a look behind
   };
 
   [[noreturn]] void refuse(std::string_view why) const {
@@ -97,22 +103,104 @@ class PatternCompiler {
     if (take("\\")) return escape();
     const char c = text_[at_++];
     if (c == '*' || c == '+' || c == '?') refuse("has nothing to repeat");
-    return one(Characters().set(static_cast<unsigned char>(c)));
+    return one(in_any_case(Characters().set(static_cast<unsigned char>(c))));
   }
 
   NodePtr group(int depth) {
+    const bool outer_case = ignore_case_;
     if (take("?")) {
+      for (const auto& [mark, negated, behind] :
+           {std::tuple{"=", false, false}, {"!", true, false}, {"<=", false, true}, {"<!", true, true}}) {
+        if (take(mark)) return look(depth, negated, behind);
+      }
       if (take("P<")) {
         const size_t end = text_.find('>', at_);
         if (end == std::string_view::npos) refuse("has an unfinished group name");
         at_ = end + 1;
       } else if (!take(":")) {
-        refuse("uses look-around, flags or a back-reference, which are not supported");
+        scoped_flags();
       }
     }
+    NodePtr inner = rest_of_group(depth);
+    ignore_case_ = outer_case;
+    return inner;
+  }
+
+  NodePtr rest_of_group(int depth) {
     NodePtr inner = alternation(depth + 1);
     if (!take(")")) refuse("has an unmatched (");
     return inner;
+  }
+
+  NodePtr look(int depth, bool negated, bool behind) {
+    auto node = std::make_unique<Node>();
+    node->shape = Shape::look;
+    node->negated = negated;
+    node->children.push_back(rest_of_group(depth));
+    if (behind) node->width = width_of(*node->children.front());
+    return node;
+  }
+
+  // Characters that every match has, as look-behind needs.
+  int width_of(const Node& node) const {
+    int64_t width = 0;
+    switch (node.shape) {
+      case Shape::one:
+        return 1;
+      case Shape::assertion:
+      case Shape::look:
+        return 0;
+      case Shape::sequence:
+        for (const NodePtr& child : node.children) width += width_of(*child);
+        break;
+      case Shape::choice:
+        width = -1;
+        for (const NodePtr& child : node.children) {
+          const int one = width_of(*child);
+          if (width >= 0 && one != width) refuse("looks behind for matches of different lengths");
+          width = one;
+        }
+        break;
+      case Shape::repeat:
+        if (node.least != node.most) refuse("looks behind for matches of different lengths");
+        width = int64_t{node.least} * width_of(*node.children.front());
+        break;
+    }
+    return static_cast<int>(std::min<int64_t>(width, kLongestPattern * kMostRepeats));  // longer than any name
+  }
+
+  // (?i) and the like, which Python takes at the start only, for the whole pattern.
+  void leading_flags() {
+    const size_t start = at_;
+    if (!take("(?")) return;
+    const size_t letters = at_;
+    while (more() && is_word(static_cast<unsigned char>(text_[at_]))) ++at_;
+    const size_t end = at_;
+    if (end == letters || !take(")")) {
+      at_ = start;
+      return;
+    }
+    set_flags(text_.substr(letters, end - letters), true);
+  }
+
+  // (?i:…) and (?-i:…), behind the question mark.
+  void scoped_flags() {
+    const size_t end = text_.find_first_of(":)", at_);
+    const std::string_view letters = end == std::string_view::npos ? "" : text_.substr(at_, end - at_);
+    if (letters.find_first_not_of("aimsu-") != std::string_view::npos || letters.empty()) {
+      refuse("uses a back-reference, a condition, or a flag that is not supported");
+    }
+    if (text_[end] == ')') refuse("has flags for the whole pattern that are not at its start");
+    const size_t minus = std::min(letters.find('-'), letters.size());
+    set_flags(letters.substr(0, minus), true);
+    if (minus < letters.size()) set_flags(letters.substr(minus + 1), false);
+    at_ = end + 1;
+  }
+
+  // Names are one line of ASCII, so of the flags only i changes what matches.
+  void set_flags(std::string_view letters, bool on) {
+    if (letters.find_first_not_of("aimsu") != std::string_view::npos) refuse("has a flag that is not supported");
+    if (letters.find('i') != std::string_view::npos) ignore_case_ = on;
   }
 
   NodePtr repeated(NodePtr inner) {
@@ -169,7 +257,16 @@ class PatternCompiler {
     if (take("B")) return assertion(Kind::not_boundary);
     if (take("A")) return assertion(Kind::line_start);
     if (take("Z")) return assertion(Kind::line_end);
-    return one(escaped_characters());
+    return one(in_any_case(escaped_characters()));
+  }
+
+  Characters in_any_case(Characters set) const {
+    if (!ignore_case_) return set;
+    for (size_t c = 'a'; c <= 'z'; ++c) {
+      const size_t upper = c - 'a' + 'A';
+      if (set[c] || set[upper]) set.set(c).set(upper);
+    }
+    return set;
   }
 
   Characters escaped_characters() {
@@ -214,6 +311,7 @@ class PatternCompiler {
       set |= range(low, high);
     }
     ++at_;
+    set = in_any_case(set);
     return negated ? ~set : set;
   }
 
@@ -263,6 +361,10 @@ class PatternCompiler {
         return add({Kind::characters, node.characters, next, -1});
       case Shape::assertion:
         return add({node.kind, {}, next, -1});
+      case Shape::look: {
+        const int32_t inner = lower(*node.children.front(), add({Kind::accept, {}, -1, -1}));
+        return add({Kind::look, {}, next, inner, node.negated, node.width});
+      }
       case Shape::sequence:
         for (auto child = node.children.rbegin(); child != node.children.rend(); ++child) next = lower(**child, next);
         return next;
@@ -301,69 +403,104 @@ class PatternCompiler {
   ModulePattern& pattern_;
   size_t at_ = 0;
   size_t lowered_ = 0;
+  bool ignore_case_ = false;
 };
 
 ModulePattern::ModulePattern(std::string_view regex, std::string_view origin) {
   PatternCompiler(regex, origin, *this).compile();
 }
 
-// Adds what is reachable from `state` without a character.
-void ModulePattern::follow(int32_t state, std::string_view name, size_t at, std::vector<int32_t>& active,
-                           std::vector<bool>& seen) const {
-  const auto word_at = [&](size_t index) {
-    return index < name.size() && is_word(static_cast<unsigned char>(name[index]));
-  };
-  const bool boundary = word_at(at) != (at > 0 && word_at(at - 1));
-  std::vector<int32_t> pending{state};
-  while (!pending.empty()) {
-    const int32_t id = pending.back();
-    pending.pop_back();
-    if (seen[static_cast<size_t>(id)]) continue;
-    seen[static_cast<size_t>(id)] = true;
-    const State& here = states_[static_cast<size_t>(id)];
-    switch (here.kind) {
-      case Kind::characters:
-      case Kind::accept:
+// One name; remembers where each look has been answered, so that looks inside looks are asked once per place.
+class ModulePattern::Match {
+ public:
+  Match(const std::vector<State>& states, std::string_view name) : states_(states), name_(name) {}
+
+  // From `at` to `until`; with whole false, to any place up to it.
+  bool reaches(int32_t start, size_t at, size_t until, bool whole) {
+    std::vector<int32_t> active;
+    std::vector<int32_t> next;
+    std::vector<bool> seen(states_.size());
+    follow(start, at, active, seen);
+    for (; at < until && !active.empty(); ++at) {
+      if (!whole && accepts(active)) return true;
+      next.clear();
+      seen.assign(states_.size(), false);
+      for (const int32_t id : active) {
+        const State& state = states_[static_cast<size_t>(id)];
+        if (state.kind == Kind::characters && state.characters[static_cast<unsigned char>(name_[at])]) {
+          follow(state.next, at + 1, next, seen);
+        }
+      }
+      active.swap(next);
+    }
+    return accepts(active);
+  }
+
+ private:
+  bool accepts(const std::vector<int32_t>& active) const {
+    return std::any_of(active.begin(), active.end(),
+                       [&](int32_t id) { return states_[static_cast<size_t>(id)].kind == Kind::accept; });
+  }
+
+  bool word_at(size_t index) const {
+    return index < name_.size() && is_word(static_cast<unsigned char>(name_[index]));
+  }
+
+  bool holds(int32_t id, size_t at) {
+    const State& state = states_[static_cast<size_t>(id)];
+    switch (state.kind) {
+      case Kind::line_start:
+        return at == 0;
+      case Kind::line_end:
+        return at == name_.size();
+      case Kind::boundary:
+        return word_at(at) != (at > 0 && word_at(at - 1));
+      case Kind::not_boundary:
+        return word_at(at) == (at > 0 && word_at(at - 1));
+      default:
+        return answer_of(id, at);
+    }
+  }
+
+  bool answer_of(int32_t look, size_t at) {
+    const auto [place, added] = answers_.try_emplace({look, at}, false);
+    if (!added) return place->second;
+    const State& state = states_[static_cast<size_t>(look)];
+    const auto width = static_cast<size_t>(state.width);
+    const bool found = state.width < 0 ? reaches(state.other, at, name_.size(), false)
+                                       : width <= at && reaches(state.other, at - width, at, true);
+    return answers_[{look, at}] = found != state.negated;
+  }
+
+  // Adds what is reachable from `state` without a character.
+  void follow(int32_t state, size_t at, std::vector<int32_t>& active, std::vector<bool>& seen) {
+    std::vector<int32_t> pending{state};
+    while (!pending.empty()) {
+      const int32_t id = pending.back();
+      pending.pop_back();
+      if (seen[static_cast<size_t>(id)]) continue;
+      seen[static_cast<size_t>(id)] = true;
+      const State& here = states_[static_cast<size_t>(id)];
+      if (here.kind == Kind::characters || here.kind == Kind::accept) {
         active.push_back(id);
         continue;
-      case Kind::split:
+      }
+      if (here.kind == Kind::split) {
         pending.push_back(here.other);
-        break;
-      case Kind::line_start:
-        if (at != 0) continue;
-        break;
-      case Kind::line_end:
-        if (at != name.size()) continue;
-        break;
-      case Kind::boundary:
-        if (!boundary) continue;
-        break;
-      case Kind::not_boundary:
-        if (boundary) continue;
-        break;
+      } else if (!holds(id, at)) {
+        continue;
+      }
+      pending.push_back(here.next);
     }
-    pending.push_back(here.next);
   }
-}
+
+  const std::vector<State>& states_;
+  std::string_view name_;
+  std::map<std::pair<int32_t, size_t>, bool> answers_;
+};
 
 bool ModulePattern::matches(std::string_view name) const {
-  std::vector<int32_t> active;
-  std::vector<int32_t> next;
-  std::vector<bool> seen(states_.size());
-  follow(start_, name, 0, active, seen);
-  for (size_t at = 0; at < name.size() && !active.empty(); ++at) {
-    next.clear();
-    seen.assign(states_.size(), false);
-    for (const int32_t id : active) {
-      const State& state = states_[static_cast<size_t>(id)];
-      if (state.kind == Kind::characters && state.characters[static_cast<unsigned char>(name[at])]) {
-        follow(state.next, name, at + 1, next, seen);
-      }
-    }
-    active.swap(next);
-  }
-  return std::any_of(active.begin(), active.end(),
-                     [&](int32_t id) { return states_[static_cast<size_t>(id)].kind == Kind::accept; });
+  return Match(states_, name).reaches(start_, 0, name.size(), true);
 }
 
 SuffixPattern::SuffixPattern(std::string_view key, std::string_view origin) {

@@ -1,8 +1,8 @@
 // The regular expressions of adapter_config.json (target_modules, rank_pattern, …), matched as Python's `re` would.
 //
 // Simulated state by state, so that a hostile pattern costs at most its length times the name's: no backtracking.
-// Supported: literals, `.`, classes, \d \w \s \b and their negations, groups, |, ^, $, and * + ? {m,n}, greedy or lazy.
-// Look-around, back-references and flags are refused by name.
+// Supported: literals, `.`, classes, \d \w \s \b and their negations, groups, |, ^, $, * + ? {m,n}, greedy or lazy,
+// look-ahead and look-behind, and the flags i, s, m, a, u. Back-references and the rest are refused by name.
 #pragma once
 
 #include <bitset>
@@ -23,17 +23,17 @@ class ModulePattern {
 
  private:
   friend class PatternCompiler;
-  enum class Kind : uint8_t { characters, split, line_start, line_end, boundary, not_boundary, accept };
+  enum class Kind : uint8_t { characters, split, line_start, line_end, boundary, not_boundary, look, accept };
   using Characters = std::bitset<256>;
   struct State {
     Kind kind = Kind::accept;
     Characters characters;
     int32_t next = -1;
-    int32_t other = -1;  // of a split
+    int32_t other = -1;   // of a split, and where the expression of a look begins
+    bool negated = false;  // of a look
+    int32_t width = -1;    // of a look behind: characters; -1: ahead
   };
-
-  void follow(int32_t state, std::string_view name, size_t at, std::vector<int32_t>& active,
-              std::vector<bool>& seen) const;
+  class Match;
 
   std::vector<State> states_;
   int32_t start_ = -1;

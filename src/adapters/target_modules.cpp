@@ -29,25 +29,51 @@ std::optional<int64_t> number(std::string_view text) {
   return value;
 }
 
-// "model.layers.17.mlp.up_proj" → 17: the first number between two names, the first of which `container` may demand.
-// Without a container PEFT wants one more name before it.
-std::optional<int64_t> layer_index(std::string_view module, std::string_view container) {
+// "model.layers.17.mlp.up_proj" → 17: the first number between two names that has two names before it, as PEFT finds it
+// where no layers_pattern is given.
+std::optional<int64_t> layer_index(std::string_view module) {
   const std::vector<std::string_view> parts = components(module);
-  for (size_t i = container.empty() ? 2 : 1; i + 1 < parts.size(); ++i) {
-    if (!container.empty() && parts[i - 1] != container) continue;
+  for (size_t i = 2; i + 1 < parts.size(); ++i) {
     if (const auto index = number(parts[i])) return index;
   }
   return std::nullopt;
 }
 
+// The number behind what `pattern` matches: the last one, since PEFT's `.*\.{pattern}\.(\d+)\.` is greedy.
+std::optional<int64_t> layer_index(std::string_view module, const ModulePattern& pattern) {
+  for (size_t end = module.rfind('.'); end != std::string_view::npos && end > 0;) {
+    const size_t begin = module.rfind('.', end - 1);
+    if (begin == std::string_view::npos) break;
+    const auto index = number(module.substr(begin + 1, end - begin - 1));
+    if (index && pattern.matches(module.substr(0, begin))) return index;
+    end = begin;
+  }
+  return std::nullopt;
+}
+
+// PEFT takes the number from the first group of the whole expression, and puts nothing around the pattern.
+bool hides_the_number(std::string_view pattern) {
+  int depth = 0;
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i] == '\\') {
+      ++i;
+    } else if (pattern[i] == '[') {
+      i = std::min(pattern.find(']', i + 2), pattern.size());
+    } else if (pattern[i] == '(') {
+      if (pattern.substr(i + 1, 1) != "?" || pattern.substr(i + 1, 2) == "?P") return true;
+      ++depth;
+    } else if (pattern[i] == ')') {
+      --depth;
+    } else if (pattern[i] == '|' && depth == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // Whether `names` stand one after the other in `parts`.
 bool holds(const std::vector<std::string_view>& parts, const std::vector<std::string_view>& names) {
   return std::search(parts.begin(), parts.end(), names.begin(), names.end()) != parts.end();
-}
-
-bool is_plain(std::string_view name) {
-  return name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") ==
-         std::string_view::npos;
 }
 
 }  // namespace
@@ -95,11 +121,14 @@ void TargetModules::read_layers(const JsonFields& fields) {
   const Json* pattern = fields.find("layers_pattern");
   const Json* layers = fields.find("layers_to_transform");
   if (pattern != nullptr && !is_off(*pattern) && *pattern != "") {
-    layer_names_ = pattern->is_string() ? std::vector{fields.string("layers_pattern")} : fields.strings("layers_pattern");
-    for (const std::string& name : layer_names_) {
-      if (is_plain(name)) continue;
-      fail(ErrorCode::load, "{}: \"layers_pattern\": \"{}\" is not supported: it must be a plain name",
-           fields.source(), name);
+    const std::vector<std::string> names =
+        pattern->is_string() ? std::vector{fields.string("layers_pattern")} : fields.strings("layers_pattern");
+    for (const std::string& name : names) {
+      if (hides_the_number(name)) {
+        fail(ErrorCode::load, "{}: \"layers_pattern\": \"{}\" has a group or a | of its own, which hides the layer number",
+             fields.source(), name);
+      }
+      layer_patterns_.emplace_back("(?:.*\\.)" + name, fmt::format("{}: layers_pattern", fields.source()));
     }
     if (layers == nullptr) {
       fail(ErrorCode::load, "{}: \"layers_pattern\" without \"layers_to_transform\"", fields.source());
@@ -124,9 +153,9 @@ bool TargetModules::in_layers(std::string_view module) const {
   // A module named in full is meant, whatever its layer.
   if (std::find(targets_.names.begin(), targets_.names.end(), module) != targets_.names.end()) return true;
   std::optional<int64_t> index;
-  if (layer_names_.empty()) index = layer_index(module, {});
-  for (const std::string& name : layer_names_) {
-    if (!index) index = layer_index(module, name);
+  if (layer_patterns_.empty()) index = layer_index(module);
+  for (const ModulePattern& pattern : layer_patterns_) {
+    if (!index) index = layer_index(module, pattern);
   }
   return index && std::find(layers_->begin(), layers_->end(), *index) != layers_->end();
 }

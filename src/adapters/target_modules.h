@@ -53,7 +53,7 @@ class TargetModules {
   ModuleNames targets_;
   ModuleNames excluded_;
   std::vector<std::string> saved_;
-  std::vector<std::string> layer_names_;  // layers_pattern; empty: any
+  std::vector<ModulePattern> layer_patterns_;  // layers_pattern; empty: any
   std::optional<std::vector<int64_t>> layers_;
 };
 

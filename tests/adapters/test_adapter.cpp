@@ -97,6 +97,9 @@ TEST_CASE("targets as PEFT resolves them") {
   CHECK(config({{"layers_to_transform", 1}, {"layers_pattern", "layers"}}).targets(second));
   CHECK(config({{"layers_to_transform", 1}, {"layers_pattern", {"h", "layers"}}}).targets(second));
   CHECK_FALSE(config({{"layers_to_transform", 1}, {"layers_pattern", "h"}}).targets(second));
+  CHECK(config({{"layers_to_transform", 1}, {"layers_pattern", "(?:h|layer[s]?)"}}).targets(second));
+  CHECK_FALSE(config({{"layers_to_transform", 1}, {"layers_pattern", "(?:h|layer[s]?)"}}).targets(first));
+  CHECK_FALSE(config({{"layers_to_transform", 1}, {"layers_pattern", "ayers"}}).targets(second));
   CHECK_FALSE(config({{"modules_to_save", {"self_attn"}}}).targets(first));
   CHECK(config({{"target_modules", "ALL-linear"}}).targets(first));
   CHECK_FALSE(config({{"layers_to_transform", {1}}}).targets(first));
@@ -126,6 +129,8 @@ TEST_CASE("what is not supported is named") {
   refused({{"trainable_token_indices", {1}}}, "trainable_token_indices of model.embed_tokens are missing");
   refused({{"trainable_token_indices", {1.5}}}, "must hold integers");
   refused({{"layers_pattern", "layers"}}, "without \"layers_to_transform\"");
+  refused({{"layers_to_transform", 1}, {"layers_pattern", "(h|layers)"}}, "hides the layer number");
+  refused({{"layers_to_transform", 1}, {"layers_pattern", "h|layers"}}, "hides the layer number");
   refused({{"lora_alpha", nullptr}}, "lora_alpha");
   refused({{"made_up_by_a_later_release", 3}}, "made_up_by_a_later_release");
   refused({{"init_lora_weights", "pissa"}}, "alters the base weights");

@@ -36,6 +36,31 @@ TEST_CASE("patterns match whole names as Python's re.fullmatch") {
   CHECK(matches("(a|b|)+c", "abac"));
 }
 
+TEST_CASE("patterns look ahead and behind as Python's do") {
+  CHECK(matches("(?!mlp).*", kName));
+  CHECK_FALSE(matches("(?!model).*", kName));
+  CHECK(matches(R"(model\.layers\.(?!0\.|1\.)\d+\..*)", kName));
+  CHECK_FALSE(matches(R"(model\.layers\.(?!17\.)\d+\..*)", kName));
+  CHECK(matches(R"((?=.*q_proj$)model.*)", kName));
+  CHECK_FALSE(matches(R"((?=.*k_proj$)model.*)", kName));
+  CHECK(matches(R"(.*(?<=self_attn\.)[qk]_proj)", kName));
+  CHECK(matches(R"(.*(?<!mlp\.)q_proj)", kName));
+  CHECK_FALSE(matches(R"(.*(?<!attn\.)q_proj)", kName));
+  CHECK(matches(R"((?!(?=x)x).*(?<=(?:q|k)_pro)j)", kName));
+  CHECK_FALSE(matches("(?<=a)b", "b"));
+  CHECK(matches("a(?=b)(?!c)b", "ab"));
+  CHECK(matches("(?=a*b)a{2}(?<=^aa)b(?=$)", "aab"));
+}
+
+TEST_CASE("patterns without case") {
+  CHECK(matches("(?i)MODEL.*Q_PROJ", kName));
+  CHECK(matches("(?is)model.*[P-R]_proj", kName));
+  CHECK(matches("(?i:MODEL).*q_proj", kName));
+  CHECK_FALSE(matches("(?i:MODEL).*Q_proj", kName));
+  CHECK_FALSE(matches("(?i)[^M]odel.*", kName));
+  CHECK_FALSE(matches("(?i)(?-i:MODEL).*", kName));
+}
+
 TEST_CASE("keys of rank_pattern match a suffix at a dot") {
   CHECK(suffix("q_proj", kName));
   CHECK(suffix("self_attn.q_proj", kName));
@@ -54,8 +79,11 @@ TEST_CASE("what is malformed or not supported is refused") {
     INFO(regex);
     EXPECT_ERROR(load, "pattern", ModulePattern(regex, "test"));
   }
-  EXPECT_ERROR(load, "look-around", ModulePattern("(?!mlp).*", "test"));
-  EXPECT_ERROR(load, "look-around", ModulePattern("(?i)a", "test"));
+  EXPECT_ERROR(load, "different lengths", ModulePattern("(?<=a|bc)d", "test"));
+  EXPECT_ERROR(load, "different lengths", ModulePattern("(?<=a*)d", "test"));
+  EXPECT_ERROR(load, "not at its start", ModulePattern("a(?i)b", "test"));
+  EXPECT_ERROR(load, "flag", ModulePattern("(?x)a", "test"));
+  EXPECT_ERROR(load, "back-reference", ModulePattern("(?P<a>b)(?P=a)", "test"));
   EXPECT_ERROR(load, "escape", ModulePattern("(a)\\1", "test"));
   EXPECT_ERROR(load, "possessive", ModulePattern("a++", "test"));
 }
@@ -66,6 +94,9 @@ TEST_CASE("hostile patterns cost little") {
   CHECK_FALSE(matches(nested, std::string(200, 'a') + "b"));
   EXPECT_ERROR(load, "too large", ModulePattern("((((a{999}){999}){999}){999})", "test"));
   EXPECT_ERROR(load, "too large", ModulePattern("(((((){999}){999}){999}){999})", "test"));
+  std::string looks = "a";
+  for (int i = 0; i < 40; ++i) looks = "(?=.*" + looks + ").*";
+  CHECK(matches(looks, std::string(200, 'a')));
   EXPECT_ERROR(load, "nests", ModulePattern(std::string(2000, '(') + std::string(2000, ')'), "test"));
   EXPECT_ERROR(load, "longer", ModulePattern(std::string(5000, 'a'), "test"));
 }

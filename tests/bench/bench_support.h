@@ -1,24 +1,17 @@
 // What the bench programs share: time, the memory bandwidth of this machine, and matrices of Qwen3-0.6B's shapes.
 #pragma once
 
-#include <pthread.h>
-#include <sched.h>
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <barrier>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <new>
 #include <random>
-#include <span>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
+#include "capi/bandwidth.h"
 
 namespace expert::bench {
 
@@ -49,90 +42,23 @@ inline Best of_repeats(int repeat, const std::function<double()>& rate) {
   return {rates.back(), rates[rates.size() / 2]};
 }
 
-inline void pin_to(int index) {
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  for (int cpu = 0, seen = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed) || seen++ != index) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    pthread_setaffinity_np(pthread_self(), sizeof one, &one);
-    return;
+// GB/s of the best number of streams, and of each.
+struct Bandwidth {
+  Best best{0, 0};
+  std::vector<std::pair<size_t, double>> by_streams;
+};
+
+inline Bandwidth read_bandwidth(int threads, int repeat) {
+  const capi::BandwidthProbe probe(threads);
+  Bandwidth result;
+  for (const size_t streams : capi::BandwidthProbe::kStreams) {
+    std::vector<double> rates = probe.passes(streams, repeat);
+    std::sort(rates.begin(), rates.end());
+    const Best rate{rates.back() / 1e9, rates[rates.size() / 2] / 1e9};
+    result.by_streams.emplace_back(streams, rate.best);
+    if (rate.best > result.best.best) result.best = rate;
   }
-}
-
-// Sum of 64-bit words, a cache line from each of kStreams places in turn: one core gets more out of memory that way
-// than from one place.
-template <size_t kStreams>
-uint64_t sum_words(const uint64_t* words, size_t count) {
-  typedef uint64_t Vector __attribute__((vector_size(16)));
-  const size_t length = count / kStreams / 8 * 8;
-  Vector lane[kStreams][4] = {};
-  for (size_t i = 0; i < length; i += 8) {
-#pragma GCC unroll 8
-    for (size_t s = 0; s < kStreams; ++s) {
-#pragma GCC unroll 4
-      for (size_t j = 0; j < 4; ++j) lane[s][j] += *reinterpret_cast<const Vector*>(words + s * length + i + 2 * j);
-    }
-  }
-  Vector sum = {};
-  for (const auto& stream : lane) sum += stream[0] + stream[1] + stream[2] + stream[3];
-  return sum[0] + sum[1];
-}
-
-inline uint64_t sum_streams(const uint64_t* words, size_t count, size_t streams) {
-  switch (streams) {
-    case 1:
-      return sum_words<1>(words, count);
-    case 2:
-      return sum_words<2>(words, count);
-    case 4:
-      return sum_words<4>(words, count);
-    default:
-      return sum_words<8>(words, count);
-  }
-}
-
-// Page-aligned words on huge pages where the system grants them.
-inline std::span<uint64_t> map_words(size_t count) {
-  constexpr size_t kHugePage = size_t{2} << 20;
-  void* memory = std::aligned_alloc(kHugePage, (count * 8 + kHugePage - 1) / kHugePage * kHugePage);
-  if (memory == nullptr) throw std::bad_alloc();
-  madvise(memory, count * 8, MADV_HUGEPAGE);
-  const std::span words(static_cast<uint64_t*>(memory), count);
-  std::fill(words.begin(), words.end(), 1);
-  return words;
-}
-
-// GB/s of reading `bytes` of memory with pinned threads, each its own part. Threads are fresh, so the caller stays
-// unpinned.
-inline Best read_bandwidth(size_t bytes, int threads, size_t streams, int repeat) {
-  const std::span<uint64_t> words = map_words(bytes / 8);
-  std::vector<double> rates(static_cast<size_t>(repeat));
-  std::vector<uint64_t> sums(static_cast<size_t>(threads) * 8);
-  Clock::time_point begin;
-  std::barrier together(threads);
-  const auto scan = [&](int t) {
-    pin_to(t);
-    const size_t part = words.size() / static_cast<size_t>(threads);
-    for (int r = 0; r < repeat; ++r) {
-      together.arrive_and_wait();
-      if (t == 0) begin = Clock::now();
-      sums[static_cast<size_t>(t) * 8] += sum_streams(words.data() + static_cast<size_t>(t) * part, part, streams);
-      together.arrive_and_wait();
-      if (t == 0) {
-        rates[static_cast<size_t>(r)] =
-            static_cast<double>(bytes) / 1e9 / std::chrono::duration<double>(Clock::now() - begin).count();
-      }
-    }
-  };
-  std::vector<std::thread> workers;
-  for (int t = 0; t < threads; ++t) workers.emplace_back(scan, t);
-  for (std::thread& worker : workers) worker.join();
-  std::free(words.data());
-  std::sort(rates.begin(), rates.end());
-  return {rates.back(), rates[rates.size() / 2]};
+  return result;
 }
 
 inline MatrixPtr random_matrix(Backend& backend, const Shape& shape, WeightFormat format) {

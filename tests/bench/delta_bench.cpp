@@ -241,10 +241,8 @@ int main(int argc, char** argv) try {
   std::vector<double> base;
   std::vector<std::vector<double>> bent(sets.size());
   std::vector<double> rates;  // GB/s of reading alone, between the rounds
-  const auto probe = [&] {
-    for (const size_t streams : {4, 8})
-      rates.push_back(read_bandwidth(size_t{512} << 20, backend->info().threads, streams, 2).best);
-  };
+  const capi::BandwidthProbe reads(backend->info().threads);
+  const auto probe = [&] { rates.push_back(reads.measure() / 1e9); };
   bench.pass(nullptr);
   for (const SetOfExperts& set : sets) bench.pass(&set);
   for (int round = 0; round < rounds; ++round) {

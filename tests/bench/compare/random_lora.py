@@ -23,19 +23,19 @@ def shapes(config):
             "mlp.down_proj": (inner, hidden)}  # fmt: skip
 
 
-def tensors(config, seed):
+def tensors(config, seed, rank=RANK):
     random = np.random.default_rng(100 + seed)
     for layer in range(config["num_hidden_layers"]):
         for name, (inputs, outputs) in shapes(config).items():
-            a = (random.standard_normal((RANK, inputs), np.float32) * 0.01).astype(np.float16)
-            b = (random.standard_normal((outputs, RANK), np.float32) * 0.01).astype(np.float16)
+            a = (random.standard_normal((rank, inputs), np.float32) * 0.01).astype(np.float16)
+            b = (random.standard_normal((outputs, rank), np.float32) * 0.01).astype(np.float16)
             yield layer, name, a, b
 
 
-def write_lora(model, directory, seed):
+def write_lora(model, directory, seed, rank=RANK):
     config = json.loads((Path(model) / "config.json").read_text())
     header, parts, at = {}, [], 0
-    for layer, name, a, b in tensors(config, seed):
+    for layer, name, a, b in tensors(config, seed, rank):
         for letter, values in (("A", a), ("B", b)):
             key = f"base_model.model.model.layers.{layer}.{name}.lora_{letter}.weight"
             header[key] = {"dtype": "F16", "shape": list(values.shape), "data_offsets": [at, at + values.nbytes]}
@@ -47,7 +47,7 @@ def write_lora(model, directory, seed):
     (directory / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"".join(parts))
     targets = [name.split(".")[1] for name in shapes(config)]
     (directory / "adapter_config.json").write_text(json.dumps(
-        {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": RANK, "bias": "none",
+        {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "bias": "none",
          "target_modules": targets}))  # fmt: skip
 
 
