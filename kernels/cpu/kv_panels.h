@@ -21,12 +21,26 @@ struct Bf16Kv : Bf16Panel {
   static constexpr int kTileRows = kKvTileRows<Bf16Panel>;
 };
 
-typedef int8_t SmallInts __attribute__((vector_size(kLanes)));
-
+// GCC 12 converts bytes one by one where __builtin_convertvector asks for it.
 EXPERT_INLINE Floats load_int8(const unsigned char* p) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m512i numbers = _mm512_maskz_cvtepi8_epi32(0xFFFF, bytes);  // masked: GCC bug 105593
+  return __builtin_convertvector(reinterpret_cast<Ints>(numbers), Floats);
+#elif defined(__AVX2__)
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__SSE2__)
+  int32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  const __m128i bytes = _mm_cvtsi32_si128(four);
+  const __m128i halves = _mm_unpacklo_epi8(bytes, bytes);
+  return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(halves, halves), 24));
+#else
+  typedef int8_t SmallInts __attribute__((vector_size(kLanes)));
   SmallInts bytes;
   __builtin_memcpy(&bytes, p, sizeof bytes);
   return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
+#endif
 }
 
 // Sums of whole numbers times activations; the scales are applied by whoever knows whose they are.

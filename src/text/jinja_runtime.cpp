@@ -350,13 +350,22 @@ void Runtime::assign(const Node& target, const Value& value, bool for_test) {
   if (target.kind == Kind::name) {
     slot(for_test ? target.test_place : target.place) = value;
   } else if (target.kind == Kind::namespace_reference) {
+    const Value& holder = slot(target.place);
+    if (!holder.is(Type::name_space)) return assign_item(holder, heap_.string(target.attribute), value);
     if (target.attribute[0] == '_')
       raise("cannot store the underscore-prefixed attribute '{}' on a namespace", target.attribute);
     heap_.charge(sizeof(Value) * 8);
-    slot(target.place).object<Namespace>().attributes->set(heap_.string(target.attribute), value);
+    holder.object<Namespace>().attributes->set(heap_.string(target.attribute), value);
   } else {
     unpack(target, value, for_test);
   }
+}
+
+// {% set x.y %}…{% endset %} asks for no namespace: Jinja writes x['y'], which a dict takes.
+void Runtime::assign_item(const Value& holder, const Value& key, const Value& value) {
+  if (!holder.is(Type::dict)) raise("'{}' object does not support item assignment", type_name(holder));
+  heap_.charge(sizeof(Value) * 8);
+  holder.dict().set(key, value);
 }
 
 void Runtime::unpack(const Node& target, const Value& value, bool for_test) {

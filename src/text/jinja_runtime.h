@@ -82,6 +82,7 @@ class Runtime {
 
   void check_namespaces(const Node& target);
   void assign(const Node& target, const Value& value, bool for_test = false);
+  void assign_item(const Value& holder, const Value& key, const Value& value);
   void unpack(const Node& target, const Value& value, bool for_test);
   void enter(const Scope& scope);
   Value& slot(const Place& place);
