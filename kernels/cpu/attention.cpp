@@ -101,6 +101,11 @@ struct Values {
     float scale[R];
     for (int r = 0; r < R; ++r) scale[r] = state[r * stride + 2];
     int64_t panel = 0;
+    if constexpr (kAllPanels<Kv, R> > P) {  // one run through the values
+      for (; panel + kAllPanels<Kv, R> <= panels; panel += kAllPanels<Kv, R>) {
+        value_rows<Kv, R, kAllPanels<Kv, R>>(work.args, tile_position, tokens, panel, p, state, scale);
+      }
+    }
     for (; panel + P <= panels; panel += P) {
       value_rows<Kv, R, P>(work.args, tile_position, tokens, panel, p, state, scale);
     }

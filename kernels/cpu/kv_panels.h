@@ -72,4 +72,8 @@ constexpr int panels_at_once() {
   return R * 4 * kPanelVectors <= kSumRegisters ? 4 : R * 2 * kPanelVectors <= kSumRegisters ? 2 : 1;
 }
 
+// Of a block of values, where its panels lie one behind the other: eight are a head of 128. Not in INT8, which is slower so.
+template <class Kv, int R>
+constexpr int kAllPanels = Kv::kFormat != KvFormat::int8 && R * 8 * kPanelVectors <= kSumRegisters ? 8 : 0;
+
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE
