@@ -36,7 +36,7 @@ for unit in kernels/cpu/dispatch kernels/cpu/panels kernels/cpu/factors kernels/
             src/backend/registry src/backend/weight_format src/backend/host_memory src/backend/factors src/backend/cpu_backend \
             src/backend/cpu_factor src/backend/cpu_linear src/backend/cpu_attention src/backend/cpu_matrix \
             src/backend/cpu_quantised_input src/backend/reference_backend; do
-  $cxx $flags -ffp-contract=off -c "$root/$unit.cpp" -o "$build/$(basename $unit).o"
+  $cxx $flags -ffp-contract=off -c "$root/$unit.cpp" -o "$build/$(echo $unit | tr / _).o"
 done
 
 $cxx $flags -c "$root/tests/support/doctest_main.cpp" -o "$build/doctest_main.o"

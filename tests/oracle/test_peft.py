@@ -38,9 +38,11 @@ LORAS = {
     ),
     "full_names": dict(r=3, target_modules=["model.layers.1.self_attn.k_proj", "layers.2.mlp.up_proj"]),
     "regex": dict(r=5, target_modules=r".*\.layers\.(0|2)\.(self_attn\.[qk]_proj|mlp\.(?:up|down)_proj)"),
+    "looks_around": dict(r=3, target_modules=r"(?i)MODEL\.(?!layers\.1\.).*(?<=self_attn\.)(?:q|v)_proj"),
     "all_linear": dict(r=2, target_modules="all-linear"),
     "some_layers": dict(r=4, target_modules=["q_proj", "up_proj"], layers_to_transform=[0, 2]),
     "some_layers_by_name": dict(r=4, target_modules=["q_proj", "up_proj"], layers_to_transform=[1], layers_pattern="layers"),
+    "some_layers_by_expression": dict(r=4, target_modules=["q_proj", "up_proj"], layers_to_transform=[1, 2], layers_pattern=r"(?:h|layer[s])"),
     "excluded": dict(r=4, target_modules=["q_proj", "up_proj"], exclude_modules=["layers.1.mlp.up_proj"]),
     "gaussian": dict(r=4, target_modules=ALL, init_lora_weights="gaussian"),
     "orthogonal": dict(r=4, target_modules=["q_proj"], init_lora_weights="orthogonal"),
@@ -205,7 +207,7 @@ REFUSED = {
     "OLoRA": (dict(config=lambda c: c.update(init_lora_weights="olora")), LOAD, "alters the base weights"),
     "unknown option": (dict(config=lambda c: c.update(use_qalora=True)), LOAD, "use_qalora"),
     "no rank": (dict(config=lambda c: c.update(r=0)), LOAD, "out of range"),
-    "look-ahead": (dict(config=lambda c: c.update(target_modules="(?!x).*proj")), LOAD, "look-around"),
+    "back-reference": (dict(config=lambda c: c.update(target_modules=r".*(p)roj\1?")), LOAD, "escape that is not supported"),
 }
 
 
