@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kLongestPattern = 4096;
 constexpr size_t kMostStates = 8192;  // of one pattern; matching costs this times the length of a name
+constexpr size_t kMostLooks = 64;  // each may cost a match of its own at every place of a name
 constexpr int kDeepestGroup = 50;
 constexpr int kMostRepeats = 1000;
 
@@ -362,6 +363,7 @@ class PatternCompiler {
       case Shape::assertion:
         return add({node.kind, {}, next, -1});
       case Shape::look: {
+        if (++looks_ > kMostLooks) refuse("looks around more than 64 times");
         const int32_t inner = lower(*node.children.front(), add({Kind::accept, {}, -1, -1}));
         return add({Kind::look, {}, next, inner, node.negated, node.width});
       }
@@ -403,6 +405,7 @@ class PatternCompiler {
   ModulePattern& pattern_;
   size_t at_ = 0;
   size_t lowered_ = 0;
+  size_t looks_ = 0;
   bool ignore_case_ = false;
 };
 

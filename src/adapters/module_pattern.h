@@ -29,7 +29,7 @@ class ModulePattern {
     Kind kind = Kind::accept;
     Characters characters;
     int32_t next = -1;
-    int32_t other = -1;   // of a split, and where the expression of a look begins
+    int32_t other = -1;    // of a split, and where the expression of a look begins
     bool negated = false;  // of a look
     int32_t width = -1;    // of a look behind: characters; -1: ahead
   };

@@ -97,6 +97,7 @@ TEST_CASE("hostile patterns cost little") {
   std::string looks = "a";
   for (int i = 0; i < 40; ++i) looks = "(?=.*" + looks + ").*";
   CHECK(matches(looks, std::string(200, 'a')));
+  EXPECT_ERROR(load, "looks around", ModulePattern("((?=a)a){65}", "test"));
   EXPECT_ERROR(load, "nests", ModulePattern(std::string(2000, '(') + std::string(2000, ')'), "test"));
   EXPECT_ERROR(load, "longer", ModulePattern(std::string(5000, 'a'), "test"));
 }
