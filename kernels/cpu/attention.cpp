@@ -23,18 +23,25 @@ const unsigned char* block_of(const AttendArgs& args, int64_t position) {
   return args.kv + args.block_table[position / kKvBlock] * args.block_stride;
 }
 
+// The block to read ahead for `position`, which may lie behind the last.
+const unsigned char* block_ahead(const AttendArgs& args, int64_t position) {
+  return block_of(args, smaller(position, args.first_position + args.rows - 1));
+}
+
 // scores[r, 0..16 P) = q[r] . K of P blocks, for R rows.
 template <class Kv, int R, int P>
 void score_blocks(const AttendArgs& args, int64_t position, const float* q, float* scores) {
   const unsigned char* block[P];
   const unsigned char* line[P];
+  NextPanels<P> next;
   for (int p = 0; p < P; ++p) {
     block[p] = block_of(args, position + p * kKvBlock);
     line[p] = block[p] + kv_scale_bytes(Kv::kFormat);
+    next.line[p] = block_ahead(args, position + (P + p) * kKvBlock) + kv_scale_bytes(Kv::kFormat);
   }
   Tile<R, P> tile;
   clear(tile);
-  Kv::template multiply<R, P>(tile, line, q, args.head_dim, args.head_dim);
+  Kv::template multiply<R, P>(tile, line, q, args.head_dim, args.head_dim, next);
   for (int v = 0; v < P * kPanelVectors; ++v) {
     if constexpr (Kv::kFormat == KvFormat::int8) {
       const auto scale = reinterpret_cast<Floats>(line_words(block[v / kPanelVectors], v));
@@ -54,9 +61,15 @@ void value_rows(const AttendArgs& args, int64_t tile_position, int64_t tokens, i
   Tile<R, P> tile;
   clear(tile);
   for (int64_t t = 0; t < tokens; t += kKvBlock) {
+    const unsigned char* values = block_of(args, tile_position + t) + offset;
+    const unsigned char* values_ahead = block_ahead(args, tile_position + t + kKvBlock) + offset;
     const unsigned char* line[P];
-    for (int i = 0; i < P; ++i) line[i] = block_of(args, tile_position + t) + offset + i * kPanel;
-    Kv::template multiply<R, P>(tile, line, p + t, kAttentionTile, smaller(kKvBlock, tokens - t));
+    NextPanels<P> next;
+    for (int i = 0; i < P; ++i) {
+      line[i] = values + i * kPanel;
+      next.line[i] = values_ahead + i * kPanel;
+    }
+    Kv::template multiply<R, P>(tile, line, p + t, kAttentionTile, smaller(kKvBlock, tokens - t), next);
   }
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < P * kPanelVectors; ++v) {

@@ -48,10 +48,12 @@ struct Int8Kv {
   static constexpr KvFormat kFormat = KvFormat::int8;
   static constexpr int kTileRows = kKvTileRows<Bf16Panel>;
 
-  template <int R, int P>
+  template <int R, int P, class Prefetch>
   EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
-                              int64_t inputs) {
+                              int64_t inputs, const Prefetch& prefetch) {
+    constexpr int64_t kInputsOfALine = 64 / kPanelRows;
     for (int64_t k = 0; k < inputs; ++k) {
+      if (k % kInputsOfALine == 0) prefetch.reach(k * kPanelRows);
       multiply_input<R, P>(
           tile, x + k, x_stride, [&](int v) __attribute__((always_inline)) {
             return load_int8(line[v / kPanelVectors] + k * kPanelRows + v % kPanelVectors * kLanes);

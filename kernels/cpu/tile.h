@@ -72,7 +72,31 @@ EXPERT_INLINE void multiply_input(Tile<R, P>& tile, const float* x, int64_t x_st
   }
 }
 
-constexpr int64_t kLinePrefetch = 2048;  // ahead of a panel read from memory while many products are made of a line
+// What asks for lines before they are needed, as a tile reaches the bytes `at` of its panels. Few products of each line
+// leave it to the hardware, which follows a long panel well.
+template <int R, int P>
+struct LongPanels {
+  static constexpr int64_t kLinePrefetch = 2048;
+  const unsigned char* const (&line)[P];
+  __attribute__((always_inline)) void reach(int64_t at) const {
+    if constexpr (R > 3) {
+      for (int p = 0; p < P; ++p) __builtin_prefetch(line[p] + at + kLinePrefetch);
+    }
+  }
+};
+
+struct NoPrefetch {
+  __attribute__((always_inline)) void reach(int64_t) const {}
+};
+
+// Panels too short for the hardware: those that come next.
+template <int P>
+struct NextPanels {
+  const unsigned char* line[P];
+  __attribute__((always_inline)) void reach(int64_t at) const {
+    for (int p = 0; p < P; ++p) __builtin_prefetch(line[p] + at);
+  }
+};
 
 EXPERT_INLINE Words line_words(const unsigned char* line, int v) {
   return load_words(line + v % kPanelVectors * static_cast<int>(sizeof(Words)));
@@ -86,7 +110,14 @@ struct F32Panel {
   template <int R, int P>
   EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
                               int64_t inputs) {
+    multiply<R, P>(tile, line, x, x_stride, inputs, NoPrefetch{});
+  }
+
+  template <int R, int P, class Prefetch>
+  EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
+                              int64_t inputs, const Prefetch& prefetch) {
     for (int64_t k = 0; k < inputs; ++k) {
+      prefetch.reach(k * 64);
       multiply_input<R, P>(
           tile, x + k, x_stride, [&](int v) __attribute__((always_inline)) {
             return reinterpret_cast<Floats>(line_words(line[v / kPanelVectors] + k * 64, v));
@@ -102,6 +133,12 @@ struct Bf16Panel {
   template <int R, int P>
   EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
                               int64_t inputs) {
+    multiply<R, P>(tile, line, x, x_stride, inputs, LongPanels<R, P>{line});
+  }
+
+  template <int R, int P, class Prefetch>
+  EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
+                              int64_t inputs, const Prefetch& prefetch) {
     int64_t j = 0;
     const auto low = [&](int v) __attribute__((always_inline)) {
       return reinterpret_cast<Floats>(line_words(line[v / kPanelVectors] + j * 64, v) << 16);
@@ -110,9 +147,7 @@ struct Bf16Panel {
       return reinterpret_cast<Floats>(line_words(line[v / kPanelVectors] + j * 64, v) & 0xFFFF0000U);
     };
     for (; j < inputs / 2; ++j) {
-      if constexpr (R > 3) {
-        for (int p = 0; p < P; ++p) __builtin_prefetch(line[p] + j * 64 + kLinePrefetch);
-      }
+      prefetch.reach(j * 64);
       multiply_input<R, P>(tile, x + 2 * j, x_stride, low);
       multiply_input<R, P>(tile, x + 2 * j + 1, x_stride, high);
     }
