@@ -143,7 +143,7 @@ def hammer(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
     seconds = arguments.hammer_seconds
     for preset in ("asan", "tsan"):
         program = bootstrap.build(preset, "--preset", preset) / "tests" / "stress" / "stress_hammer"
-        log.run(f"hammer in C++, {preset}", [program, seconds, 32])
+        log.run(f"hammer in C++, {preset}", [program, seconds, 32, 100_000 if preset == "tsan" else 0])
     log.run("hammer in Python", [builds.python, "tests/stress/hammer.py", seconds, 32], PYTHONPATH=str(builds.release / "python"))
     package = builds.release / "node" / "node_modules" / "@hivellm" / "expert"
     log.run("hammer in Node", ["node", "tests/stress/hammer.js", package, seconds, 8])

@@ -1,7 +1,9 @@
 // Threads that load, infer, stream, cancel, unload and close engines in random order on one machine: no crash, no hang,
 // and memory that does not grow.
 //
-//   hammer SECONDS [THREADS]
+//   hammer SECONDS [THREADS [SWAPS]]
+// Then, where SWAPS are asked for, the same threads until so many experts were loaded and unloaded, one call in 16 being
+// one of the others.
 #include <malloc.h>
 #include <unistd.h>
 
@@ -91,6 +93,11 @@ void act(Shared& shared, std::mt19937& random) {
   }
 }
 
+void swap_expert(Shared& shared, std::mt19937& random) {
+  const expert::Engine engine = shared.get();
+  engine.unload(engine.load_expert(kModels + "/experts/" + kExperts[random() % 5]));
+}
+
 double resident_megabytes() {
   malloc_trim(0);
   std::ifstream file("/proc/self/statm");
@@ -108,15 +115,16 @@ int main(int argc, char** argv) {
   Shared shared;
   std::atomic<long> done = 0;
   std::atomic<long> refused = 0;
-  const auto run = [&](int seconds_of_this_run) {
-    const auto end = Clock::now() + std::chrono::seconds(seconds_of_this_run);
+  std::atomic<long> swapped = 0;
+  const long swaps = argc > 3 ? std::atol(argv[3]) : 0;
+  const auto run = [&](const auto& go_on, const auto& call) {
     std::vector<std::thread> workers;
     for (int i = 0; i < threads; ++i) {
       workers.emplace_back([&, i] {
         std::mt19937 random(static_cast<unsigned>(i));
-        while (Clock::now() < end) {
+        while (go_on()) {
           try {
-            act(shared, random);
+            call(random);
             ++done;
           } catch (const expert::InferenceError&) {
             ++refused;  // closed, cancelled, or the queue was full: what the next thread did
@@ -126,11 +134,22 @@ int main(int argc, char** argv) {
     }
     for (std::thread& worker : workers) worker.join();
   };
-  run(std::max(1, seconds / 4));
+  const auto run_for = [&](int seconds_of_this_run) {
+    const auto end = Clock::now() + std::chrono::seconds(seconds_of_this_run);
+    run([end] { return Clock::now() < end; }, [&](std::mt19937& random) { act(shared, random); });
+  };
+  run_for(std::max(1, seconds / 4));
   const double before = resident_megabytes();
-  run(seconds);
+  run_for(seconds);
+  run([&] { return swapped < swaps; },
+      [&](std::mt19937& random) {
+        if (random() % 16 == 0) return act(shared, random);
+        swap_expert(shared, random);
+        ++swapped;
+      });
   const double after = resident_megabytes();
-  std::printf("%ld calls, %ld refused, %d threads; resident %.0f MB after a quarter, %.0f MB at the end\n", done.load(),
-              refused.load(), threads, before, after);
+  std::printf("%ld calls, %ld of them swaps at the end, %ld refused, %d threads; ", done.load(), swapped.load(),
+              refused.load(), threads);
+  std::printf("resident %.0f MB after a quarter, %.0f MB at the end\n", before, after);
   return done > 0 && after < before * 1.5 + 64 ? 0 : 1;
 }
