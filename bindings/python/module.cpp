@@ -104,18 +104,59 @@ expert_status with_request(const Request& request, Call&& call) {
   return call(&view);
 }
 
+// A result as long as Python may ask for the rest of it. Its owner is the result itself, or the chunk that carries it.
+struct ResultDocument {
+  std::shared_ptr<const void> owner;
+  const expert_result* result;
+  py::str json() const { return expert_result_json(result); }
+};
+
+py::list experts_of(const expert_result* result) {
+  py::list experts;
+  for (size_t i = 0; i < expert_result_expert_count(result); ++i) {
+    const char* name = nullptr;
+    const char* version = nullptr;
+    float weight = 0;
+    check(expert_result_expert(result, i, &name, &version, &weight));
+    experts.append(py::make_tuple(name, version, weight));
+  }
+  return experts;
+}
+
+// ((text, output, tokens, experts used, finish reason, usage, timings), document).
+py::tuple parts_of(const expert_result* result, std::shared_ptr<const void> owner) {
+  expert_usage usage = EXPERT_USAGE_INIT;
+  expert_timings timings = EXPERT_TIMINGS_INIT;
+  check(expert_result_usage(result, &usage));
+  check(expert_result_timings(result, &timings));
+  size_t text_length = 0;
+  size_t output_length = 0;
+  size_t count = 0;
+  const char* text = expert_result_text(result, &text_length);
+  const char* output = expert_result_output(result, &output_length);
+  const int32_t* tokens = expert_result_tokens(result, &count);
+  const py::tuple fields = py::make_tuple(
+      to_str(text, text_length), to_str(output, output_length), std::vector<int32_t>(tokens, tokens + count),
+      experts_of(result), expert_finish_reason_name(expert_result_finish_reason(result)),
+      py::make_tuple(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, usage.prompt_virtual_tokens,
+                     usage.cached_tokens),
+      py::make_tuple(timings.queue_ms, timings.prefill_ms, timings.first_token_ms, timings.decode_ms, timings.total_ms,
+                     timings.tokens_per_second));
+  return py::make_tuple(fields, ResultDocument{std::move(owner), result});
+}
+
 class Stream {
  public:
   explicit Stream(expert_stream* stream) : stream_(stream) {}
 
-  // (text, tokens, result as JSON or None), or None at the end.
+  // (text, tokens, parts of the result or None), or None at the end.
   py::object next(int64_t timeout_ms) {
     expert_chunk* given = nullptr;
     {
       py::gil_scoped_release unlocked;
       check(expert_stream_next(stream_.get(), timeout_ms, &given));
     }
-    const ChunkHandle chunk(given);
+    const std::shared_ptr<expert_chunk> chunk = ChunkHandle(given);
     if (chunk == nullptr) return py::none();
     size_t length = 0;
     const char* text = expert_chunk_text(chunk.get(), &length);
@@ -123,17 +164,17 @@ class Stream {
     const int32_t* tokens = expert_chunk_tokens(chunk.get(), &count);
     const expert_result* result = expert_chunk_result(chunk.get());
     return py::make_tuple(to_str(text, length), std::vector<int32_t>(tokens, tokens + count),
-                          result != nullptr ? py::object(py::str(expert_result_json(result))) : py::none());
+                          result != nullptr ? py::object(parts_of(result, chunk)) : py::none());
   }
 
-  py::str wait(int64_t timeout_ms) {
+  py::tuple wait(int64_t timeout_ms) {
     expert_result* given = nullptr;
     {
       py::gil_scoped_release unlocked;
       check(expert_stream_wait(stream_.get(), timeout_ms, &given));
     }
-    const ResultHandle result(given);
-    return py::str(expert_result_json(result.get()));
+    const std::shared_ptr<expert_result> result = ResultHandle(given);
+    return parts_of(given, result);
   }
 
   bool done() const { return expert_stream_done(stream_.get()) != 0; }
@@ -371,6 +412,8 @@ PYBIND11_MODULE(_core, m) {
       .def_readwrite("priority", &Request::priority)
       .def_readwrite("seed", &Request::seed)
       .def_readwrite("deadline_ms", &Request::deadline_ms);
+
+  py::class_<ResultDocument>(m, "ResultDocument").def("json", &ResultDocument::json);
 
   py::class_<Stream>(m, "Stream")
       .def("next", &Stream::next, py::arg("timeout_ms"))

@@ -48,7 +48,7 @@ async def refused(_: Request, error: expert.ExpertError) -> JSONResponse:
 @app.post("/answer")
 async def answer(question: Question) -> dict[str, Any]:
     result = await app.state.engine.ainfer(**question.options())
-    return {"text": result.output, "experts": [used.name for used in result.experts_used], "usage": vars(result.usage)}
+    return {"text": result.output, "experts": [used.name for used in result.experts_used], "usage": result.usage._asdict()}
 
 
 @app.post("/stream")

@@ -529,3 +529,24 @@ def test_a_stub_for_every_name():
             inside = {item.name if isinstance(item, ast.FunctionDef) else item.target.id for item in node.body}
             members = {member for member in dir(getattr(expert._core, name)) if not member.startswith("_")}
             assert inside - {"__init__"} == members, name
+
+
+def test_a_result_is_read_only_and_can_be_compared_copied_and_pickled(engine):
+    request = {"experts": [], "max_tokens": 4, "temperature": 0, "logprobs": 2, "trace": True}
+    result = engine.infer("Hello", **request)
+    again = pickle.loads(pickle.dumps(result))
+    assert again == result == copy.deepcopy(result)
+    assert again.timings == result.timings and again.logprobs == result.logprobs and len(result.logprobs) == len(result.tokens)
+    assert again.plan == result.plan and again.trace == result.trace
+    assert repr(result).startswith(f"Result(text={result.text!r}, output=")
+    assert engine.infer("Hello", **request) != result  # other timings
+    for change in (lambda: setattr(result, "text", "x"), lambda: delattr(result, "text"), lambda: setattr(result, "other", 1)):
+        with pytest.raises(AttributeError, match="read-only"):
+            change()
+    *_, last = engine.stream("Hello", **request)
+    assert last.result.tokens == result.tokens and last.result.plan["parameters"]["max_tokens"] == 4
+
+
+def test_an_unknown_keyword_is_an_error_even_when_it_is_none(engine):
+    with pytest.raises(TypeError, match="max_token"):
+        engine.infer("Hello", max_token=None)

@@ -20,7 +20,7 @@ def request_of(step):
 def outcome_of(result):
     out = {field: getattr(result, field) for field in FIELDS}
     out["experts_used"] = [used._asdict() for used in result.experts_used]
-    out["usage"] = vars(result.usage)
+    out["usage"] = result.usage._asdict()
     if result.logprobs:
         out["logprobs"] = [
             {"token": at.token, "logprob": at.logprob, "top": [best._asdict() for best in at.top]} for at in result.logprobs

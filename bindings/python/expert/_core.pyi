@@ -50,9 +50,23 @@ class Request:
     seed: int
     deadline_ms: float
 
+# text, output, tokens, experts used, finish reason, usage, timings
+ResultFields = tuple[
+    str,
+    str,
+    list[int],
+    list[tuple[str, str, float]],
+    str,
+    tuple[int, int, int, int, int],
+    tuple[float, float, float, float, float, float],
+]
+
+class ResultDocument:
+    def json(self) -> str: ...
+
 class Stream:
-    def next(self, timeout_ms: int) -> tuple[str, list[int], str | None] | None: ...
-    def wait(self, timeout_ms: int) -> str: ...
+    def next(self, timeout_ms: int) -> tuple[str, list[int], tuple[ResultFields, ResultDocument] | None] | None: ...
+    def wait(self, timeout_ms: int) -> tuple[ResultFields, ResultDocument]: ...
     def done(self) -> bool: ...
     def cancel(self) -> None: ...
 

@@ -119,30 +119,15 @@ def uses(experts: Any) -> list[_core.Use]:
     return [_use(entry) for entry in experts]
 
 
-_TEXTS = ("prompt", "schema", "body", "caller", "cache_salt")
-_JSON = {"messages": Sequence, "tools": Sequence, "template_variables": Mapping}
-_NUMBERS = (
-    "temperature",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "deadline_ms",
-)
-_INTEGERS = ("top_k", "max_tokens", "logprobs", "priority")
-_FLAGS = ("raw", "ignore_eos", "trace")
-
-
-def _set_experts(request: _core.Request, experts: Any) -> None:
-    if experts is None or (isinstance(experts, str) and experts == "auto"):
+def _set_experts(request: _core.Request, name: str, experts: Any) -> None:
+    if isinstance(experts, str) and experts == "auto":
         return
     if isinstance(experts, str):
         raise InvalidRequestError(f"experts is {experts!r}", 'use "auto", or a list: ["sql"]')
     request.experts = uses(experts)
 
 
-def _set_stop(request: _core.Request, stop: Any) -> None:
+def _set_stop(request: _core.Request, name: str, stop: Any) -> None:
     stop = [stop] if isinstance(stop, str) else stop
     if not isinstance(stop, Sequence) or isinstance(stop, bytes):
         raise TypeError(f"stop must be a str or a list of str, not {type(stop).__name__}")
@@ -152,7 +137,7 @@ def _set_stop(request: _core.Request, stop: Any) -> None:
     request.stop = encoded
 
 
-def _set_logit_bias(request: _core.Request, bias: Any) -> None:
+def _set_logit_bias(request: _core.Request, name: str, bias: Any) -> None:
     if not isinstance(bias, Mapping):
         raise TypeError(f"logit_bias must be a dict of token id to number, not {type(bias).__name__}")
     request.logit_bias_tokens = [integer("a token id of logit_bias", token) for token in bias]
@@ -165,33 +150,77 @@ def _boolean(name: str, value: Any) -> bool:
     return value
 
 
+def _set_text(request: _core.Request, name: str, value: Any) -> None:
+    setattr(request, name, text_bytes(name, value))
+
+
+def _set_number(request: _core.Request, name: str, value: Any) -> None:
+    setattr(request, name, number(name, value))
+
+
+def _set_integer(request: _core.Request, name: str, value: Any) -> None:
+    setattr(request, name, integer(name, value))
+
+
+def _set_flag(request: _core.Request, name: str, value: Any) -> None:
+    setattr(request, name, _boolean(name, value))
+
+
+def _set_list(request: _core.Request, name: str, value: Any) -> None:
+    setattr(request, name, json_bytes(name, value, Sequence))
+
+
+def _set_variables(request: _core.Request, name: str, value: Any) -> None:
+    setattr(request, name, json_bytes(name, value, Mapping))
+
+
+def _set_special_in_text(request: _core.Request, name: str, value: Any) -> None:
+    request.plain_text = not _boolean(name, value)
+
+
+def _set_seed(request: _core.Request, name: str, value: Any) -> None:
+    request.seed = integer(name, value, 0, _UNSET_SEED - 1)
+
+
+_SETTERS = {
+    "schema": _set_text,
+    "body": _set_text,
+    "caller": _set_text,
+    "cache_salt": _set_text,
+    "messages": _set_list,
+    "tools": _set_list,
+    "template_variables": _set_variables,
+    "temperature": _set_number,
+    "top_p": _set_number,
+    "min_p": _set_number,
+    "repetition_penalty": _set_number,
+    "presence_penalty": _set_number,
+    "frequency_penalty": _set_number,
+    "deadline_ms": _set_number,
+    "top_k": _set_integer,
+    "max_tokens": _set_integer,
+    "logprobs": _set_integer,
+    "priority": _set_integer,
+    "raw": _set_flag,
+    "ignore_eos": _set_flag,
+    "trace": _set_flag,
+    "special_in_text": _set_special_in_text,
+    "seed": _set_seed,
+    "experts": _set_experts,
+    "stop": _set_stop,
+    "logit_bias": _set_logit_bias,
+}
+
+
 def build(prompt: str | None = None, **given: Any) -> _core.Request:
     """The request of these keywords; None is as good as absent."""
     request = _core.Request()
-    given["prompt"] = prompt
+    if prompt is not None:
+        request.prompt = text_bytes("prompt", prompt)
     for name, value in given.items():
-        if value is None and name != "experts":
-            continue
-        if name in _TEXTS:
-            setattr(request, name, text_bytes(name, value))
-        elif name in _JSON:
-            setattr(request, name, json_bytes(name, value, _JSON[name]))
-        elif name in _NUMBERS:
-            setattr(request, name, number(name, value))
-        elif name in _INTEGERS:
-            setattr(request, name, integer(name, value))
-        elif name in _FLAGS:
-            setattr(request, name, _boolean(name, value))
-        elif name == "special_in_text":
-            request.plain_text = not _boolean(name, value)
-        elif name == "seed":
-            request.seed = integer(name, value, 0, _UNSET_SEED - 1)
-        elif name == "experts":
-            _set_experts(request, value)
-        elif name == "stop":
-            _set_stop(request, value)
-        elif name == "logit_bias":
-            _set_logit_bias(request, value)
-        else:
+        setter = _SETTERS.get(name)
+        if setter is None:
             raise TypeError(f"unexpected keyword argument {name!r}")
+        if value is not None:
+            setter(request, name, value)
     return request

@@ -30,8 +30,8 @@ Path = Union[str, "PathLike[str]"]
 _POLL_MS = 100  # how long Ctrl-C may go unnoticed
 
 
-def _finished(document: str) -> Result:
-    result = Result.from_json(document)
+def _finished(given: tuple[_core.ResultFields, _core.ResultDocument]) -> Result:
+    result = Result(*given)
     if result.finish_reason == "cancelled":
         raise CancelledError("the request was cancelled", partial=result)
     return result
@@ -108,8 +108,8 @@ class Stream(_NotPickled, Iterator[Chunk]):
             raise
         if given is None:
             raise StopIteration
-        text, tokens, document = given
-        self.result = None if document is None else Result.from_json(document)
+        text, tokens, last = given
+        self.result = None if last is None else Result(*last)
         return Chunk(text, tokens, self.result)
 
     def cancel(self) -> None:
@@ -284,11 +284,15 @@ class Engine(_NotPickled):
         min_p, repetition_penalty, presence_penalty, frequency_penalty, seed, stop, logit_bias, logprobs, ignore_eos.
         Prompt: raw, special_in_text, tools, template_variables. Queue: priority, deadline_ms, caller, cache_salt.
         """
-        handle = self.submit(prompt, **options)
+        stream = self._core.submit(_request.build(prompt, **options))
         try:
-            return handle.result()
+            while True:
+                try:
+                    return _finished(stream.wait(_POLL_MS))
+                except TimeoutError:
+                    continue
         except KeyboardInterrupt:
-            handle.cancel()
+            stream.cancel()
             raise
 
     def stream(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> Stream:
