@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def test_add_subdirectory(tmp_path):
     run("cmake", "-S", CONSUMER, "-B", tmp_path, f"-DLIBEXPERT_SOURCE={ROOT}", *UNITY)
     run("cmake", "--build", tmp_path)
     answers(tmp_path, tmp_path / "home", ROOT / "models")
+
+
+def test_without_optional_parts(tmp_path):
+    build = tmp_path / "build"
+    run("cmake", "-S", ROOT, "-B", build, "-DEXPERT_PACKAGES=OFF", *UNITY)
+    run("cmake", "--build", build)
+    cli, home = build / "cli" / "expert-cli", {"EXPERT_HOME": str(tmp_path / "home")}
+    assert run(cli, "run", "List all files", "--experts", "shell", "--max-tokens", "8", **home).strip()
+    archive = tmp_path / "a.expert"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(ROOT / "models" / "experts" / "sql", arcname=".")
+    refused = subprocess.run([cli, "run", "x", "--experts", archive], capture_output=True, text=True, env={**os.environ, **home})
+    assert refused.returncode != 0 and "EXPERT_PACKAGES=ON" in refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@
 #include <random>
 #include <thread>
 
+#include "support/tsan_suppressions.h"
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
