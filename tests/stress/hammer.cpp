@@ -2,8 +2,8 @@
 // and memory that does not grow.
 //
 //   hammer SECONDS [THREADS [SWAPS]]
-// Then, where SWAPS are asked for, the same threads until so many experts were loaded and unloaded, one call in 16 being
-// one of the others.
+// Then, where SWAPS are asked for, the same threads until so many small experts were loaded and unloaded, one call in 64
+// being one of the others.
 #include <malloc.h>
 #include <unistd.h>
 
@@ -12,10 +12,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <expert/expert.hpp>
+#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "support/tsan_suppressions.h"
 
@@ -95,9 +97,49 @@ void act(Shared& shared, std::mt19937& random) {
   }
 }
 
-void swap_expert(Shared& shared, std::mt19937& random) {
+// LoRA of rank 1 on one layer of the bundled base: what a sanitizer makes slow is packing large ones.
+class SmallExperts {
+ public:
+  SmallExperts() {
+    for (int i = 0; i < kCount; ++i) write(i);
+  }
+  ~SmallExperts() {
+    std::error_code ignored;
+    std::filesystem::remove_all(root_, ignored);
+  }
+  SmallExperts(const SmallExperts&) = delete;
+  SmallExperts& operator=(const SmallExperts&) = delete;
+
+  std::string any(std::mt19937& random) const { return folder(static_cast<int>(random() % kCount)); }
+
+ private:
+  static constexpr int kCount = 16;
+  static constexpr size_t kHidden = 256;  // of the bundled base, whose q_proj is square
+
+  std::string folder(int i) const { return (root_ / std::to_string(i)).string(); }
+
+  void write(int i) const {
+    std::filesystem::create_directories(folder(i));
+    std::ofstream(folder(i) + "/adapter_config.json")
+        << R"({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"], "layers_to_transform": [0]})";
+    const std::string name = R"("base_model.model.model.layers.0.self_attn.q_proj.lora_)";
+    const std::string header = "{" + name + R"(A.weight": {"dtype": "F32", "shape": [1, 256], "data_offsets": [0, 1024]}, )" +
+                               name + R"(B.weight": {"dtype": "F32", "shape": [256, 1], "data_offsets": [1024, 2048]}})";
+    const uint64_t length = header.size();
+    const std::vector<float> values(2 * kHidden, 0.01F * static_cast<float>(i + 1));
+    std::ofstream file(folder(i) + "/adapter_model.safetensors", std::ios::binary);
+    file.write(reinterpret_cast<const char*>(&length), sizeof length);
+    file << header;
+    file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+  }
+
+  const std::filesystem::path root_ =
+      std::filesystem::temp_directory_path() / ("expert-hammer-" + std::to_string(::getpid()));
+};
+
+void swap_expert(Shared& shared, const SmallExperts& experts, std::mt19937& random) {
   const expert::Engine engine = shared.get();
-  engine.unload(engine.load_expert(kModels + "/experts/" + kExperts[random() % 5]));
+  engine.unload(engine.load_expert(experts.any(random)));
 }
 
 double resident_megabytes() {
@@ -143,10 +185,11 @@ int main(int argc, char** argv) {
   run_for(std::max(1, seconds / 4));
   const double before = resident_megabytes();
   run_for(seconds);
+  const SmallExperts experts;
   run([&] { return swapped < swaps; },
       [&](std::mt19937& random) {
-        if (random() % 16 == 0) return act(shared, random);
-        swap_expert(shared, random);
+        if (random() % 64 == 0) return act(shared, random);
+        swap_expert(shared, experts, random);
         ++swapped;
       });
   const double after = resident_megabytes();
