@@ -24,9 +24,13 @@ EngineHandle hold_engine(expert_engine* engine) {
   return {engine, [](expert_engine* owned) { run_in_thread([owned] { expert_engine_free(owned); }); }};
 }
 
+// Node refuses where a worker is being terminated: then nobody else would free the value.
 template <typename T>
 Napi::Value wrap(Napi::Env env, T value) {
-  return Napi::External<T>::New(env, new T(std::move(value)), [](Napi::Env /*env*/, T* owned) { delete owned; });
+  auto owned = std::make_unique<T>(std::move(value));
+  const auto external = Napi::External<T>::New(env, owned.get(), [](Napi::Env /*env*/, T* finished) { delete finished; });
+  owned.release();
+  return external;
 }
 
 template <typename T>
@@ -309,9 +313,10 @@ Napi::Value apply_chat_template(const Info& info) {
 Convert float_array(std::vector<float> values) {
   const auto shared = std::make_shared<std::vector<float>>(std::move(values));
   return [shared](Napi::Env env) -> Napi::Value {
-    auto* owner = new std::shared_ptr<std::vector<float>>(shared);
+    auto owner = std::make_unique<std::shared_ptr<std::vector<float>>>(shared);
     const auto buffer = Napi::ArrayBuffer::New(env, shared->data(), shared->size() * sizeof(float),
-                                               [owner](Napi::Env /*env*/, void* /*data*/) { delete owner; });
+                                               [held = owner.get()](Napi::Env /*env*/, void* /*data*/) { delete held; });
+    owner.release();
     return Napi::Float32Array::New(env, shared->size(), buffer, 0);
   };
 }
