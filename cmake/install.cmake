@@ -22,20 +22,21 @@ if(NOT SKBUILD)
   install(FILES ${PROJECT_BINARY_DIR}/expert-config.cmake ${PROJECT_BINARY_DIR}/expert-config-version.cmake
     DESTINATION ${expert_config_dir})
 
-  # What a static library leaves to its user to link.
+  # What a static library leaves to its user to link; not private, as with pkg-config --static, which would ask for the
+  # static libraries that libarchive could be linked with as well.
   if(BUILD_SHARED_LIBS)
-    set(pc_private "")
-    set(pc_libs_private "")
+    set(pc_requires "")
+    set(pc_libs "")
     set(pc_cflags "")
   else()
-    set(pc_private "fmt libsodium")
+    set(pc_requires "fmt libsodium")
     if(EXPERT_PACKAGES)
-      string(APPEND pc_private " libarchive")
+      string(APPEND pc_requires " libarchive")
     endif()
     if(crypto_FOUND)
-      string(APPEND pc_private " libcrypto")
+      string(APPEND pc_requires " libcrypto")
     endif()
-    set(pc_libs_private "-lstdc++ -lm -lpthread -ldl")
+    set(pc_libs " -lstdc++ -lm -lpthread -ldl")
     set(pc_cflags " -DEXPERT_STATIC")
   endif()
   file(RELATIVE_PATH from_pc_to_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)  # so that the folder may be moved

@@ -47,7 +47,7 @@ def test_static_with_find_package(static_prefix, tmp_path):
 
 def test_static_with_pkg_config(static_prefix, tmp_path):
     config = next(static_prefix.rglob("expert.pc")).parent
-    flags = run("pkg-config", "--static", "--cflags", "--libs", "expert", PKG_CONFIG_PATH=str(config)).split()
+    flags = run("pkg-config", "--cflags", "--libs", "expert", PKG_CONFIG_PATH=str(config)).split()
     run("cc", "-std=c99", CONSUMER / "main.c", "-o", tmp_path / "consumer", *flags)
     assert run(tmp_path / "consumer", EXPERT_HOME=str(tmp_path),
                EXPERT_MODELS_PATH=str(static_prefix / "share" / "expert" / "models"))  # fmt: skip
