@@ -179,7 +179,8 @@ def test_asyncio(engine):
 
 def test_keyboard_interrupt_cancels(engine, tmp_path):
     program = (
-        "import expert, sys\n"
+        "import expert, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests that run in the background ignore it
         f"engine = expert.Engine({engine.info()['path']!r}, threads=1)\n"
         "try:\n"
         "    print('ready', flush=True)\n"
