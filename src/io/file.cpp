@@ -292,23 +292,23 @@ MappedFile MappedFile::open(const std::string& path) {
   if (fd.get() < 0 || ::fstat(fd.get(), &status) != 0) fail_system(path, "open", errno);
   require_regular(path, status);
   const auto size = static_cast<size_t>(status.st_size);
-  if (size == 0) return MappedFile(nullptr, 0);
+  if (size == 0) return MappedFile(nullptr, identity_of(status));
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
   if (address == MAP_FAILED) fail_system(path, "map", errno);
-  return MappedFile(static_cast<const std::byte*>(address), size);
+  return MappedFile(static_cast<const std::byte*>(address), identity_of(status));
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)), identity_(std::exchange(other.identity_, {})) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
+  std::swap(identity_, other.identity_);
   return *this;
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), identity_.size);
 }
 
 }  // namespace expert

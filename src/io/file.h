@@ -101,12 +101,13 @@ class MappedFile {
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
-  ByteView bytes() const { return {data_, size_}; }
+  ByteView bytes() const { return {data_, identity_.size}; }
+  const FileIdentity& identity() const { return identity_; }
 
  private:
-  MappedFile(const std::byte* data, size_t size) : data_(data), size_(size) {}
+  MappedFile(const std::byte* data, const FileIdentity& identity) : data_(data), identity_(identity) {}
   const std::byte* data_ = nullptr;
-  size_t size_ = 0;
+  FileIdentity identity_;
 };
 
 }  // namespace expert

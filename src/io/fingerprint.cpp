@@ -4,8 +4,10 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "core/error.h"
+#include "io/hash_memo.h"
 #include "io/sha256.h"
 
 namespace expert {
@@ -28,44 +30,17 @@ bool hash_tensor(Sha256& hash, const TensorRef& tensor, Bytes& chunk, const std:
   return true;
 }
 
-bool is_digest(std::string_view text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-}
-
-// Names the memo after everything that would change with the files; empty when one of them is not on disk.
-std::string memo_path(const TensorSet& tensors, const std::string& cache_directory) {
-  Sha256 key;
-  key.update_framed("base_fingerprint 1");
+// Of everything that would change with the files; empty when one of them is not on disk.
+std::string key_of(const TensorSet& tensors) {
+  std::vector<std::pair<std::string, FileIdentity>> files;
   for (const auto& file : tensors.files()) {
     if (file->file() == nullptr) return {};
-    const FileIdentity& identity = file->file()->identity();
     std::error_code error;
     const auto absolute = std::filesystem::absolute(file->source(), error);
     if (error) return {};
-    key.update_framed(absolute.string()).update_number(identity.device).update_number(identity.inode);
-    key.update_number(identity.size);
-    key.update_number(static_cast<uint64_t>(identity.mtime_ns)).update_number(static_cast<uint64_t>(identity.ctime_ns));
+    files.emplace_back(absolute.string(), file->file()->identity());
   }
-  return join_path(join_path(cache_directory, "fingerprints"), key.finish_hex());
-}
-
-std::string recall(const std::string& path) {
-  try {
-    if (!file_exists(path)) return {};
-    const std::string text = read_text_file(path, 64);
-    return is_digest(text) ? text : std::string();
-  } catch (const Error&) {
-    return {};
-  }
-}
-
-void memoise(const std::string& path, const std::string& fingerprint) {
-  try {
-    create_directories(std::filesystem::path(path).parent_path().string());
-    write_file_atomically(path, fingerprint);
-  } catch (const Error&) {
-    // Only a saving is lost, as the header says.
-  }
+  return memo_key("base_fingerprint 1", files);
 }
 
 }  // namespace
@@ -82,12 +57,13 @@ std::string base_fingerprint(const TensorSet& tensors, const std::stop_token& st
 
 std::string base_fingerprint(const TensorSet& tensors, const std::string& cache_directory,
                              const std::stop_token& stop) {
-  const std::string path = cache_directory.empty() ? std::string() : memo_path(tensors, cache_directory);
-  if (path.empty()) return base_fingerprint(tensors, stop);
+  const std::string key = cache_directory.empty() ? std::string() : key_of(tensors);
+  if (key.empty()) return base_fingerprint(tensors, stop);
   tensors.require_unchanged();
-  if (std::string known = recall(path); !known.empty()) return known;
+  HashMemo memo(join_path(cache_directory, "fingerprints"));
+  if (std::string known = memo.find(key); !known.empty()) return known;
   std::string fingerprint = base_fingerprint(tensors, stop);
-  if (!fingerprint.empty()) memoise(path, fingerprint);
+  memo.record(key, fingerprint);
   return fingerprint;
 }
 

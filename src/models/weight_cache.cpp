@@ -18,6 +18,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "io/hash_memo.h"
 #include "io/sha256.h"
 
 namespace expert {
@@ -160,14 +161,14 @@ void populate(ByteView bytes) {
 #endif
 }
 
-// Compares all checksums, several entries at a time.
-void require_undamaged(const std::vector<Placed>& entries, int threads) {
+// Brings the pages in and, where `compare` says so, compares all checksums, several entries at a time.
+void read_through(const std::vector<Placed>& entries, bool compare, int threads) {
   std::atomic<size_t> next{0};
   std::atomic<const Placed*> damaged{nullptr};
   const auto check = [&] {
     for (size_t i = next++; i < entries.size(); i = next++) {
       populate(entries[i].matrix.bytes);
-      if (checksum(entries[i].matrix.bytes) != entries[i].checksum) damaged = &entries[i];
+      if (compare && checksum(entries[i].matrix.bytes) != entries[i].checksum) damaged = &entries[i];
     }
   };
   std::vector<std::thread> helpers;
@@ -179,6 +180,18 @@ void require_undamaged(const std::vector<Placed>& entries, int threads) {
   check();
   for (std::thread& helper : helpers) helper.join();
   if (const Placed* entry = damaged) fail(ErrorCode::load, "weight cache: {} is damaged", entry->matrix.name);
+}
+
+// Checksums are compared once for each state of the file, as its identity tells.
+void require_undamaged(const WeightCacheKey& key, const MappedFile& file, const std::vector<Placed>& entries,
+                       int threads) {
+  const std::filesystem::path path = key.path;
+  HashMemo memo(join_path(path.parent_path().string(), "weights"));
+  const std::string state = memo_key("weight cache 1", {{path.filename().string(), file.identity()}});
+  const std::string contents = Sha256().update(std::string_view(key.digest)).finish_hex();
+  const bool known = !state.empty() && memo.find(state) == contents;
+  read_through(entries, !known, threads);
+  if (!known) memo.record(state, contents);
 }
 
 // --- writing ------------------------------------------------------------------------------------------------------
@@ -322,7 +335,7 @@ std::optional<WeightCache> WeightCache::open(const WeightCacheKey& key, int thre
     WeightCache cache;
     cache.file_ = std::make_shared<const MappedFile>(MappedFile::open(key.path));
     std::vector<Placed> entries = parse(cache.file_->bytes(), key);
-    require_undamaged(entries, threads);
+    require_undamaged(key, *cache.file_, entries, threads);
     for (Placed& entry : entries) {
       std::string name = entry.matrix.name;
       cache.matrices_.emplace(std::move(name), std::move(entry.matrix));

@@ -39,7 +39,8 @@ struct CachedMatrix {
 
 class WeightCache {
  public:
-  // Empty where there is no usable file. Reads all of it once, with up to `threads` threads, to compare the checksums.
+  // Empty where there is no usable file. Compares the checksums of all of it, with up to `threads` threads, unless that
+  // was done before and the file's identity is still the same (remembered in `weights/` beside it).
   static std::optional<WeightCache> open(const WeightCacheKey& key, int threads = 1);
 
   // Null where the file has no such matrix or the backend packs it to another size.

@@ -246,7 +246,7 @@ std::string Package::find_known_hash(const HashMemo* memo, const std::optional<F
       identities.emplace_back(label, *content->identity);
     }
   }
-  memo_key_ = memo_key(identities);
+  memo_key_ = memo_key("package content 1", identities);
   return memo->find(memo_key_);
 }
 

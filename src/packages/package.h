@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "io/archive.h"
+#include "io/hash_memo.h"
 #include "io/json.h"
 #include "io/safetensors.h"
-#include "packages/hash_memo.h"
 #include "packages/manifest.h"
 
 namespace expert {

@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include "core/error.h"
+#include "core/utf8.h"
 #include "packages/registry.h"
 #include "packages/semver.h"
 
@@ -127,6 +128,10 @@ ExpertSpec ExpertSpec::parse(std::string_view text) {
 class Store::Transaction {
  public:
   explicit Transaction(const Store& store, bool ignore_broken_registry = false) : store_(store) {
+    if (!unicode::is_utf8(store.home_)) {
+      throw Error(ErrorCode::invalid_request, fmt::format("{}: the registry holds only paths that are UTF-8", store.home_),
+                  "name another home folder (EXPERT_HOME)");
+    }
     create_directories(experts_folder());
     lock();
     try {
@@ -280,12 +285,17 @@ std::optional<InstalledExpert> Store::find(std::string_view text) const {
 
 InstalledModel Store::add_model(const std::string& directory, std::string_view name) {
   const std::string path = absolute_path(directory);
+  if (!unicode::is_utf8(path)) {
+    throw Error(ErrorCode::invalid_request, fmt::format("{}: the registry holds only paths that are UTF-8", path),
+                "rename the folder, or give its path to each run: --model takes any");
+  }
   const TensorSet tensors = TensorSet::open(path);
   if (!file_exists(join_path(path, "config.json"))) fail(ErrorCode::load, "{}: config.json is missing", path);
   InstalledModel model;
   model.name = name.empty() ? base_name_of(path) : std::string(name);
   model.path = path;
-  if (model.name.empty() || model.name.find_first_of("/\\\n") != std::string::npos || model.name.size() > 200) {
+  if (model.name.empty() || model.name.find_first_of("/\\\n") != std::string::npos || model.name.size() > 200 ||
+      !unicode::is_utf8(model.name)) {
     fail(ErrorCode::invalid_request, "\"{}\" cannot name a model", model.name.substr(0, 200));
   }
   model.size_bytes = weight_bytes(tensors);

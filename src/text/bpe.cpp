@@ -11,6 +11,7 @@ namespace expert {
 namespace {
 
 constexpr size_t kShortPiece = 48;  // below this, scanning all pairs beats a heap
+constexpr size_t kMergesAtOnce = 64;
 
 uint64_t pair_of(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
@@ -34,19 +35,37 @@ void Bpe::add_merges(const std::vector<std::pair<std::string_view, std::string_v
   size_t size = 16;
   while (size < merges.size() * 2) size *= 2;
   merges_.assign(size, {kNoPair, 0, 0});
-  const auto id_of = [&](std::string_view token, size_t rank) {
-    const auto id = vocab_.find(token);
-    if (!id) fail(ErrorCode::load, "merge {} needs token '{}', which is not in the vocabulary", rank, token);
-    return *id;
-  };
+  for (size_t start = 0; start < merges.size(); start += kMergesAtOnce)
+    add_some_merges(std::span(merges).subspan(start, std::min(kMergesAtOnce, merges.size() - start)), start);
+}
+
+// The tables are far larger than the caches, so memory is asked for many merges before it is waited for.
+void Bpe::add_some_merges(std::span<const std::pair<std::string_view, std::string_view>> merges, size_t first_rank) {
+  const size_t count = merges.size();
   std::string joined;
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto& [left, right] = merges[rank];
-    joined.assign(left).append(right);
-    const uint64_t pair = pair_of(id_of(left, rank), id_of(right, rank));
-    size_t slot = hash_of(pair) & (size - 1);
-    while (merges_[slot].pair != kNoPair && merges_[slot].pair != pair) slot = (slot + 1) & (size - 1);
-    merges_[slot] = {pair, static_cast<uint32_t>(rank), id_of(joined, rank)};  // a repeated pair: the last one counts
+  for (const auto& [left, right] : merges) joined.append(left).append(right);
+  std::vector<std::string_view> tokens;
+  std::string_view rest = joined;
+  for (const auto& [left, right] : merges) {
+    const std::string_view whole = rest.substr(0, left.size() + right.size());
+    tokens.insert(tokens.end(), {left, right, whole});
+    rest.remove_prefix(whole.size());
+  }
+  std::vector<int32_t> ids(tokens.size());
+  vocab_.find_all(tokens, ids);
+  const auto missing = std::find(ids.begin(), ids.end(), -1);
+  if (missing != ids.end()) {
+    const auto at = static_cast<size_t>(missing - ids.begin());
+    fail(ErrorCode::load, "merge {} needs token '{}', which is not in the vocabulary", first_rank + at / 3, tokens[at]);
+  }
+  const size_t mask = merges_.size() - 1;
+  const auto pair = [&](size_t i) { return pair_of(ids[3 * i], ids[3 * i + 1]); };
+  for (size_t i = 0; i < count; ++i) __builtin_prefetch(&merges_[hash_of(pair(i)) & mask], 1);
+  for (size_t i = 0; i < count; ++i) {
+    size_t slot = hash_of(pair(i)) & mask;
+    while (merges_[slot].pair != kNoPair && merges_[slot].pair != pair(i)) slot = (slot + 1) & mask;
+    // A repeated pair: the last one counts.
+    merges_[slot] = {pair(i), static_cast<uint32_t>(first_rank + i), ids[3 * i + 2]};
   }
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -42,6 +43,7 @@ class Bpe {
   static constexpr uint64_t kNoPair = ~uint64_t{0};
 
   void add_merges(const std::vector<std::pair<std::string_view, std::string_view>>& merges);
+  void add_some_merges(std::span<const std::pair<std::string_view, std::string_view>> merges, size_t first_rank);
   void index_characters();
   const Merge* find_merge(int32_t left, int32_t right) const;
   int32_t id_of_char(std::string_view text, char32_t c) const;

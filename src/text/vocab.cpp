@@ -1,5 +1,7 @@
 #include "text/vocab.h"
 
+#include <algorithm>
+#include <array>
 #include <functional>
 #include <limits>
 
@@ -8,8 +10,7 @@
 namespace expert {
 namespace {
 
-// Hash by eight bytes at a time; tokens come from files, so the worst a hostile one can do is what grow() bounds
-// anyway.
+// Tokens come from files: a hostile one may make them collide, and then reading it takes long.
 uint32_t hash_of(std::string_view token) { return static_cast<uint32_t>(std::hash<std::string_view>{}(token)); }
 
 }  // namespace
@@ -25,29 +26,28 @@ size_t Vocab::slot_of(std::string_view token, uint32_t hash) const {
   return slot;
 }
 
-void Vocab::grow() {
-  const size_t size = slots_.empty() ? 1024 : slots_.size() * 2;
+void Vocab::add(std::string_view token, int64_t id) {
+  if (id < 0 || id > std::numeric_limits<int32_t>::max() - 1)
+    fail(ErrorCode::load, "token '{}' has id {}, which is not a token id", token, id);
+  entries_.push_back({pool_.size(), static_cast<uint32_t>(token.size()), hash_of(token), static_cast<int32_t>(id)});
+  pool_.append(token);
+}
+
+void Vocab::index_texts() {
+  size_t size = 16;
+  while (size < entries_.size() * 2) size *= 2;
   slots_.assign(size, 0);
+  constexpr size_t kAhead = 16;  // the table is larger than the caches
   for (size_t i = 0; i < entries_.size(); ++i) {
-    size_t slot = entries_[i].hash & (size - 1);
-    while (slots_[slot] != 0) slot = (slot + 1) & (size - 1);
+    if (i + kAhead < entries_.size()) __builtin_prefetch(&slots_[entries_[i + kAhead].hash & (size - 1)], 1);
+    const std::string_view token = text(entries_[i]);
+    const size_t slot = slot_of(token, entries_[i].hash);
+    if (slots_[slot] != 0) fail(ErrorCode::load, "the vocabulary lists token '{}' twice", token);
     slots_[slot] = static_cast<uint32_t>(i + 1);
   }
 }
 
-void Vocab::add(std::string_view token, int64_t id) {
-  if (id < 0 || id > std::numeric_limits<int32_t>::max() - 1)
-    fail(ErrorCode::load, "token '{}' has id {}, which is not a token id", token, id);
-  if ((entries_.size() + 1) * 2 > slots_.size()) grow();
-  const uint32_t hash = hash_of(token);
-  const size_t slot = slot_of(token, hash);
-  if (slots_[slot] != 0) fail(ErrorCode::load, "the vocabulary lists token '{}' twice", token);
-  entries_.push_back({pool_.size(), static_cast<uint32_t>(token.size()), hash, static_cast<int32_t>(id)});
-  pool_.append(token);
-  slots_[slot] = static_cast<uint32_t>(entries_.size());
-}
-
-void Vocab::finish() {
+void Vocab::index_ids() {
   const size_t limit = entries_.size() * 8 + 65536;
   for (const Entry& entry : entries_) {
     if (static_cast<size_t>(entry.id) >= limit)
@@ -64,11 +64,38 @@ void Vocab::finish() {
   }
 }
 
+void Vocab::finish() {
+  index_texts();
+  index_ids();
+}
+
 std::optional<int32_t> Vocab::find(std::string_view token) const {
   if (slots_.empty()) return std::nullopt;
   const uint32_t entry = slots_[slot_of(token, hash_of(token))];
   if (entry == 0) return std::nullopt;
   return entries_[entry - 1].id;
+}
+
+void Vocab::find_all(std::span<const std::string_view> tokens, std::span<int32_t> ids) const {
+  if (slots_.empty()) return std::fill(ids.begin(), ids.end(), -1);
+  constexpr size_t kAtOnce = 64;
+  std::array<uint32_t, kAtOnce> hashes{};
+  const auto first_slot = [&](size_t i) { return slots_[hashes[i] & (slots_.size() - 1)]; };
+  for (size_t start = 0; start < tokens.size(); start += kAtOnce) {
+    const auto some = tokens.subspan(start, std::min(kAtOnce, tokens.size() - start));
+    for (size_t i = 0; i < some.size(); ++i) {
+      hashes[i] = hash_of(some[i]);
+      __builtin_prefetch(&slots_[hashes[i] & (slots_.size() - 1)]);
+    }
+    for (size_t i = 0; i < some.size(); ++i)
+      if (const uint32_t entry = first_slot(i)) __builtin_prefetch(&entries_[entry - 1]);
+    for (size_t i = 0; i < some.size(); ++i)
+      if (const uint32_t entry = first_slot(i)) __builtin_prefetch(pool_.data() + entries_[entry - 1].offset);
+    for (size_t i = 0; i < some.size(); ++i) {
+      const uint32_t entry = slots_[slot_of(some[i], hashes[i])];
+      ids[start + i] = entry == 0 ? -1 : entries_[entry - 1].id;
+    }
+  }
 }
 
 std::optional<std::string_view> Vocab::token(int64_t id) const {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,13 +15,16 @@ namespace expert {
 // only reserves room once finish() has seen that ids are about as many as tokens.
 class Vocab {
  public:
-  // A token may be added once. Errors: load for a repeated token or an id outside [0, 2^31).
+  // Errors: load for an id outside [0, 2^31).
   void add(std::string_view token, int64_t id);
-  // Builds the way back. Errors: load for an id given twice or far beyond the number of tokens.
+  // Builds both ways. Errors: load for a repeated token, an id given twice or far beyond the number of tokens.
   void finish();
 
+  // All below: after finish().
   std::optional<int32_t> find(std::string_view token) const;
-  // After finish(). Nothing for ids that no token has; a token may be the empty string.
+  // The ids of many tokens, -1 where there is none: memory is asked for all of them before the first is waited for.
+  void find_all(std::span<const std::string_view> tokens, std::span<int32_t> ids) const;
+  // Nothing for ids that no token has; a token may be the empty string.
   std::optional<std::string_view> token(int64_t id) const;
   size_t count() const { return entries_.size(); }
   // Highest id + 1.
@@ -35,7 +39,8 @@ class Vocab {
   };
   std::string_view text(const Entry& e) const { return std::string_view(pool_).substr(e.offset, e.size); }
   size_t slot_of(std::string_view token, uint32_t hash) const;
-  void grow();
+  void index_texts();
+  void index_ids();
 
   std::string pool_;
   std::vector<Entry> entries_;

@@ -88,6 +88,32 @@ TEST_CASE("packed weights come back from the cache, and a stale or damaged cache
   CHECK(loaded()->model().loaded_from_cache());
 }
 
+TEST_CASE("a cache file is read through once for each state it is in") {
+  const TempDir dir;
+  ModelOptions options;
+  options.cache_dir = dir / "cache";
+  const auto from_cache = [&] { return Runner(cached_base(), "cpu", options).model().loaded_from_cache(); };
+  CHECK(Runner(cached_base(), "cpu", options).model().write_weight_cache());
+  const std::filesystem::path file = only_file(dir / "cache");
+  const auto remembered = [&] {
+    return directory_exists(dir / "cache/weights") ? list_directory(dir / "cache/weights").size() : 0;
+  };
+  CHECK(from_cache());  // written a moment ago: compared, not remembered
+  CHECK(remembered() == 0);
+  settle();
+  CHECK(from_cache());
+  CHECK(remembered() == 1);
+  CHECK(from_cache());
+  CHECK(remembered() == 1);
+
+  const auto written = std::filesystem::last_write_time(file);
+  flip_byte(file, static_cast<std::streamoff>(std::filesystem::file_size(file)) / 2);
+  std::filesystem::last_write_time(file, written);  // the time of the change of state betrays it
+  settle();
+  CHECK_FALSE(from_cache());
+  CHECK(remembered() == 1);
+}
+
 TEST_CASE("a changed checkpoint makes the cache stale") {
   const TempDir dir;
   const std::string base = dir / "base";

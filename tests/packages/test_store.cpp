@@ -266,6 +266,10 @@ TEST_CASE("base models") {
   EXPECT_ERROR(invalid_request, "is registered at", store.add_model(dir / "other", "tiny"));
   EXPECT_ERROR(invalid_request, "cannot name a model", store.add_model(dir / "other", "a/b"));
   EXPECT_ERROR(invalid_request, "no model named", store.set_default_model("absent"));
+  EXPECT_ERROR(invalid_request, "only paths that are UTF-8", Store(dir / "h\xFF").add_model(dir / "tiny"));
+  CHECK_FALSE(directory_exists(dir / "h\xFF"));
+  std::filesystem::copy(dir / "tiny", dir / "t\xFF", std::filesystem::copy_options::recursive);
+  EXPECT_ERROR(invalid_request, "only paths that are UTF-8", store.add_model(dir / "t\xFF"));
   EXPECT_ERROR(load, "is no directory", store.add_model(dir / "absent"));
   store.remove_model("second");
   CHECK(store.default_model()->name == "tiny");

@@ -3,9 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <filesystem>
 #include <random>
 #include <string>
+#include <thread>
 
 namespace expert::test {
 
@@ -28,5 +30,8 @@ class TempDir {
  private:
   std::filesystem::path path_;
 };
+
+// Waits until the times of a file that was written before tell its states apart.
+inline void settle() { std::this_thread::sleep_for(std::chrono::milliseconds(150)); }
 
 }  // namespace expert::test

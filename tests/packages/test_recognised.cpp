@@ -1,9 +1,5 @@
 #include <doctest/doctest.h>
 
-#include <chrono>
-#include <thread>
-
-#include "packages/hash_memo.h"
 #include "packages/make_package.h"
 #include "packages/package.h"
 #include "packages/store.h"
@@ -12,13 +8,6 @@
 
 using namespace expert;
 using namespace expert::test;
-
-namespace {
-
-// Long enough for the times of a file to tell its states apart.
-void settle() { std::this_thread::sleep_for(std::chrono::milliseconds(150)); }
-
-}  // namespace
 
 TEST_CASE("a hash is remembered for files as they are, in this process and the next") {
   const TempDir dir;
@@ -92,42 +81,6 @@ TEST_CASE("a large file is hashed while it is read") {
   const Package package = Package::open(dir / "folder", {}, &memo);
   CHECK(package.tensors().file() == nullptr);
   CHECK(package.content_hash() == Package::open(dir / "folder").content_hash());
-}
-
-TEST_CASE("files changed a moment ago are not remembered") {
-  const TempDir dir;
-  HashMemo memo;
-  FileIdentity identity;
-  const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
-                       std::chrono::system_clock::now().time_since_epoch())
-                       .count();
-  identity.mtime_ns = identity.ctime_ns = now;
-  CHECK(memo_key({{"a", identity}}).empty());
-  identity.mtime_ns = now - 1'000'000'000;
-  CHECK(memo_key({{"a", identity}}).empty());
-  identity.ctime_ns = identity.mtime_ns;
-  CHECK(memo_key({{"a", identity}}).size() == 64);
-  CHECK(memo_key({}).empty());
-  memo.record("", std::string(64, 'a'));
-  memo.record(std::string(64, 'b'), "no hash");
-  CHECK(memo.find("").empty());
-  CHECK(memo.find(std::string(64, 'b')).empty());
-}
-
-TEST_CASE("a damaged memo, or one that cannot be written, costs only its saving") {
-  const TempDir dir;
-  const std::string key(64, 'c');
-  create_directories(dir / "memo");
-  write_file_atomically(dir / "memo/" + key, std::string_view("cut"));
-  HashMemo memo(dir / "memo");
-  CHECK(memo.find(key).empty());
-  memo.record(key, std::string(64, 'd'));
-  CHECK(memo.find(key) == std::string(64, 'd'));
-  CHECK(HashMemo(dir / "memo").find(key) == std::string(64, 'd'));
-  write_file_atomically(dir / "file", std::string_view("x"));
-  HashMemo nowhere(dir / "file/below");
-  nowhere.record(key, std::string(64, 'd'));
-  CHECK(nowhere.find(key) == std::string(64, 'd'));
 }
 
 TEST_CASE("an installed expert that was changed is refused, with a memo too") {

@@ -1,4 +1,4 @@
-#include "packages/hash_memo.h"
+#include "io/hash_memo.h"
 
 #include <unistd.h>
 
@@ -72,10 +72,10 @@ void HashMemo::record(const std::string& key, const std::string& hash) {
   write_quickly(directory_, key, hash);
 }
 
-std::string memo_key(const std::vector<std::pair<std::string, FileIdentity>>& files) {
+std::string memo_key(std::string_view what, const std::vector<std::pair<std::string, FileIdentity>>& files) {
   if (files.empty()) return {};
   Sha256 key;
-  key.update_framed("package content 1");
+  key.update_framed(what);
   const int64_t settled = now_ns() - kSettledNs;
   for (const auto& [name, identity] : files) {
     if (std::max(identity.mtime_ns, identity.ctime_ns) > settled) return {};

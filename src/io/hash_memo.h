@@ -1,10 +1,11 @@
-// Content hashes of packages by the identity of their files (device, inode, size, times): files that nobody touched since
-// they were last hashed are not hashed again. Thread-safe.
+// Hashes by the identity of the files they were taken of (device, inode, size, times): files that nobody touched since
+// they were last read through are not read through again. Thread-safe.
 #pragma once
 
 #include <map>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -28,8 +29,8 @@ class HashMemo {
   mutable std::map<std::string, std::string> known_;
 };
 
-// The key of these files, by name and identity as they were opened; empty where one of them changed so short a time
-// before that a later change could leave the same times, and where there are none.
-std::string memo_key(const std::vector<std::pair<std::string, FileIdentity>>& files);
+// The key of `what` is hashed of these files, by name and identity as they were opened; empty where one of them changed
+// so short a time before that a later change could leave the same times, and where there are none.
+std::string memo_key(std::string_view what, const std::vector<std::pair<std::string, FileIdentity>>& files);
 
 }  // namespace expert
