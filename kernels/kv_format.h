@@ -4,8 +4,8 @@
 // inputs, then the values as panel_count(head_dim) panels of 16 outputs (dimensions) x 16 inputs (tokens). So both
 // products of attention are those of packed weights (formats.h).
 //   F32, BF16  the lines of formats.h
-//   INT8       a line is 16 bytes = 16 outputs x 1 input; 16 F32 scales, one per token, stand before the keys and
-//              before the values
+//   INT8       the lines of formats.h with codes 1 to 255, zero 128; 16 F32 scales, one per token, stand before the keys
+//              and before the values
 #pragma once
 
 #include <stddef.h>
@@ -20,7 +20,7 @@ enum class KvFormat : int { f32, bf16, int8 };
 constexpr int64_t kv_scale_bytes(KvFormat format) { return format == KvFormat::int8 ? kKvBlock * 4 : 0; }
 
 constexpr int64_t kv_panel_bytes(KvFormat format, int64_t inputs) {
-  return format == KvFormat::f32 ? inputs * 64 : format == KvFormat::bf16 ? (inputs + 1) / 2 * 64 : inputs * 16;
+  return format == KvFormat::f32 ? inputs * 64 : format == KvFormat::bf16 ? (inputs + 1) / 2 * 64 : (inputs + 3) / 4 * 64;
 }
 
 // Of one head in INT8: the kernels quantise on the stack.

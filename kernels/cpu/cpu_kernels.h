@@ -121,7 +121,8 @@ struct AttendArgs {
 // static: a definition shared between instruction sets would be the linker's choice of one of them.
 static constexpr int64_t state_stride(int64_t head_dim) { return 16 + panel_count(head_dim) * kPanelRows; }
 constexpr int64_t attend_scratch(int64_t states, int64_t head_dim) {
-  return states * (state_stride(head_dim) + head_dim + kAttentionTile);
+  const int64_t scores_and_codes = kAttentionTile + kAttentionTile / 2 + 4;
+  return states * (state_stride(head_dim) + panel_count(head_dim) * kPanelRows + scores_and_codes);
 }
 
 struct CpuKernels {

@@ -26,7 +26,7 @@ void multiply(const float* x, const float* y, int64_t count, float* out);
 void exponential(const float* x, int64_t count, float* out);
 void norm_rope(const NormRopeArgs& args);
 void kv_write(KvFormat format, const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* block);
-void attend(const AttendArgs& args);
+void attend_floats(const AttendArgs& args);
 void merge(float* state, const float* later, int64_t states, int64_t head_dim);
 void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, float* out, int64_t out_stride);
 
@@ -36,6 +36,7 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit
 void gemm_quantised(Storage storage, const GemmArgs& args);
+void attend_codes(const AttendArgs& args);  // INT8 keys and values
 void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);
 
 extern const CpuKernels table;

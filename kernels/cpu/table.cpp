@@ -15,6 +15,11 @@ void gemm(Storage storage, const GemmArgs& args) {
   floats::gemm_floats(storage, args);
 }
 
+void attend(const AttendArgs& args) {
+  if (args.format == KvFormat::int8) return attend_codes(args);
+  floats::attend_floats(args);
+}
+
 }  // namespace
 
 const CpuKernels table = {
@@ -31,7 +36,7 @@ const CpuKernels table = {
     floats::multiply,
     floats::norm_rope,
     floats::kv_write,
-    floats::attend,
+    attend,
     floats::merge,
     floats::finish,
     floats::exponential,
