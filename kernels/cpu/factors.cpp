@@ -100,6 +100,17 @@ float scale_of(const FactorScale& scale, int64_t row) {
   return scale.row_scale == nullptr ? scale.scale : scale.scale * scale.row_scale[row];
 }
 
+// to[i] = low half from[i], high half from[16 + i], for eight words.
+void pair_halves(const uint16_t* from, unsigned char* to) {
+  Halves low, high;
+  memcpy(&low, from, sizeof low);
+  memcpy(&high, from + 16, sizeof high);
+  const Halves first = __builtin_shufflevector(low, high, 0, 8, 1, 9, 2, 10, 3, 11);
+  const Halves second = __builtin_shufflevector(low, high, 4, 12, 5, 13, 6, 14, 7, 15);
+  memcpy(to, &first, sizeof first);
+  memcpy(to + sizeof first, &second, sizeof second);
+}
+
 // One piece of a row of A: `count` values that start at a whole line.
 void pack_row_piece(Source type, const unsigned char* from, int64_t count, float scale, Storage storage,
                     unsigned char* to) {
@@ -112,14 +123,11 @@ void pack_row_piece(Source type, const unsigned char* from, int64_t count, float
   uint16_t values[kPiece];
   read_bf16(type, from, count, scale, values);
   memset(values + count, 0, static_cast<size_t>(kPiece - count) * sizeof(uint16_t));
-  uint32_t words[kPiece / 2];
   const int64_t lines = factor_row_bytes(storage, count) / 64;
   for (int64_t line = 0; line < lines; ++line) {
-    const uint16_t* low = values + line * 32;
-    uint32_t* word = words + line * 16;
-    for (int i = 0; i < 16; ++i) word[i] = low[i] | static_cast<uint32_t>(low[16 + i]) << 16;
+    pair_halves(values + line * 32, to + line * 64);
+    pair_halves(values + line * 32 + kHalves, to + line * 64 + 32);
   }
-  memcpy(to, words, static_cast<size_t>(lines) * 64);
 }
 
 // Ranks [k, k + count) of `rows` <= 16 rows of B, each of type T, one row after the other in `values`; rows that are

@@ -17,6 +17,8 @@ std::string position_at(std::string_view text, size_t offset) {
 }  // namespace
 
 struct JsonReader::Events {
+  static constexpr size_t kBytesOfAMember = 96;
+
   JsonReader& reader;
   std::string_view text;
 
@@ -63,8 +65,13 @@ struct JsonReader::Events {
 
   bool start_object(size_t) {
     if (taken()) reader.refuse_taken("an object");
-    if (!reader.takes_object(reader.path_)) return reader.open(Json::object());
-    return take();
+    if (reader.takes_object(reader.path_)) return take();
+    const bool is_root = reader.open_.empty();
+    reader.open(Json::object());
+    // A vector of members with constant names copies all of them, however deep, when it grows.
+    auto& members = static_cast<Json::object_t::Container&>(reader.open_.back()->get_ref<Json::object_t&>());
+    members.reserve(is_root ? 4 + text.size() / kBytesOfAMember : 4);
+    return true;
   }
   bool start_array(size_t) {
     if (reader.taken_depth_ > 1) reader.refuse_taken("a list");

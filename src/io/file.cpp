@@ -14,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "core/cores.h"
 #include "core/error.h"
 
 namespace expert {
@@ -163,26 +164,30 @@ Bytes File::read_all(uint64_t limit) const {
 
 void File::read_all(std::span<std::byte> destination, const std::function<void(size_t)>& on_prefix) const {
   if (destination.size() != size()) fail(ErrorCode::internal, "{}: {} bytes for {}", path_, destination.size(), size());
-  // Of a large one each half by a thread: most of the time goes into fresh pages for it.
+  // Of a large one each half by a thread: most of the time goes into fresh pages for it. Whoever follows the reading
+  // needs a core too.
   constexpr size_t kWorthAThread = size_t{4} << 20;
   constexpr size_t kPiece = size_t{1} << 20;
-  const size_t half = size() >= kWorthAThread ? size() / 2 : 0;
+  static const bool has_cores = usable_cores() > 2;
+  const size_t half = size() >= kWorthAThread && has_cores ? size() / 2 : size();
   const auto read_half = [&] {
     for (size_t at = 0; at < half; at += kPiece) {
       const size_t end = std::min(half, at + kPiece);
       read_at(at, destination.data() + at, end - at);
-      on_prefix(end);
+      if (end < size()) on_prefix(end);  // the whole of it is there once it is known to be unchanged
     }
   };
   std::future<void> first_half;
-  if (half > 0) {
+  if (half < size()) {
     try {
       first_half = std::async(std::launch::async, read_half);
     } catch (const std::system_error&) {
       read_half();
     }
+    read_at(half, destination.data() + half, size() - half);
+  } else {
+    read_half();
   }
-  read_at(half, destination.data() + half, size() - half);
   if (first_half.valid()) first_half.get();
   require_unchanged();
   on_prefix(size());
