@@ -80,11 +80,7 @@ EXPERT_INLINE void encode(const float* x, const CodeRows& to, int64_t row) {
     sum += codes;
     store_codes(codes, to.inputs, i, to.words + row * (to.inputs / 2));
   }
-  int32_t lanes[kLanes];
-  __builtin_memcpy(lanes, &sum, sizeof sum);
-  int32_t total = 0;
-  for (const int32_t lane : lanes) total += lane;
-  to.zero[row] = Int8Codes::kZero * total;
+  to.zero[row] = Int8Codes::kZero * sum_lanes(sum);
 }
 
 template <int R, int P>

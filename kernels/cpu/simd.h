@@ -57,21 +57,42 @@ EXPERT_INLINE Floats fma(Floats a, Floats b, Floats c) {
 
 EXPERT_INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 
-// The lanes of one vector, always combined in the same order.
-EXPERT_INLINE float sum_lanes(Floats v) {
-  float lane[kLanes];
-  __builtin_memcpy(lane, &v, sizeof v);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+// Lane i gets lane i ^ width.
+template <int width, class Vector>
+EXPERT_INLINE Vector swap_lanes(Vector v) {
+#define EXPERT_PAIR(i) (i) ^ width, ((i) + 1) ^ width
+#define EXPERT_FOUR(i) EXPERT_PAIR(i), EXPERT_PAIR((i) + 2)
+  if constexpr (kLanes == 4) {
+    return __builtin_shufflevector(v, v, EXPERT_FOUR(0));
+#if defined(__AVX512F__)
+  } else {
+    return __builtin_shufflevector(v, v, EXPERT_FOUR(0), EXPERT_FOUR(4), EXPERT_FOUR(8), EXPERT_FOUR(12));
+#elif defined(__AVX2__)
+  } else {
+    return __builtin_shufflevector(v, v, EXPERT_FOUR(0), EXPERT_FOUR(4));
+#endif
   }
-  return lane[0];
+#undef EXPERT_FOUR
+#undef EXPERT_PAIR
 }
 
+// The lanes of one vector, always combined in the same order: halves, halves of halves, and so on.
+template <class Vector, class Combine>
+EXPERT_INLINE Vector fold_lanes(Vector v, const Combine& combine) {
+  if constexpr (kLanes > 8) v = combine(v, swap_lanes<8>(v));
+  if constexpr (kLanes > 4) v = combine(v, swap_lanes<4>(v));
+  v = combine(v, swap_lanes<2>(v));
+  return combine(v, swap_lanes<1>(v));
+}
+
+EXPERT_INLINE float sum_lanes(Floats v) {
+  return fold_lanes(v, [](Floats a, Floats b) __attribute__((always_inline)) { return a + b; })[0];
+}
+EXPERT_INLINE int32_t sum_lanes(Ints v) {
+  return fold_lanes(v, [](Ints a, Ints b) __attribute__((always_inline)) { return a + b; })[0];
+}
 EXPERT_INLINE float max_lanes(Floats v) {
-  float lane[kLanes];
-  __builtin_memcpy(lane, &v, sizeof v);
-  for (int i = 1; i < kLanes; ++i) lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
-  return lane[0];
+  return fold_lanes(v, [](Floats a, Floats b) __attribute__((always_inline)) { return max(a, b); })[0];
 }
 
 // exp(x) within 2 ulp; overflows to infinity, underflows through the subnormals to zero, keeps NaN.
