@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What serving costs at true size, beside its floor, as JSON: long contexts, a shared prefix, a thousand loaded experts.
 
-    serving.py MODEL --kernel-bench BUILD/tests/bench/kernel_bench [--parts contexts prefix many] [--weights bf16 int8 int4]
-               [--kv bf16 int8] [--threads N] [--experts 1000]
+    serving.py MODEL --kernel-bench BUILD/tests/bench/kernel_bench [--parts contexts prefix many wide] [--weights bf16 int8 int4]
+               [--kv bf16 int8] [--threads N] [--repeats 5] [--experts 1000]
 
 Run it alone on the machine. Every ratio stands beside its absolute value.
 """
@@ -20,7 +20,6 @@ import expert  # noqa: E402
 from random_lora import write_lora  # noqa: E402
 
 DECODED = 32
-REPEATS = 5
 PREFIX_TOKENS = 1000
 ACTIVE = 16
 TURNS = 12
@@ -54,7 +53,7 @@ def kv_bytes_per_token(config, kv):
 
 def contexts(arguments, config):
     """Decode at long contexts: the time of a token over (weights + keys and values read) / bandwidth. The machine's speed
-    moves, so each time stands beside the better of the read tests right before and right after it; medians of REPEATS."""
+    moves, so each time stands beside the better of the read tests right before and right after it; medians of --repeats."""
     rows = []
     for weights in arguments.weights:
         for kv in arguments.kv:
@@ -70,7 +69,7 @@ def context(arguments, config, engine, kv, tokens):
     asked = request(text_of(engine, tokens), DECODED + 1, "the longer one goes on from the shorter")
     first = engine.infer(**asked)  # the later ones find its prompt in the cache
     reads, times = [bandwidth(arguments.kernel_bench)], []
-    for _ in range(REPEATS):
+    for _ in range(arguments.repeats):
         times.append(engine.infer(**asked).timings.decode_ms / DECODED)
         reads.append(bandwidth(arguments.kernel_bench))
     ratios = [time / (size / max(reads[i : i + 2]) / 1e6) for i, time in enumerate(times)]
@@ -125,18 +124,46 @@ def many(arguments, config):
     return {"rows": rows, "loss": round(statistics.median(1 - with_lots / with_few for with_few, with_lots in pairs), 4)}
 
 
+def wide(arguments, config):
+    """Decode of 64 requests at 512 tokens of context, on the base and with an expert each (r = 16). Prompts are computed
+    before and found in the cache, so that the steps measured are decode alone."""
+    count, tokens, decoded = 64, 512, 24
+    options = {"weights": "bf16", "threads": arguments.threads, "max_batch": count, "prefix_cache_bytes": 8 << 30}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, expert.Engine(arguments.model, **options) as engine:
+        text = text_of(engine, tokens)
+        for i in range(count):
+            write_lora(Path(arguments.model), Path(folder) / f"{i}", i, rank=16)
+        loaded = [engine.load_expert(Path(folder) / f"{i}") for i in range(count)]
+        for name, sets in (("base", [[]] * count), ("experts", [[one] for one in loaded])):
+            def batch(max_tokens):
+                return engine.infer_batch(
+                    [request(text, max_tokens, f"{i}", experts=used) for i, used in enumerate(sets)])  # fmt: skip
+
+            batch(1)
+            rates = []
+            for _ in range(2):
+                results = batch(decoded + 1)
+                rates.append(count * decoded * 1e3 / statistics.median(result.timings.decode_ms for result in results))
+            rows.append({"sets": name, "tokens_per_second": [round(rate, 1) for rate in rates],
+                         "cached_tokens": min(result.usage.cached_tokens for result in results)})  # fmt: skip
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return {"rows": rows, "share": round(max(rows[1]["tokens_per_second"]) / max(rows[0]["tokens_per_second"]), 3)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--kernel-bench", required=True)
-    parser.add_argument("--parts", nargs="+", default=["contexts", "prefix", "many"])
+    parser.add_argument("--parts", nargs="+", default=["contexts", "prefix", "many", "wide"])
     parser.add_argument("--weights", nargs="+", default=["bf16", "int8", "int4"])
     parser.add_argument("--kv", nargs="+", default=["bf16", "int8"])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--repeats", type=int, default=5, help="of a row of contexts")
     parser.add_argument("--experts", type=int, default=1000)
     arguments = parser.parse_args()
     config = json.loads((Path(arguments.model) / "config.json").read_text())
-    parts = {"contexts": contexts, "prefix": prefix, "many": many}
+    parts = {"contexts": contexts, "prefix": prefix, "many": many, "wide": wide}
     print(json.dumps({part: parts[part](arguments, config) for part in arguments.parts}, indent=1))
 
 

@@ -352,17 +352,30 @@ struct Int8Past {
     for (int64_t t = 0; t < tokens; ++t) {
       const std::vector<float> k = random_floats(dim, seed + static_cast<uint32_t>(2 * t));
       const std::vector<float> v = random_floats(dim, seed + static_cast<uint32_t>(2 * t + 1));
-      kernels.kv_write(KvFormat::int8, k.data(), v.data(), dim, t % kKvBlock,
-                       memory.data() + table[static_cast<size_t>(t / kKvBlock)] * block_bytes);
-      append(k, keys);
-      append(v, values);
+      unsigned char* block = memory.data() + table[static_cast<size_t>(t / kKvBlock)] * block_bytes;
+      kernels.kv_write(KvFormat::int8, k.data(), v.data(), dim, t % kKvBlock, block);
+      read_key(block, t % kKvBlock);
+      read_value(block + kv_k_bytes(KvFormat::int8, dim), t % kKvBlock);
     }
   }
 
-  void append(const std::vector<float>& x, std::vector<double>& to) const {
-    std::vector<int8_t> codes(x.size());
-    const double scale = quantise_int8(x.data(), dim, codes.data());
-    for (const int8_t code : codes) to.push_back(scale * code);
+  static double scale_at(const unsigned char* scales, int64_t token) {
+    float scale;
+    std::memcpy(&scale, scales + token * 4, sizeof scale);
+    return static_cast<double>(scale);
+  }
+
+  // What was written, from where it lies: rounding it here once more could round a tie the other way.
+  void read_key(const unsigned char* k, int64_t token) {
+    const unsigned char* codes = k + kv_scale_bytes(KvFormat::int8);
+    for (int64_t d = 0; d < dim; ++d) keys.push_back(scale_at(k, token) * (codes[d / 4 * 64 + token * 4 + d % 4] - 128));
+  }
+  void read_value(const unsigned char* v, int64_t token) {
+    const unsigned char* codes = v + kv_scale_bytes(KvFormat::int8) + token / 4 * 64 + token % 4;
+    for (int64_t d = 0; d < dim; ++d) {
+      const int64_t panel = d / kPanelRows * kv_panel_bytes(KvFormat::int8, kKvBlock);
+      values.push_back(scale_at(v, token) * (codes[panel + d % kPanelRows * 4] - 128));
+    }
   }
 
   std::vector<double> attend(const float* q, int64_t past, double scale) const {
