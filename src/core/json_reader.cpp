@@ -18,6 +18,7 @@ std::string position_at(std::string_view text, size_t offset) {
 
 struct JsonReader::Events {
   static constexpr size_t kBytesOfAMember = 96;
+  static constexpr size_t kLittleText = size_t{16} << 20;
 
   JsonReader& reader;
   std::string_view text;
@@ -57,6 +58,10 @@ struct JsonReader::Events {
     }
     // The vector below, because the object's own insertion searches all keys and some objects have 150,000 of them.
     auto& members = static_cast<Json::object_t::Container&>(reader.open_.back()->get_ref<Json::object_t&>());
+    // With constant names it copies all members, however deep, when it grows. Large texts must not multiply.
+    if (members.empty() && text.size() <= kLittleText) {
+      members.reserve(reader.open_.size() == 1 ? 4 + text.size() / kBytesOfAMember : 4);
+    }
     auto& member = members.emplace_back(std::move(name), nullptr);
     reader.slot_ = &member.second;
     reader.path_.back() = member.first;
@@ -66,12 +71,7 @@ struct JsonReader::Events {
   bool start_object(size_t) {
     if (taken()) reader.refuse_taken("an object");
     if (reader.takes_object(reader.path_)) return take();
-    const bool is_root = reader.open_.empty();
-    reader.open(Json::object());
-    // A vector of members with constant names copies all of them, however deep, when it grows.
-    auto& members = static_cast<Json::object_t::Container&>(reader.open_.back()->get_ref<Json::object_t&>());
-    members.reserve(is_root ? 4 + text.size() / kBytesOfAMember : 4);
-    return true;
+    return reader.open(Json::object());
   }
   bool start_array(size_t) {
     if (reader.taken_depth_ > 1) reader.refuse_taken("a list");

@@ -368,7 +368,9 @@ struct Int8Past {
   // What was written, from where it lies: rounding it here once more could round a tie the other way.
   void read_key(const unsigned char* k, int64_t token) {
     const unsigned char* codes = k + kv_scale_bytes(KvFormat::int8);
-    for (int64_t d = 0; d < dim; ++d) keys.push_back(scale_at(k, token) * (codes[d / 4 * 64 + token * 4 + d % 4] - 128));
+    for (int64_t d = 0; d < dim; ++d) {
+      keys.push_back(scale_at(k, token) * (codes[d / 4 * 64 + token * 4 + d % 4] - 128));
+    }
   }
   void read_value(const unsigned char* v, int64_t token) {
     const unsigned char* codes = v + kv_scale_bytes(KvFormat::int8) + token / 4 * 64 + token % 4;
