@@ -47,7 +47,7 @@ def bandwidth(kernel_bench):
 
 def kv_bytes_per_token(config, kv):
     """INT8 stores one F32 scale per head and token beside the values."""
-    per_head = config["head_dim"] * 2 if kv == "bf16" else config["head_dim"] + 4
+    per_head = {"f32": config["head_dim"] * 4, "bf16": config["head_dim"] * 2, "int8": config["head_dim"] + 4}[kv]
     return 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * per_head
 
 
