@@ -169,26 +169,26 @@ void File::read_all(std::span<std::byte> destination, const std::function<void(s
   constexpr size_t kWorthAThread = size_t{4} << 20;
   constexpr size_t kPiece = size_t{1} << 20;
   static const bool has_cores = usable_cores() > 2;
-  const size_t half = size() >= kWorthAThread && has_cores ? size() / 2 : size();
-  const auto read_half = [&] {
-    for (size_t at = 0; at < half; at += kPiece) {
-      const size_t end = std::min(half, at + kPiece);
+  const size_t first_bytes = size() >= kWorthAThread && has_cores ? size() / 2 : size();
+  const auto read_first = [&] {
+    for (size_t at = 0; at < first_bytes; at += kPiece) {
+      const size_t end = std::min(first_bytes, at + kPiece);
       read_at(at, destination.data() + at, end - at);
       if (end < size()) on_prefix(end);  // the whole of it is there once it is known to be unchanged
     }
   };
-  std::future<void> first_half;
-  if (half < size()) {
+  std::future<void> first;
+  if (first_bytes < size()) {
     try {
-      first_half = std::async(std::launch::async, read_half);
+      first = std::async(std::launch::async, read_first);
     } catch (const std::system_error&) {
-      read_half();
+      read_first();
     }
-    read_at(half, destination.data() + half, size() - half);
+    read_at(first_bytes, destination.data() + first_bytes, size() - first_bytes);
   } else {
-    read_half();
+    read_first();
   }
-  if (first_half.valid()) first_half.get();
+  if (first.valid()) first.get();
   require_unchanged();
   on_prefix(size());
 }

@@ -90,6 +90,33 @@ TEST_CASE("vocabularies that lie") {
   EXPECT_ERROR(load, "lists token 'a' twice", parse(R"({"model": {"vocab": {"a": 0, "a": 1}, "merges": []}})"));
 }
 
+TEST_CASE("more merges than are looked up at once: each is found, a wrong one is named by its own rank") {
+  const auto character = [](int code) {  // of three bytes
+    return std::string{static_cast<char>(0xE0 | code >> 12), static_cast<char>(0x80 | (code >> 6 & 63)),
+                       static_cast<char>(0x80 | (code & 63))};
+  };
+  const auto left = [&](int i) { return character(0x4E00 + i); };
+  const auto right = [&](int i) { return character(0x5E00 + i); };
+  json data = small();
+  json& model = data["model"];
+  data["added_tokens"] = json::array();
+  model["vocab"] = json::object();
+  model["merges"] = json::array();
+  for (int i = 0; i < 150; ++i) {
+    model["vocab"][left(i)] = 3 * i;
+    model["vocab"][right(i)] = 3 * i + 1;
+    model["vocab"][left(i) + right(i)] = 3 * i + 2;
+    model["merges"].push_back(left(i) + " " + right(i));
+  }
+  const auto tokenizer = parse(data.dump());
+  for (int i = 0; i < 150; ++i) {
+    CHECK(tokenizer->encode(left(i) + right(i)) == std::vector<int32_t>{3 * i + 2});
+    CHECK(tokenizer->encode(right(i) + left(i)) == std::vector<int32_t>{3 * i + 1, 3 * i});
+  }
+  model["merges"][131] = left(0) + " x";
+  EXPECT_ERROR(load, "merge 131 needs token 'x'", parse(data.dump()));
+}
+
 TEST_CASE("merges that lie") {
   EXPECT_ERROR(load, "needs token 'x'", with("/model/merges/0", "x b"));
   EXPECT_ERROR(load, "needs token 'ba'", with("/model/merges/0", "b a"));
