@@ -505,8 +505,9 @@ EXPERT_API expert_status expert_model_list(const char* home, char** out_json);
 /* options: {"model", "device", "weights", "kv", "home": text; "experts": [0, 1, 3, 10] numbers of random experts (r =
  * 16 on every linear layer) or names of real ones; "prompt_tokens": [128, 512], "decode_tokens": 64, "repeat": 3,
  * "threads": 0}, each optional.
- * out_json: {model, weights, isa, threads, bandwidth_gb_s, rows: [{experts, prefill_tokens_per_second: {"128": …},
- * decode_tokens_per_second, decode_time_over_base, bytes_per_token, share_of_bandwidth}], swap_ms: {experts, seen: {p50,
+ * out_json: {model, weights, isa, threads, bandwidth_gb_s (the best read test), rows: [{experts,
+ * prefill_tokens_per_second: {"128": …}, decode_tokens_per_second, decode_time_over_base, bytes_per_token, bandwidth_gb_s
+ * and share_of_bandwidth: beside the read tests right before and after each repetition}], swap_ms: {experts, seen: {p50,
  * p99}, new: {p50, p99}} forming a set of loaded experts, load_expert: {bytes, hashed_ms: {p50, p99}, recognised_ms:
  * {p50, p99}} from files in the page cache to an expert in use (null for real experts), load_ms, peak_memory_bytes}.
  * With "requests": N (and "experts_per_request": 1, "rank": 16) N requests are drawn at once, and out_json is {model, …,

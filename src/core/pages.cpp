@@ -32,8 +32,7 @@ class SparePages {
   void give(Pages pages) noexcept {
     if (pages.capacity() <= kMost) {
       const std::lock_guard lock(mutex_);
-      std::swap(pages, pages_[next_]);
-      next_ = (next_ + 1) % kCount;
+      std::swap(pages, place());
     }
     if (pages.start != nullptr) ::munmap(pages.base, pages.mapped);
   }
@@ -41,6 +40,18 @@ class SparePages {
  private:
   static constexpr size_t kMost = size_t{32} << 20;
   static constexpr size_t kCount = 2;
+
+  // One that is free, else that of the pages given longest ago.
+  Pages& place() {
+    for (size_t i = 0; i < kCount; ++i) {
+      if (pages_[i].start == nullptr) {
+        next_ = (i + 1) % kCount;
+        return pages_[i];
+      }
+    }
+    return pages_[std::exchange(next_, (next_ + 1) % kCount)];
+  }
+
   std::mutex mutex_;
   Pages pages_[kCount];
   size_t next_ = 0;

@@ -32,8 +32,9 @@ def test_the_report(cli):
     for row in report["rows"]:
         assert row["prefill_tokens_per_second"].keys() == {"16", "64"}
         assert all(rate > 0 for rate in row["prefill_tokens_per_second"].values())
-        share = row["decode_tokens_per_second"] * row["bytes_per_token"] / (report["bandwidth_gb_s"] * 1e9)
+        share = row["decode_tokens_per_second"] * row["bytes_per_token"] / (row["bandwidth_gb_s"] * 1e9)
         assert abs(share - row["share_of_bandwidth"]) < 0.01 * share + 0.001
+        assert row["bandwidth_gb_s"] <= report["bandwidth_gb_s"]
     base, two = report["rows"]
     assert two["bytes_per_token"] > base["bytes_per_token"] > 5_000_000
     for kind in ("seen", "new"):

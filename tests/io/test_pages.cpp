@@ -28,6 +28,24 @@ TEST_CASE("pages begin on a huge page, and are zero where that was asked for, us
   }
 }
 
+TEST_CASE("what was freed serves again, one block or two at a time") {
+  const size_t size = 2 * kHugePage;
+  const auto take = [&](size_t count) {
+    std::vector<Pages> taken;
+    for (size_t i = 0; i < count; ++i) taken.push_back(Pages::allocate(size, Pages::Content::any));
+    std::vector<const std::byte*> places;
+    for (Pages& pages : taken) {
+      places.push_back(pages.start);
+      pages.release();
+    }
+    return places;
+  };
+  const std::vector<const std::byte*> kept = take(2);
+  for (const size_t count : {1, 2, 1, 1, 2, 2, 1}) {
+    for (const std::byte* place : take(count)) CHECK((place == kept[0] || place == kept[1]));
+  }
+}
+
 TEST_CASE("pages of any size at once never overlap") {
   std::vector<std::thread> threads;
   std::vector<size_t> wrong(4);
