@@ -1,5 +1,5 @@
-// The table of functions one instruction set provides. kernels/cpu/*.cpp except dispatch.cpp and panels.cpp are
-// compiled once per instruction set, each into its own namespace; dispatch.cpp picks a table at run time.
+// The table of functions one instruction set provides. kernels/cpu/*.cpp except dispatch.cpp, factors.cpp and panels.cpp
+// are compiled once per instruction set, each into its own namespace; dispatch.cpp picks a table at run time.
 //
 // All strides are in elements. Nothing here allocates, throws or keeps state, so any number of threads may call at once
 // on disjoint outputs. What a row gets never depends on the other rows of the call.
@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "kernels/cpu/factors.h"
 #include "kernels/factors.h"
 #include "kernels/formats.h"
 #include "kernels/kv_format.h"
@@ -156,6 +157,13 @@ struct CpuKernels {
   // What experts add.
   void (*shrink)(Storage storage, const ShrinkArgs& args);
   void (*expand)(const ExpandArgs& args);
+  // Packs `rows` rows of `source` [rows, inputs] as consecutive rows of A. `source` needs no alignment.
+  void (*pack_factor_rows)(Source type, const void* source, int64_t rows, int64_t inputs, FactorScale scale,
+                           Storage storage, unsigned char* to);
+  // Packs `rows` rows of `source` [rows, rank] as consecutive whole panels of B; rows missing in the last one become
+  // zeros.
+  void (*pack_factor_panels)(Source type, const void* source, int64_t rows, int64_t rank, FactorScale scale,
+                             Storage storage, unsigned char* to);
 };
 
 // "baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this machine does

@@ -42,6 +42,8 @@ const CpuKernels table = {
     floats::exponential,
     floats::shrink,
     floats::expand,
+    floats::pack_factor_rows,
+    floats::pack_factor_panels,
 };
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

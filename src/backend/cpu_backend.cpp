@@ -41,7 +41,7 @@ MatrixPtr CpuBackend::pack(const MatrixSource& source, WeightFormat format) {
 }
 
 std::vector<MatrixPtr> CpuBackend::pack_factors(std::span<const FactorSource> sources, WeightFormat format) {
-  return pack_cpu_factors(sources, format, pool_.threads());
+  return pack_cpu_factors(kernels_, sources, format, pool_.threads());
 }
 
 std::span<const std::byte> CpuBackend::packed_bytes(const Matrix& matrix) const {

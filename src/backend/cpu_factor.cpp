@@ -11,7 +11,6 @@
 
 #include "backend/host_memory.h"
 #include "core/error.h"
-#include "kernels/cpu/factors.h"
 
 namespace expert {
 
@@ -52,7 +51,8 @@ size_t packed_factor_size(const FactorSource& source, kernels::Storage storage) 
 // One pack_cpu_factors() call: threads take factors in ascending order.
 class FactorPacking {
  public:
-  FactorPacking(std::span<const FactorSource> sources, kernels::Storage storage) : sources_(sources), storage_(storage) {
+  FactorPacking(const kernels::CpuKernels& kernels, std::span<const FactorSource> sources, kernels::Storage storage)
+      : kernels_(kernels), sources_(sources), storage_(storage) {
     offsets_.reserve(sources.size() + 1);
     size_t end = 0;
     for (const FactorSource& source : sources) {
@@ -134,13 +134,14 @@ class FactorPacking {
     auto* packed = reinterpret_cast<unsigned char*>(to);
     if (source.role == FactorSource::Role::a) {
       packed += first * kernels::factor_row_bytes(storage_, cols);
-      kernels::pack_factor_rows(type, from, count, cols, scale, storage_, packed);
+      kernels_.pack_factor_rows(type, from, count, cols, scale, storage_, packed);
     } else {
       packed += first / kernels::kPanelRows * kernels::factor_panel_bytes(storage_, cols);
-      kernels::pack_factor_panels(type, from, count, cols, scale, storage_, packed);
+      kernels_.pack_factor_panels(type, from, count, cols, scale, storage_, packed);
     }
   }
 
+  const kernels::CpuKernels& kernels_;
   const std::span<const FactorSource> sources_;
   const kernels::Storage storage_;
   std::vector<size_t> offsets_;
@@ -154,9 +155,10 @@ class FactorPacking {
 
 }  // namespace
 
-std::vector<MatrixPtr> pack_cpu_factors(std::span<const FactorSource> sources, WeightFormat format, int threads) {
+std::vector<MatrixPtr> pack_cpu_factors(const kernels::CpuKernels& kernels, std::span<const FactorSource> sources,
+                                        WeightFormat format, int threads) {
   const WeightFormat own = format == WeightFormat::f32 ? format : WeightFormat::bf16;
-  FactorPacking packing(sources, own == WeightFormat::f32 ? kernels::Storage::f32 : kernels::Storage::bf16);
+  FactorPacking packing(kernels, sources, own == WeightFormat::f32 ? kernels::Storage::f32 : kernels::Storage::bf16);
   packing.run(packing.total_bytes() >= kLeastFactorBytes ? std::min(threads, 8) : 1);
   return packing.matrices(own);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/matrix.h"
+#include "kernels/cpu/cpu_kernels.h"
 #include "kernels/factors.h"
 
 namespace expert {
@@ -33,6 +34,7 @@ class CpuFactor final : public Matrix {
 
 // Backend::pack_factors on up to `threads` short-lived threads; each reads every source it takes in pieces of whole
 // panels that stay in its cache. The factors share one block of memory, freed with the last of them.
-std::vector<MatrixPtr> pack_cpu_factors(std::span<const FactorSource> sources, WeightFormat format, int threads);
+std::vector<MatrixPtr> pack_cpu_factors(const kernels::CpuKernels& kernels, std::span<const FactorSource> sources,
+                                        WeightFormat format, int threads);
 
 }  // namespace expert

@@ -44,8 +44,9 @@ struct Pair {
         b_values(random_floats(out * r, seed + 1)),
         a(static_cast<size_t>(r * factor_row_bytes(storage, in)), 0xFF),
         b(static_cast<size_t>(panel_count(out) * factor_panel_bytes(storage, r)), 0xFF) {
-    pack_factor_rows(Source::f32, a_values.data(), r, in, {}, storage, a.data());
-    pack_factor_panels(Source::f32, b_values.data(), out, r, {}, storage, b.data());
+    const CpuKernels& kernels = *best_kernels();
+    kernels.pack_factor_rows(Source::f32, a_values.data(), r, in, {}, storage, a.data());
+    kernels.pack_factor_panels(Source::f32, b_values.data(), out, r, {}, storage, b.data());
     for (float& value : a_values) value = stored(storage, value);
     for (float& value : b_values) value = stored(storage, value);
   }
@@ -185,9 +186,11 @@ TEST_CASE("packed factors hold every value, no rank is padded") {
         }
         std::vector<unsigned char> a(static_cast<size_t>(rows * factor_row_bytes(storage, cols)), 0xFF);
         std::vector<unsigned char> b(static_cast<size_t>(panel_count(rows) * factor_panel_bytes(storage, cols)), 0xFF);
-        const auto check = [&](Source type, const void* source, FactorScale scale, const auto& value) {
-          pack_factor_rows(type, source, rows, cols, scale, storage, a.data());
-          pack_factor_panels(type, source, rows, cols, scale, storage, b.data());
+        const auto check_set = [&](const CpuKernels& kernels, Source type, const void* source, FactorScale scale,
+                                   const auto& value) {
+          CAPTURE(kernels.isa);
+          kernels.pack_factor_rows(type, source, rows, cols, scale, storage, a.data());
+          kernels.pack_factor_panels(type, source, rows, cols, scale, storage, b.data());
           std::vector<float> from_a(static_cast<size_t>(cols));
           std::vector<float> from_b(static_cast<size_t>(cols));
           for (int64_t r = 0; r < rows; ++r) {
@@ -200,6 +203,9 @@ TEST_CASE("packed factors hold every value, no rank is padded") {
               REQUIRE(from_b[static_cast<size_t>(k)] == expected);
             }
           }
+        };
+        const auto check = [&](Source type, const void* source, FactorScale scale, const auto& value) {
+          for (const CpuKernels* k : all_kernels()) check_set(*k, type, source, scale, value);
         };
         check(Source::f32, values.data(), {}, [&](size_t i) { return values[i]; });
         check(Source::bf16, bf16.data(), {}, [&](size_t i) { return float_from_bf16(bf16[i]); });
@@ -220,12 +226,16 @@ TEST_CASE("a factor scaled by a power of two is what rounding the products gives
     std::vector<unsigned char> packed(static_cast<size_t>(rows * factor_row_bytes(Storage::bf16, cols)));
     std::vector<float> row(static_cast<size_t>(cols));
     for (const float scale : {2.0F, 0.5F, 0x1p60F, 0x1p-60F, 0x1p99F, 0x1p-99F, 0x1p127F, 0x1p-126F, 0x1p-140F, -2.0F}) {
-      pack_factor_rows(Source::bf16, values.data(), rows, cols, {scale, nullptr}, Storage::bf16, packed.data());
-      for (int64_t r = 0; r < rows; ++r) {
-        unpack_factor_row(Storage::bf16, packed.data(), cols, r, row.data());
-        for (int64_t k = 0; k < cols; ++k) {
-          const float value = float_from_bf16(values[static_cast<size_t>(r * cols + k)]);
-          REQUIRE(bits_of(row[static_cast<size_t>(k)]) == bits_of(stored(Storage::bf16, value * scale)));
+      for (const CpuKernels* kernels : all_kernels()) {
+        CAPTURE(kernels->isa);
+        kernels->pack_factor_rows(Source::bf16, values.data(), rows, cols, {scale, nullptr}, Storage::bf16,
+                                  packed.data());
+        for (int64_t r = 0; r < rows; ++r) {
+          unpack_factor_row(Storage::bf16, packed.data(), cols, r, row.data());
+          for (int64_t k = 0; k < cols; ++k) {
+            const float value = float_from_bf16(values[static_cast<size_t>(r * cols + k)]);
+            REQUIRE(bits_of(row[static_cast<size_t>(k)]) == bits_of(stored(Storage::bf16, value * scale)));
+          }
         }
       }
     }
