@@ -48,6 +48,10 @@ void refuse_altered_base(const JsonFields& fields) {
   if (!init || init->is_boolean()) return;
   const std::string name = lower_ascii(fields.string("init_lora_weights"));  // PEFT compares without regard to case
   if (name == "gaussian" || name == "eva" || name == "orthogonal") return;
+  if (name == "mica") {  // trains A only, over B from the base's least singular vectors; computes what LoRA computes
+    if (!fields.boolean_or("use_dora", false)) return;
+    fail(ErrorCode::load, "{}: init_lora_weights \"mica\" cannot go with \"use_dora\"", fields.source());
+  }
   const bool alters =
       name.starts_with("pissa") || name == "olora" || name == "corda" || name == "loftq" || name == "lora_ga";
   throw Error(ErrorCode::load,

@@ -46,6 +46,7 @@ LORAS = {
     "excluded": dict(r=4, target_modules=["q_proj", "up_proj"], exclude_modules=["layers.1.mlp.up_proj"]),
     "gaussian": dict(r=4, target_modules=ALL, init_lora_weights="gaussian"),
     "orthogonal": dict(r=4, target_modules=["q_proj"], init_lora_weights="orthogonal"),
+    "mica": dict(r=4, target_modules=ALL, init_lora_weights="mica"),
     "fan_in_fan_out": dict(r=4, target_modules=["q_proj", "down_proj"], fan_in_fan_out=True),
 }
 
@@ -204,6 +205,7 @@ REFUSED = {
     "a resized vocabulary": (dict(change=lambda t: t.update({"base_model.model.model.embed_tokens.weight": torch.ones(270, 48)})), INCOMPATIBLE, "vocabulary was resized"),
     "another head beside": (dict(change=lambda t: t.update({"base_model.model.lm_head.weight": torch.ones(260, 48)})), INCOMPATIBLE, "differs from the base's"),
     "PiSSA": (dict(config=lambda c: c.update(init_lora_weights="pissa_niter_16")), LOAD, "alters the base weights"),
+    "MiCA with DoRA": (dict(config=lambda c: c.update(init_lora_weights="mica", use_dora=True)), LOAD, "cannot go with"),
     "OLoRA": (dict(config=lambda c: c.update(init_lora_weights="olora")), LOAD, "alters the base weights"),
     "unknown option": (dict(config=lambda c: c.update(use_qalora=True)), LOAD, "use_qalora"),
     "no rank": (dict(config=lambda c: c.update(r=0)), LOAD, "out of range"),
