@@ -137,6 +137,8 @@ void BaseChanges::replace_tokens(const std::map<std::string, std::vector<int64_t
     }
     if (!differs) by_site[*head] = by_site.at(*embedding);
   }
+  const bool named = std::any_of(indices.begin(), indices.end(),
+                                 [&](const auto& index) { return head && site_named(index.first) == *head; });
   for (const auto& [site, tokens] : by_site) {
     const TensorEntry* entry = tensors_.take(site, TensorPart::token_rows);
     const bool follows = entry == nullptr && head && site == *head && base_.sites.tied_head();
@@ -145,13 +147,33 @@ void BaseChanges::replace_tokens(const std::map<std::string, std::vector<int64_t
       fail(ErrorCode::load, "{}: the rows of trainable_token_indices of {} are missing", tensors_.origin(),
            base_.sites[site].name);
     }
-    replace_rows(site, tokens, *entry);
+    replace_rows(site, tokens, *entry, follows && !named);
   }
+}
+
+bool BaseChanges::put_beside_rows(int site, const std::vector<float>& a, const std::vector<float>& b, int64_t rank) {
+  if (!follows_rows(site)) return false;
+  const HeadRows& head = *following_head_;
+  std::vector<float> both_a = head.rows;
+  both_a.insert(both_a.end(), a.begin(), a.end());
+  const int64_t out = base_.sites[site].out;
+  std::vector<float> both_b;
+  both_b.reserve(head.selection.size() + b.size());
+  for (int64_t r = 0; r < out; ++r) {
+    both_b.insert(both_b.end(), head.selection.begin() + r * head.count, head.selection.begin() + (r + 1) * head.count);
+    both_b.insert(both_b.end(), b.begin() + r * rank, b.begin() + (r + 1) * rank);
+  }
+  const WeightFormat format = base_.format == WeightFormat::f32 ? base_.format : exact_format(head.rows);
+  SiteDelta& delta = deltas_.at(site);
+  using Role = FactorSource::Role;
+  delta.a = pack_factor(base_.backend, Role::a, format, both_a, head.count + rank, base_.sites[site].in);
+  delta.b = pack_factor(base_.backend, Role::b, format, both_b, out, head.count + rank);
+  return true;
 }
 
 // The head: e = 0 for these tokens, and their rows through a selection. The embedding: the difference to the base's
 // rows, in F32, because there e would scale features and not tokens.
-void BaseChanges::replace_rows(int site, const std::vector<int64_t>& tokens, const TensorEntry& entry) {
+void BaseChanges::replace_rows(int site, const std::vector<int64_t>& tokens, const TensorEntry& entry, bool follows) {
   const LinearSite& where = base_.sites[site];
   const bool table = where.kind == SiteKind::embedding;
   const int64_t vocab = table ? where.in : where.out;
@@ -188,6 +210,7 @@ void BaseChanges::replace_rows(int site, const std::vector<int64_t>& tokens, con
     using Role = FactorSource::Role;
     delta.a = pack_factor(base_.backend, Role::a, exact_format(rows), rows, count, hidden);
     delta.b = pack_factor(base_.backend, Role::b, WeightFormat::bf16, selection, vocab, count);
+    if (follows) following_head_ = HeadRows{site, std::move(rows), std::move(selection), count};
     return;
   }
   std::vector<float> base(static_cast<size_t>(hidden));

@@ -75,6 +75,7 @@ class LoraLoader {
     }
     for (const LoraPair& pair : pairs_) {
       if (!deltas_.has(pair.site)) continue;
+      if (changes_.follows_rows(pair.site) && !config_.dora() && !pair.of_embedding) continue;
       const SiteDelta& other = deltas_.at(pair.site);
       if (other.a || other.replaces_base) {
         fail(ErrorCode::load, "{}: {} is both a target and replaced", source_.origin, base_.sites[pair.site].name);
@@ -161,7 +162,7 @@ class LoraLoader {
     std::optional<DoraNormCache> norms;
     if (config_.dora()) norms.emplace(source_, base_);
     for (const LoraPair& pair : pairs_) {
-      if (norms || pair.of_embedding) lower(pair, norms ? &*norms : nullptr);
+      if (norms || is_apart(pair)) lower(pair, norms ? &*norms : nullptr);
     }
     if (norms) {
       norms->save();
@@ -170,12 +171,14 @@ class LoraLoader {
     }
   }
 
+  bool is_apart(const LoraPair& pair) const { return pair.of_embedding || changes_.follows_rows(pair.site); }
+
   // Linear layers without DoRA: their values need no look but one, so all are read, checked and packed in one go.
   void lower_plain() {
     FactorList factors(source_.origin, *source_.tensors);
     std::vector<SiteDelta*> changed;
     for (const LoraPair& pair : pairs_) {
-      if (pair.of_embedding) continue;
+      if (is_apart(pair)) continue;
       const double scale = config_.scale_of(base_.sites[pair.site].name);
       SiteDelta& delta = deltas_.at(pair.site);
       if (pair.bias) add_bias(delta.bias, tensors_.read(*pair.bias, scale));
@@ -209,6 +212,7 @@ class LoraLoader {
       delta.output_scale = dora_gains(pair, a, b, rank, *norms);
       for (size_t i = 0; i < b.size(); ++i) b[i] *= delta.output_scale[i / static_cast<size_t>(rank)];
     }
+    if (changes_.put_beside_rows(pair.site, a, b, rank)) return;
     if (table) {
       delta.a = pack_values(base_.backend, base_.format, transposed(a, rank, where.in), where.in, rank);
       delta.b = pack_values(base_.backend, base_.format, b, where.out, rank);

@@ -92,6 +92,7 @@ KINDS = {
     "tokens_of_head": lora(target_modules=["q_proj"], trainable_token_indices={"lm_head": [5, 9]}),
     "tokens_of_both": lora(target_modules=["q_proj"], trainable_token_indices={"lm_head": [5, 9], "embed_tokens": [5, 9]}),
     "tokens_apart": lora(target_modules=["q_proj"], trainable_token_indices={"lm_head": [5, 8], "embed_tokens": [5, 9]}),
+    "tokens_under_a_head": lora(target_modules=["q_proj", "lm_head"], trainable_token_indices=[5, 9, 250]),
     "prompt_tuning": lambda: PromptTuningConfig(**TASK, num_virtual_tokens=5),
     "p_tuning": lambda: PromptEncoderConfig(**TASK, num_virtual_tokens=3, encoder_hidden_size=20),
 }
