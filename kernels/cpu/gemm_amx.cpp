@@ -219,7 +219,7 @@ void gemm_tiles(const GemmArgs& args) {
   auto* parts = args.scratch != nullptr ? reinterpret_cast<unsigned char*>(args.scratch) : own;
   const int64_t at_once = args.scratch != nullptr ? kRowsAtOnce : kTileRows;
   const TileConfig config = config_for(args.rows < kTileRows ? args.rows : kTileRows);
-  _tile_loadconfig(&config);
+  configure_tiles(config);
   for (int64_t row = 0; row < args.rows; row += at_once) {
     rows_of(args, row, row + at_once < args.rows ? row + at_once : args.rows, parts);
   }

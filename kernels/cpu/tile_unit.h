@@ -25,4 +25,10 @@ struct alignas(64) TileConfig {
 // The compiler does not know that tile loads read memory, and stores write it.
 static inline __attribute__((always_inline)) void tile_memory() { __asm__ volatile("" ::: "memory"); }
 
+// The intrinsic tells the compiler of the first eight bytes only (GCC 12): the others would never be written.
+static inline __attribute__((always_inline)) void configure_tiles(const TileConfig& config) {
+  __asm__ volatile("" ::"r"(&config) : "memory");
+  _tile_loadconfig(&config);
+}
+
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

@@ -2,12 +2,15 @@
 """Ours beside llama.cpp, ONNX Runtime GenAI and PyTorch, alternately, on one model of random or trained weights.
 
     compare.py --work DIR --model HF_DIR [--pairs int8,int4,int4-all,bf16] [--experts 0,1,3,10] [--rounds 5]
-               [--prompt 128,512] [--decode 64] [--threads N] [--json OUT.json] [--svg OUT.svg]
+               [--prompt 128,512] [--decode 64] [--contexts 4096,8192] [--kv bf16|int8] [--threads N] [--json OUT.json]
+               [--svg OUT.svg]
 
 DIR holds what prepare.sh made of the model. Every engine is one process that loads once and then measures one sample per
 command (worker_*.py, worker_llama.mjs), so that a round is: bandwidth, ours, peer, ours, peer, … for each number of
-experts. Like is compared with like: the same threads, prompt tokens, number of decoded tokens and 16-bit KV; INT4 with
-an INT8 head against Q4_0 with its Q8_0 head, all-INT4 against ORT's int4 with its int4 head.
+experts. Like is compared with like: the same threads, prompt tokens, number of decoded tokens and KV format (16 bits, or
+INT8 against llama.cpp's Q8_0, flash attention on); INT4 with an INT8 head against Q4_0 with its Q8_0 head, all-INT4 against
+ORT's int4 with its int4 head. --contexts decodes behind a prompt of that many tokens, without experts. Peak memory is read
+after prompts and tokens of the base alone, less what the process held before its engine was loaded.
 
 llama.cpp is reached through Node. The cost of one hop to its thread pool and back is measured with an empty job in the
 same run and taken off every call; both figures are in the JSON.
@@ -107,7 +110,7 @@ def bandwidth(args):
 
 def start_ours(args, weights):
     python_path = {"PYTHONPATH": str(args.build / "python"), "EXPERT_HOME": str(args.work / "home")}
-    return Worker(f"ours {weights}", [sys.executable, "worker_ours.py", str(args.model), weights, str(args.threads)],
+    return Worker(f"ours {weights}", [sys.executable, "worker_ours.py", str(args.model), weights, str(args.threads), args.kv],
                   python_path)  # fmt: skip
 
 
@@ -115,7 +118,7 @@ def start_peer(args, peer, variant):
     threads = str(args.threads)
     name = f"{peer} {variant}"
     if peer == "llama.cpp":
-        command = ["node", "worker_llama.mjs", str(args.work / f"{variant}.gguf"), str(args.work / "lora"), threads]
+        command = ["node", "worker_llama.mjs", str(args.work / f"{variant}.gguf"), str(args.work / "lora"), threads, args.kv]
         return Worker(name, command, {"NODE_MODULES_AT": str(args.work)})
     if peer == "ort":
         return Worker(name, [args.peer_python, "worker_ort.py", str(args.work / "ort-int4"), threads], {})
@@ -123,12 +126,28 @@ def start_peer(args, peer, variant):
                   {"OMP_NUM_THREADS": threads})  # fmt: skip
 
 
-def commands(args):
-    return [("prefill", n) for n in args.prompt] + [("decode", args.decode)]
+def commands(args, experts):
+    """(what, tokens, context before them)"""
+    deep = [("decode", args.decode, n) for n in args.contexts] if experts == 0 else []
+    return [("prefill", n, 0) for n in args.prompt] + [("decode", args.decode, 0)] + deep
 
 
-def able(worker, experts):
-    return experts <= worker.hello.get("most_experts", 0)
+def able(worker, experts, context):
+    return experts <= worker.hello.get("most_experts", 0) and (context == 0 or worker.hello.get("contexts", False))
+
+
+def base_memory(worker):
+    """What the engine took at most, in bytes; None where a worker does not tell."""
+    if not worker.hello.get("contexts", False):
+        return None
+    answer = worker.ask(do="memory")
+    return answer["peak"] - answer["before"]
+
+
+def measure_memory(args, worker, ids):
+    for what, tokens, _ in commands(args, experts=1):
+        worker.ask(do=what, tokens=tokens, context=0, experts=0, ids=ids)
+    return base_memory(worker)
 
 
 def measure_pair(args, weights, peer, variant, sampler):
@@ -137,22 +156,23 @@ def measure_pair(args, weights, peer, variant, sampler):
         workers = [ours, other]
         pids = [w.process.pid for w in workers] + [os.getpid()]
         ids = ours.hello["ids"]
-        rates = {}  # (worker index, experts, what, tokens) -> tokens per second
+        rates = {}  # (worker index, experts, what, tokens, context) -> tokens per second
+        memory = [measure_memory(args, worker, ids) for worker in workers]
         for round_ in range(args.rounds + 1):  # round 0 warms up
             for experts in args.experts:
-                for what, tokens in commands(args):
+                for what, tokens, context in commands(args, experts):
+                    command = {"do": what, "tokens": tokens, "context": context, "experts": experts, "ids": ids}
                     for index, worker in enumerate(workers):
-                        if not able(worker, experts):
+                        if not able(worker, experts, context):
                             continue
                         if round_ == 0:
-                            worker.ask(do=what, tokens=tokens, experts=experts, ids=ids)
+                            worker.hello.update(expert_bytes=worker.ask(**command).get("expert_bytes", 0))
                             continue
-                        answer = sampler.measure(
-                            lambda w=worker: w.ask(do=what, tokens=tokens, experts=experts, ids=ids), pids)  # fmt: skip
-                        rates.setdefault((index, experts, what, tokens), []).append(tokens / answer["seconds"])
+                        answer = sampler.measure(lambda w=worker, c=command: w.ask(**c), pids)
+                        rates.setdefault((index, experts, what, tokens, context), []).append(tokens / answer["seconds"])
             if round_ > 0:
                 rates.setdefault("bandwidth", []).append(bandwidth(args))
-        return report(args, weights, f"{peer} {variant}", workers, rates)
+        return {**report(args, weights, f"{peer} {variant}", workers, rates), "peak_memory_bytes": memory}
     finally:
         ours.close()
         other.close()
@@ -168,20 +188,20 @@ def report(args, weights, peer, workers, rates):
     band = summary(rates["bandwidth"])
     rows = []
     for experts in args.experts:
-        for what, tokens in commands(args):
-            row = {"experts": experts, "what": what, "tokens": tokens}
+        for what, tokens, context in commands(args, experts):
+            row = {"experts": experts, "what": what, "tokens": tokens, "context": context}
             for index, name in enumerate(("ours", "peer")):
-                samples = rates.get((index, experts, what, tokens))
+                samples = rates.get((index, experts, what, tokens, context))
                 row[name] = summary(samples) if samples else None
             if row["ours"] and row["peer"]:
                 row["ratio_of_medians"] = round(row["ours"]["median"] / row["peer"]["median"], 2)
                 row["ratio_of_bests"] = round(row["ours"]["best"] / row["peer"]["best"], 2)
-            if what == "decode" and row["ours"]:
+            if what == "decode" and row["ours"] and context == 0:
                 read = workers[0].hello["bytes_per_token"] + experts * workers[0].hello["expert_bytes"]
                 row["bytes_per_token"] = read
                 row["share_of_bandwidth"] = round(row["ours"]["best"] * read / 1e9 / band["best"], 3)
             rows.append(row)
-            print(f"{weights:9} {peer:15} {experts:2} experts {what:7} {tokens:4}: ours "
+            print(f"{weights:9} {peer:15} {experts:2} experts {what:7} {tokens:4}{f' at {context}' if context else '':8}: ours "
                   f"{row['ours']['median'] if row['ours'] else '-':>8}  peer {row['peer']['median'] if row['peer'] else '-':>8}"
                   f"  {row.get('ratio_of_medians', '-')} x", file=sys.stderr)  # fmt: skip
     return {"ours": weights, "peer": peer, "bandwidth_gb_s": band, "rows": rows,
@@ -209,6 +229,8 @@ def options():
     parser.add_argument("--experts", type=numbers, default=[0, 1, 3, 10])
     parser.add_argument("--prompt", type=numbers, default=[128, 512])
     parser.add_argument("--decode", type=int, default=64)
+    parser.add_argument("--contexts", type=numbers, default=[])
+    parser.add_argument("--kv", choices=["bf16", "int8"], default="bf16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--foreign", type=float, default=0.08)

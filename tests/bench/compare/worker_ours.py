@@ -1,4 +1,4 @@
-"""Our engine behind compare.py.   worker_ours.py MODEL WEIGHTS THREADS"""
+"""Our engine behind compare.py.   worker_ours.py MODEL WEIGHTS THREADS KV"""
 
 import itertools
 import json
@@ -6,12 +6,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import expert
-from random_lora import write_lora
+from memory import peak, resident
+
+before = resident()
+import expert  # noqa: E402
+from random_lora import write_lora  # noqa: E402
 
 MOST_EXPERTS = 10
-model, weights, threads = sys.argv[1:4]
-engine = expert.Engine(model, weights=weights, threads=int(threads), kv="bf16")
+model, weights, threads, kv = sys.argv[1:5]
+engine = expert.Engine(model, weights=weights, threads=int(threads), kv=kv)
 salt = itertools.count()
 
 
@@ -26,29 +29,52 @@ def text_of(tokens):
         words += tokens - len(ids)
 
 
-def answer(prompt, experts, max_tokens):
+def answer(prompt, experts, max_tokens, cache_salt=None):
     return engine.infer(prompt, raw=True, experts=experts, max_tokens=max_tokens, temperature=0, ignore_eos=True,
-                        cache_salt=f"compare-{next(salt)}").timings  # fmt: skip
+                        cache_salt=cache_salt or f"compare-{next(salt)}").timings  # fmt: skip
 
 
+def prompt_of(tokens):
+    if tokens not in prompts:
+        prompts[tokens] = text_of(tokens)
+    return prompts[tokens][0]
+
+
+def first_experts(count, folder):
+    while len(loaded) < count:
+        directory = Path(folder) / f"random-{len(loaded)}"
+        write_lora(Path(model), directory, len(loaded))
+        loaded.append(engine.load_expert(directory))
+    return loaded[:count]
+
+
+def decode_at(context, tokens):
+    """After a prompt of `context` tokens, which is computed once and then found again."""
+    prompt, cache_salt = prompt_of(context), f"compare-at-{context}"
+    if context not in computed:
+        answer(prompt, [], 1, cache_salt)
+        computed.add(context)
+    return answer(prompt, [], tokens + 1, cache_salt).decode_ms / 1e3
+
+
+prompts = {n: text_of(n) for n in (16, 512)}
+loaded, computed = [], set()
 with tempfile.TemporaryDirectory() as folder:
-    loaded = []
-    for i in range(MOST_EXPERTS):
-        write_lora(Path(model), Path(folder) / f"random-{i}", i)
-        loaded.append(engine.load_expert(Path(folder) / f"random-{i}"))
-    prompts = {n: text_of(n) for n in (16, 512)}
     info = engine.info()
     hello = {"engine": f"libexpert {info['isa']} {info['weights']}", "most_experts": MOST_EXPERTS, "ids": prompts[512][1],
-             "bytes_per_token": engine.stats()["bytes_per_token"], "expert_bytes": loaded[0].size_bytes}  # fmt: skip
+             "bytes_per_token": engine.stats()["bytes_per_token"], "contexts": True}  # fmt: skip
     print(json.dumps(hello), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
-        experts = loaded[: command["experts"]]
+        if command["do"] == "memory":
+            print(json.dumps({"before": before, "peak": peak()}), flush=True)
+            continue
+        experts = first_experts(command["experts"], folder)
         tokens = command["tokens"]
         if command["do"] == "prefill":
-            if tokens not in prompts:
-                prompts[tokens] = text_of(tokens)
-            seconds = answer(prompts[tokens][0], experts, 1).prefill_ms / 1e3
+            seconds = answer(prompt_of(tokens), experts, 1).prefill_ms / 1e3
+        elif command.get("context"):
+            seconds = decode_at(command["context"], tokens)
         else:  # the first token comes with the prefill
-            seconds = answer(prompts[16][0], experts, tokens + 1).decode_ms / 1e3
-        print(json.dumps({"seconds": seconds}), flush=True)
+            seconds = answer(prompt_of(16), experts, tokens + 1).decode_ms / 1e3
+        print(json.dumps({"seconds": seconds, "expert_bytes": loaded[0].size_bytes if loaded else 0}), flush=True)
