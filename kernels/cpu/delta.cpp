@@ -13,8 +13,10 @@ constexpr int kFactorsOfOne = 8;
 constexpr int kFactorsOfMany = 4;
 #if defined(__AVX512F__)
 constexpr int kManyInputs = 4;
+constexpr int kManyPanels = 2;  // of B, for several rows: a value of t is read once for them
 #else
 constexpr int kManyInputs = 2;
+constexpr int kManyPanels = 1;
 #endif
 constexpr int64_t kAhead = 2048;  // bytes of B asked for early
 
@@ -134,13 +136,13 @@ void shrink_of(const ShrinkArgs& a) {
       run_rows<kFactorsOfOne>(a.end - j < kFactorsOfOne ? a.end - j : kFactorsOfOne, j, FactorTiles<Line, 1>{a, 0});
     return;
   }
-  for (int64_t j = a.begin; j < a.end; j += kFactorsOfMany) {
-    const int64_t count = a.end - j < kFactorsOfMany ? a.end - j : kFactorsOfMany;
-    int64_t row = 0;
-    for (; row + kManyInputs <= a.rows; row += kManyInputs)
-      run_rows<kFactorsOfMany>(count, j, FactorTiles<Line, kManyInputs>{a, row});
-    for (; row < a.rows; ++row) run_rows<kFactorsOfMany>(count, j, FactorTiles<Line, 1>{a, row});
-  }
+  const auto all_factors = [&](auto tiles) __attribute__((always_inline)) {
+    for (int64_t j = a.begin; j < a.end; j += kFactorsOfMany)
+      run_rows<kFactorsOfMany>(a.end - j < kFactorsOfMany ? a.end - j : kFactorsOfMany, j, tiles);
+  };
+  int64_t row = 0;  // a few rows of x stay in the first-level cache while all factors pass by
+  for (; row + kManyInputs <= a.rows; row += kManyInputs) all_factors(FactorTiles<Line, kManyInputs>{a, row});
+  for (; row < a.rows; ++row) all_factors(FactorTiles<Line, 1>{a, row});
 }
 
 // The half line of an odd last rank.
@@ -228,13 +230,14 @@ EXPERT_INLINE void expand_tile(const ExpandArgs& a, int64_t panel, int64_t row) 
   }
 }
 
+template <int P>
 struct ExpandTiles {
   const ExpandArgs& a;
   int64_t panel;
 
   template <int R>
   __attribute__((always_inline)) void run(int64_t row) const {
-    expand_tile<R, 1>(a, panel, row);
+    expand_tile<R, P>(a, panel, row);
   }
 };
 
@@ -255,8 +258,10 @@ void expand(const ExpandArgs& args) {
     for (; panel < args.panel_end; ++panel) expand_tile<1, 1>(args, panel, 0);
     return;
   }
+  for (; panel + kManyPanels <= args.panel_end; panel += kManyPanels)
+    over_tiles<Bf16Panel::kTileRows>(0, args.rows, ExpandTiles<kManyPanels>{args, panel});
   for (; panel < args.panel_end; ++panel)
-    over_tiles<Bf16Panel::kTileRows>(0, args.rows, ExpandTiles{args, panel});
+    over_tiles<Bf16Panel::kTileRows>(0, args.rows, ExpandTiles<1>{args, panel});
 }
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

@@ -135,7 +135,8 @@ TEST_CASE("what is not supported is named") {
   refused({{"made_up_by_a_later_release", 3}}, "made_up_by_a_later_release");
   refused({{"init_lora_weights", "pissa"}}, "alters the base weights");
   refused({{"init_lora_weights", "loftq"}}, "alters the base weights");
-  refused({{"init_lora_weights", "mica"}}, "not supported");
+  refused({{"init_lora_weights", "of the next release"}}, "not supported");
+  refused({{"init_lora_weights", "mica"}, {"use_dora", true}}, "cannot go with");
   refused({{"r", -1}}, "out of range");
   refused({{"r", 2.5}}, "\"r\"");
   refused({{"rank_pattern", {{"q_proj", 0}}}}, "out of range");
