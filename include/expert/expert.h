@@ -407,9 +407,11 @@ EXPERT_API size_t expert_result_logprob_count(const expert_result* result);
  * what the request asked for. Out pointers may be NULL. Errors: INVALID_REQUEST when there is none such. */
 EXPERT_API expert_status expert_result_logprob(const expert_result* result, size_t position, size_t rank,
                                                int32_t* out_token, float* out_logprob);
-/* JSON: the routing decision and the parameters that were in force. */
+/* JSON: the routing decision and the parameters that were in force. Made when first asked for; "null" when there is no
+ * memory for it. */
 EXPERT_API const char* expert_result_plan(const expert_result* result);
-/* JSON: {text, output, tokens, experts_used, finish_reason, usage, timings, plan, logprobs and trace (when asked for)} */
+/* JSON: {text, output, tokens, experts_used, finish_reason, usage, timings, plan, logprobs and trace (when asked for)}.
+ * Made when first asked for; "null" when there is no memory for it. */
 EXPERT_API const char* expert_result_json(const expert_result* result);
 /* Gives the result back; views of it end. */
 EXPERT_API void expert_result_free(expert_result* result);
