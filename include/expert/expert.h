@@ -337,6 +337,12 @@ typedef int (*expert_listen_callback)(void* user_data, const expert_chunk* chunk
  * OUT_OF_MEMORY when no thread can be had. */
 EXPERT_API expert_status expert_stream_listen(expert_stream* stream, uint32_t flags, expert_listen_callback callback,
                                               void* user_data);
+/* For event loops (epoll, libuv): adds 1 to `event_fd` when the request ends, at once when it has; then
+ * expert_stream_wait() with timeout 0 gives the answer. No thread stands in between, so this is the quickest way to hear
+ * of it. An eventfd made with EFD_NONBLOCK, of which a copy is kept until then; a second one replaces the first. Beside
+ * every other way to read the stream. Errors: INVALID_REQUEST for another descriptor; OUT_OF_MEMORY when none can be
+ * had; UNSUPPORTED where there are no eventfds. */
+EXPERT_API expert_status expert_stream_signal_end(expert_stream* stream, int event_fd);
 /* Cancels a request that still runs. */
 EXPERT_API void expert_stream_free(expert_stream* stream);
 

@@ -36,17 +36,48 @@ function fromDocument(document) {
   return result;
 }
 
+// Few look at the plan, and making it would be a third of what this package adds to a call, so it is made when first
+// read. To its reader it is a property like the others: it is listed, copied, logged and may be set.
+const hidden = Symbol('plan');
+const planned = {
+  enumerable: true,
+  configurable: true,
+  get() {
+    const state = this[hidden];
+    if (state.source !== null) {
+      state.plan = JSON.parse(native.plan(state.source)); // its keys are in camelCase
+      state.source = null;
+    }
+    return state.plan;
+  },
+  set(plan) {
+    this[hidden].plan = plan;
+    this[hidden].source = null;
+  },
+};
+const logged = {
+  value() {
+    return { ...this };
+  },
+};
+
+function addPlan(result, source) {
+  Object.defineProperty(result, hidden, { value: { source, plan: undefined } });
+  Object.defineProperty(result, Symbol.for('nodejs.util.inspect.custom'), logged);
+  return Object.defineProperty(result, 'plan', planned);
+}
+
 // The memory in which the compiled part leaves usage and timings of the result that it gives.
 const figures = native.resultFigures();
 const finishReasons = native.finishReasons();
 
 // `output` is undefined where it is the text; experts are [name, version, weight, name, …], or undefined.
-function fromFields(text, output, tokens, experts, plan) {
+function fromFields(text, output, tokens, experts, source) {
   const expertsUsed = [];
   for (let i = 0; experts !== undefined && i < experts.length; i += 3) {
     expertsUsed.push({ name: experts[i], version: experts[i + 1], weight: experts[i + 2] });
   }
-  return {
+  const result = {
     text,
     output: output ?? text,
     tokens,
@@ -67,10 +98,10 @@ function fromFields(text, output, tokens, experts, plan) {
       totalMs: figures[10],
       tokensPerSecond: figures[11],
     },
-    plan: JSON.parse(plan), // its keys are in camelCase
     latencyMs: figures[10],
     logprobs: [],
   };
+  return addPlan(result, source);
 }
 
 module.exports = { parse, fromDocument, fromFields };

@@ -15,13 +15,13 @@ const DOCUMENT = 2;
 const running = new Map();
 
 // An error, or text and tokens of a chunk, and where this was the last one the result: as JSON or as fields.
-native.setListener((id, error, text, tokens, document, all, output, allTokens, experts, plan) => {
+native.setListener((id, error, text, tokens, document, all, output, allTokens, experts, source) => {
   const request = running.get(id);
-  const last = document !== undefined || plan !== undefined;
+  const last = document !== undefined || source !== undefined;
   if (error || last) running.delete(id);
   if (error) return request.end(error, null);
   if (!last) return request.onChunk(text, tokens, null);
-  const result = document === undefined ? fromFields(all, output, allTokens, experts, plan) : fromDocument(document);
+  const result = document === undefined ? fromFields(all, output, allTokens, experts, source) : fromDocument(document);
   request.onChunk(text, tokens, result);
   request.end(null, result);
 });

@@ -4,7 +4,8 @@
 
 namespace expert_node {
 
-Addon::Addon(Napi::Env env) : env_(env), channel_(std::make_shared<Channel>(env)) {
+Addon::Addon(Napi::Env env)
+    : env_(env), channel_(std::make_shared<Channel>(env)), wakeup_(Wakeup::open(env, wake)) {
   // Registered after the channel's function, so it runs before Node destroys that.
   env.AddCleanupHook(end, this);
 }
@@ -13,6 +14,7 @@ Addon::~Addon() = default;
 
 void Addon::end(Addon* addon) {
   addon->channel_->close();
+  addon->wakeup_ = nullptr;  // it closes itself
   for (const auto& [id, running] : addon->running_) running->cancel();
   addon->running_.clear();
 }
@@ -110,6 +112,21 @@ void Addon::remove(Napi::Env env, uint64_t id) {
   if (running_.erase(id) == 0) return;
   --awaited_;
   update_hold(env);
+}
+
+void Addon::wake(Napi::Env env) {
+  Addon& addon = of(env);
+  std::vector<std::shared_ptr<Running>> ended;  // what JavaScript does then may begin others
+  for (const auto& [id, running] : addon.running_) {
+    if (running->signalled_end()) ended.push_back(running);
+  }
+  for (const auto& running : ended) {
+    try {
+      running->finish(env);
+    } catch (const Napi::Error& error) {
+      napi_fatal_exception(env, error.Value());
+    }
+  }
 }
 
 Napi::Value Addon::shared_numbers(Napi::Env env, size_t count, double*& numbers) {

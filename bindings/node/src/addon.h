@@ -14,6 +14,7 @@
 #include "channel.h"
 #include "failure.h"
 #include "pool.h"
+#include "wakeup.h"
 
 namespace expert_node {
 
@@ -53,6 +54,8 @@ class Addon {
   // Requests that run; they keep the process alive, and are cancelled when the environment ends.
   uint64_t add(Napi::Env env, std::shared_ptr<Running> running);
   std::shared_ptr<Running> find(uint64_t id) const;
+  // By which a request tells its end; -1: none.
+  int end_fd() const { return wakeup_ != nullptr ? wakeup_->event_fd() : -1; }
   void remove(Napi::Env env, uint64_t id);
 
   // Memory that JavaScript sees too: numbers on their way in, and out.
@@ -63,6 +66,8 @@ class Addon {
  private:
   void settle(Napi::Env env, uint64_t id, const Convert& convert, const std::optional<Failure>& failure);
   void update_hold(Napi::Env env);
+  // A request that signals its end has ended.
+  static void wake(Napi::Env env);
   static void end(Addon* addon);
 
   struct Kept {
@@ -77,6 +82,7 @@ class Addon {
   std::unordered_map<uint64_t, Napi::Promise::Deferred> promises_;
   std::unordered_map<uint64_t, Kept> callbacks_;
   std::unordered_map<uint64_t, std::shared_ptr<Running>> running_;
+  Wakeup* wakeup_;
   std::vector<Napi::Reference<Napi::ArrayBuffer>> buffers_;
   Napi::FunctionReference listener_;
   Napi::FunctionReference make_error_;

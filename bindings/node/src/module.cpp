@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "addon.h"
+#include "camel.h"
 #include "request.h"
 #include "running.h"
 
@@ -237,6 +238,11 @@ Napi::Value is_unloaded(const Info& info) {
 }
 
 // ---- requests ------------------------------------------------------------------------------------------------------
+
+// plan(result): JSON with keys in camelCase
+Napi::Value plan(const Info& info) {
+  return Napi::String::New(info.Env(), camel_keys(expert_result_plan(info[0].As<Napi::External<expert_result>>().Data())));
+}
 
 // The request whose numbers were left before: (…, prompt, rest).
 std::unique_ptr<const Request> request_of(const Info& info, size_t index) {
@@ -566,6 +572,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add(exports, "isUnloaded", is_unloaded);
   add(exports, "start", start);
   add(exports, "cancel", cancel);
+  add(exports, "plan", plan);
   add(exports, "setListener", set_listener);
   add(exports, "requestNumbers", request_numbers);
   add(exports, "resultFigures", result_figures);

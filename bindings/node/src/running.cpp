@@ -17,11 +17,6 @@ constexpr size_t kArguments = 10;  // of the listener
 // What the library gives back at the end, when it will not call again.
 using Self = std::shared_ptr<Running>;
 
-struct ResultFreed {
-  void operator()(expert_result* result) const { expert_result_free(result); }
-};
-using Result = std::unique_ptr<expert_result, ResultFreed>;
-
 Napi::Value to_array(Napi::Env env, const int32_t* tokens, size_t count) {
   Napi::Array out = Napi::Array::New(env, count);
   for (size_t i = 0; i < count; ++i) out.Set(static_cast<uint32_t>(i), Napi::Number::New(env, tokens[i]));
@@ -55,6 +50,20 @@ Napi::Value experts_of(Napi::Env env, const expert_result* result) {
   return out;
 }
 
+// The collector does not see what a result holds in memory of the library, so it is told.
+constexpr int64_t kResultBytes = 4096;
+
+// For plan_of().
+Napi::Value keep(Napi::Env env, Result result) {
+  const auto kept = Napi::External<expert_result>::New(env, result.get(), [](Napi::Env here, expert_result* finished) {
+    expert_result_free(finished);
+    Napi::MemoryManagement::AdjustExternalMemory(here, -kResultBytes);
+  });
+  static_cast<void>(result.release());
+  Napi::MemoryManagement::AdjustExternalMemory(env, kResultBytes);
+  return kept;
+}
+
 // In the order in which lib/results.js reads them.
 void write_figures(const expert_result* result, double* figures) {
   expert_usage usage = EXPERT_USAGE_INIT;
@@ -76,8 +85,8 @@ void write_figures(const expert_result* result, double* figures) {
   std::copy(std::begin(values), std::end(values), figures);
 }
 
-// listener(id, error, text, tokens, document, text, output, tokens, experts, plan): an error; or a chunk's text and
-// tokens; and with the last one the result, as JSON or in fields beside the figures.
+// listener(id, error, text, tokens, document, text, output, tokens, experts, result): an error; or a chunk's text
+// and tokens; and with the last one the result, as JSON or in fields beside the figures.
 void tell(Napi::Env env, const std::vector<napi_value>& arguments) {
   Addon::of(env).listener().As<Napi::Function>().Call(env.Undefined(), arguments);
 }
@@ -89,6 +98,7 @@ uint64_t Running::start(Napi::Env env, EngineHandle engine, std::unique_ptr<cons
   auto running = std::make_shared<Running>();
   running->channel_ = addon.channel();
   running->how_ = how;
+  running->end_fd_ = (how & kResultOnly) != 0 ? addon.end_fd() : -1;
   const uint64_t id = running->id_ = addon.add(env, running);
   if (request->light()) {
     running->submit_and_listen(engine, *request);
@@ -118,6 +128,9 @@ void Running::submit(const EngineHandle& engine, const Request& request) {
     stream_.reset(submitted);
     engine_ = engine;
     if (cancelled_) expert_cancel(submitted);
+    // Under the lock: JavaScript's thread may hear of the end before we go on.
+    signals_ = end_fd_ >= 0 && expert_stream_signal_end(submitted, end_fd_) == EXPERT_OK;
+    if (signals_) return;
   }
   const auto hear = [](void* self, const expert_chunk* chunk, const expert_error* error) {
     if (chunk != nullptr || error != nullptr) return (*static_cast<Self*>(self))->hear(chunk, error);
@@ -140,41 +153,61 @@ int Running::hear(const expert_chunk* chunk, const expert_error* error) {
   size_t count = 0;
   const int32_t* ids = expert_chunk_tokens(chunk, &count);
   const expert_result* result = expert_chunk_result(chunk);
-  std::string json;  // here rather than on JavaScript's thread
-  if (result != nullptr) json = camel_keys((how_ & kDocument) != 0 ? expert_result_json(result) : expert_result_plan(result));
+  // JSON is made here rather than on JavaScript's thread.
+  std::string json = result != nullptr && (how_ & kDocument) != 0 ? camel_keys(expert_result_json(result)) : "";
   channel_->post([self = shared_from_this(), text = std::string(bytes, length), tokens = std::vector(ids, ids + count),
                   last = result != nullptr, json = std::move(json)](Napi::Env env) {
-    std::vector<napi_value> arguments;
-    arguments.reserve(kArguments);
-    arguments = {Napi::Number::New(env, static_cast<double>(self->id_)), env.Null()};
-    if ((self->how_ & kResultOnly) != 0) {
-      arguments.insert(arguments.end(), 2, env.Undefined());
-    } else {
-      arguments.insert(arguments.end(), {to_string(env, text), to_array(env, tokens.data(), tokens.size())});
-    }
+    std::vector<napi_value> arguments = {Napi::Number::New(env, static_cast<double>(self->id_)), env.Null(),
+                                         to_string(env, text), to_array(env, tokens.data(), tokens.size())};
     if (!last) return tell(env, arguments);
-    self->add_result(env, json, arguments);
+    self->add_result(env, self->result(), json, arguments);
     self->end(env, arguments);
   });
   return 0;
 }
 
-void Running::add_result(Napi::Env env, const std::string& json, std::vector<napi_value>& arguments) const {
-  if ((how_ & kDocument) != 0) return arguments.push_back(to_string(env, json));
+// Of a request that has ended.
+Result Running::result() const {
   expert_result* given = nullptr;
-  check(expert_stream_wait(stream_.get(), 0, &given));  // it has ended: nothing waits
-  const Result result(given);
-  write_figures(given, Addon::of(env).result_figures);
+  check(expert_stream_wait(stream_.get(), 0, &given));
+  return Result(given);
+}
+
+void Running::add_result(Napi::Env env, Result owned, const std::string& json,
+                         std::vector<napi_value>& arguments) const {
+  if ((how_ & kDocument) != 0) return arguments.push_back(to_string(env, json));
+  const expert_result* result = owned.get();
+  write_figures(result, Addon::of(env).result_figures);
   size_t length = 0;
-  const char* bytes = expert_result_text(given, &length);
+  const char* bytes = expert_result_text(result, &length);
   const std::string_view text(bytes, length);
-  bytes = expert_result_output(given, &length);
+  bytes = expert_result_output(result, &length);
   const std::string_view output(bytes, length);
   size_t count = 0;
-  const int32_t* ids = expert_result_tokens(given, &count);
+  const int32_t* ids = expert_result_tokens(result, &count);
   arguments.insert(arguments.end(), {env.Undefined(), to_string(env, text),
                                      output == text ? env.Undefined() : to_string(env, output),
-                                     to_array(env, ids, count), experts_of(env, given), to_string(env, json)});
+                                     to_array(env, ids, count), experts_of(env, result), keep(env, std::move(owned))});
+}
+
+bool Running::signalled_end() {
+  const std::lock_guard lock(mutex_);
+  return signals_ && expert_stream_done(stream_.get()) != 0;
+}
+
+void Running::finish(Napi::Env env) {
+  std::vector<napi_value> arguments;
+  arguments.reserve(kArguments);
+  arguments.push_back(Napi::Number::New(env, static_cast<double>(id_)));
+  try {
+    Result ended = result();
+    const std::string json = (how_ & kDocument) != 0 ? camel_keys(expert_result_json(ended.get())) : "";
+    arguments.insert(arguments.end(), {env.Null(), env.Undefined(), env.Undefined()});
+    add_result(env, std::move(ended), json, arguments);
+  } catch (const Failure& failure) {
+    arguments.push_back(Addon::of(env).error(env, failure));
+  }
+  end(env, arguments);
 }
 
 void Running::fail(Failure failure) {

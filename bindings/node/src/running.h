@@ -25,6 +25,9 @@ class Running : public std::enable_shared_from_this<Running> {
   static uint64_t start(Napi::Env env, EngineHandle engine, std::unique_ptr<const Request> request, uint32_t how);
   // From any thread, at any time.
   void cancel();
+  // JavaScript's thread: whether it has ended and says so by the environment's eventfd; then finish() tells the listener.
+  bool signalled_end();
+  void finish(Napi::Env env);
 
  private:
   void submit_and_listen(const EngineHandle& engine, const Request& request) noexcept;
@@ -33,13 +36,16 @@ class Running : public std::enable_shared_from_this<Running> {
   void fail(Failure failure);
   // The last event; JavaScript's thread.
   void end(Napi::Env env, const std::vector<napi_value>& arguments);
-  void add_result(Napi::Env env, const std::string& json, std::vector<napi_value>& arguments) const;
+  Result result() const;
+  void add_result(Napi::Env env, Result owned, const std::string& json, std::vector<napi_value>& arguments) const;
 
   std::shared_ptr<Channel> channel_;
   uint64_t id_ = 0;
   uint32_t how_ = 0;
+  int end_fd_ = -1;
   std::mutex mutex_;
   bool cancelled_ = false;
+  bool signals_ = false;  // no listener: the eventfd tells of the end
   std::unique_ptr<expert_stream, Freed> stream_;
   EngineHandle engine_;  // a request that runs keeps its engine open
 };
