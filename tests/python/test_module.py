@@ -256,6 +256,7 @@ def test_a_prompt_that_is_no_text(engine):
         {"temperature": -1},
         {"temperature": float("nan")},
         {"temperature": 1e300},
+        {"temperature": 10**400},
         {"top_p": 0},
         {"top_p": 1.1},
         {"min_p": 1},

@@ -1,5 +1,6 @@
 #include "request.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace expert_node {
@@ -49,6 +50,10 @@ std::vector<expert_use> Uses::view() const {
   return out;
 }
 
+bool Uses::loaded() const {
+  return !uses_.empty() && std::ranges::all_of(uses_, [](const Use& use) { return use.handle != nullptr; });
+}
+
 Request::Request(const double* numbers, const Napi::Value& prompt, const Napi::Value& rest)
     : prompt_(optional_text(prompt)) {
   numbers_.flags = static_cast<uint32_t>(numbers[kFlags]);
@@ -91,7 +96,7 @@ void Request::read_rest(const Napi::Object& given) {
 bool Request::light() const {
   constexpr size_t kFewBytes = 2048;
   const auto size_of = [](const OptionalText& text) { return text ? text->size() : 0; };
-  return (numbers_.flags & EXPERT_REQUEST_BASE_ONLY) != 0 && !messages_ && !tools_ && !template_variables_ &&
+  return ((numbers_.flags & EXPERT_REQUEST_BASE_ONLY) != 0 || uses_.loaded()) && !messages_ && !tools_ && !template_variables_ &&
          size_of(prompt_) + size_of(schema_) + size_of(body_) <= kFewBytes;
 }
 

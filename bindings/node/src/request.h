@@ -23,6 +23,8 @@ class Uses {
   explicit Uses(const Napi::Array& list);
   // Valid until this object is moved or destroyed.
   std::vector<expert_use> view() const;
+  // Loaded experts alone, and some: nothing is to be found or read.
+  bool loaded() const;
 
  private:
   struct Use {

@@ -98,7 +98,10 @@ def integer(name: str, value: Any, least: int = -_INT32, most: int = _INT32) -> 
 def number(name: str, value: Any) -> float:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    real = float(value)
+    try:
+        real = float(value)
+    except OverflowError:  # of an int
+        real = math.inf
     if not math.isfinite(real):
         raise InvalidRequestError(f"{name} is not a finite number")
     return real
