@@ -1,4 +1,4 @@
-// Streams that are told instead of asked: one delivery thread each, which only reads the stream.
+// Streams that are told instead of asked: one delivery thread each, which only reads the stream; or told of their end.
 #include <system_error>
 #include <thread>
 
@@ -63,4 +63,8 @@ expert_status expert_stream_listen(expert_stream* stream, uint32_t flags, expert
       fail(ErrorCode::out_of_memory, "no thread for the listener: {}", error.what());
     }
   });
+}
+
+expert_status expert_stream_signal_end(expert_stream* stream, int event_fd) {
+  return guard([&] { require(stream, "stream").held.get().signal_end(event_fd); });
 }

@@ -39,6 +39,27 @@ class Held {
   ForkGuard guard_;
 };
 
+// Made when it is first asked for, by whichever thread; of two that make it at once one is kept. Without a lock, which a
+// child of fork() might find held.
+class TextOnDemand {
+ public:
+  TextOnDemand() = default;
+  TextOnDemand(const TextOnDemand&) = delete;
+  TextOnDemand& operator=(const TextOnDemand&) = delete;
+  ~TextOnDemand() { delete text_.load(); }
+
+  template <typename Make>
+  const char* get(Make&& make) const {
+    if (const std::string* made = text_.load(std::memory_order_acquire)) return made->c_str();
+    auto text = std::make_unique<const std::string>(make());
+    const std::string* first = nullptr;
+    return text_.compare_exchange_strong(first, text.get()) ? text.release()->c_str() : first->c_str();
+  }
+
+ private:
+  mutable std::atomic<const std::string*> text_ = nullptr;
+};
+
 }  // namespace expert::capi
 
 struct expert_engine {
@@ -56,10 +77,10 @@ struct expert_expert {
 
 struct expert_result {
   std::shared_ptr<const expert::Result> result;
-  std::string plan;
-  std::string json;
+  expert::capi::TextOnDemand plan;
+  expert::capi::TextOnDemand json;
 
-  explicit expert_result(std::shared_ptr<const expert::Result> finished);
+  explicit expert_result(std::shared_ptr<const expert::Result> finished) : result(std::move(finished)) {}
 };
 
 struct expert_chunk {

@@ -48,12 +48,17 @@ const std::string& nothing() {
   return empty;
 }
 
+// "null" also when memory runs out: these functions have no status.
+template <typename Get>
+const char* text_or_null(const expert_result* result, Get&& get) {
+  const char* text = "null";
+  if (result != nullptr) static_cast<void>(guard([&] { text = get(); }));
+  return text;
+}
+
 const Result& result_of(const expert_result* result) { return *require(result, "result").result; }
 
 }  // namespace
-
-expert_result::expert_result(std::shared_ptr<const Result> finished)
-    : result(std::move(finished)), plan(dump(result->plan)), json(dump(to_json(*result))) {}
 
 expert_status expert_infer(expert_engine* engine, const expert_request* request, expert_result** out) {
   return guard([&] {
@@ -186,11 +191,11 @@ expert_status expert_result_timings(const expert_result* result, expert_timings*
 }
 
 const char* expert_result_plan(const expert_result* result) {
-  return result != nullptr ? result->plan.c_str() : "null";
+  return text_or_null(result, [&] { return result->plan.get([&] { return dump(result->result->plan); }); });
 }
 
 const char* expert_result_json(const expert_result* result) {
-  return result != nullptr ? result->json.c_str() : "null";
+  return text_or_null(result, [&] { return result->json.get([&] { return dump(to_json(*result->result)); }); });
 }
 
 void expert_result_free(expert_result* result) { delete result; }

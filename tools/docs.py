@@ -73,7 +73,7 @@ def python_reference() -> str:
 
 
 def _python_class(node: ast.ClassDef) -> list[str]:
-    bases = ", ".join(ast.unparse(base) for base in node.bases if ast.unparse(base) != "_NotPickled")
+    bases = ", ".join(ast.unparse(base) for base in node.bases if not ast.unparse(base).startswith("_"))
     made_by_us = node.name in ("Handle", "Stream", "Expert")
     lines = [f"## `{node.name}`", "", f"```python\nclass {node.name}{f'({bases})' if bases else ''}\n```", ""]
     lines += _docstring(node)

@@ -59,6 +59,7 @@ SPECIAL: dict[str, tuple[str, str] | str] = {
     "expert_stream_next": ("Stream", "Stream.next"),
     "expert_stream_wait": ("Handle.result", "Handle.result"),
     "expert_stream_listen": ("Engine.astream", "Stream"),
+    "expert_stream_signal_end": ("Engine.ainfer", "Handle.result"),
     "expert_cancel": ("Handle.cancel", "Handle.cancel"),
     "expert_result_expert": ("Result.experts_used", "Result.expertsUsed"),
     "expert_result_expert_count": ("Result.experts_used", "Result.expertsUsed"),
@@ -78,6 +79,7 @@ THROUGH = {
     "expert_stream_wait": "expert_stream_listen",
     "expert_stream_done": "expert_stream_listen",
     "expert_stream_listen": "expert_stream_next",
+    "expert_stream_signal_end": "expert_stream_wait",
 }
 
 

@@ -35,6 +35,14 @@ inline py::str to_str(const char* text, size_t length) {
 
 inline py::str to_str(const std::string& text) { return to_str(text.data(), text.size()); }
 
+// expert.errors decides which class a status is.
+inline void raise_in_python(const Failure& failure) {
+  const py::object error =
+      py::module_::import("expert.errors")
+          .attr("from_status")(expert_status_name(failure.status), to_str(failure.message), to_str(failure.hint));
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+}
+
 struct Deleter {
   void operator()(expert_engine* engine) const {
     py::gil_scoped_release unlocked;  // waits for the engine's thread

@@ -7,174 +7,43 @@
 #include <utility>
 #include <vector>
 
-#include "interop.h"
+#include "request.h"
+#include "result.h"
 
 using namespace expert_python;
 
 namespace {
 
-// expert.errors decides which class a status is.
-void raise_in_python(const Failure& failure) {
-  const py::object error =
-      py::module_::import("expert.errors")
-          .attr("from_status")(expert_status_name(failure.status), to_str(failure.message), to_str(failure.hint));
-  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
-}
-
-struct Expert {
-  ExpertHandle handle;
-};
-
-// (Expert, None, weight) or (None, name, weight).
-using Use = std::tuple<std::shared_ptr<Expert>, OptionalText, float>;
-
-// Owns what a C array of expert_use points to.
-struct Uses {
-  std::vector<Use> given;
-  std::vector<expert_use> uses;
-
-  explicit Uses(std::vector<Use> list) : given(std::move(list)) {
-    for (const auto& [expert, name, weight] : given) {
-      uses.push_back({expert ? expert->handle.get() : nullptr, or_null(name), weight});
-    }
-  }
-};
-
-// A request as Python fills it in. Its strings outlive the C struct that view() makes of it.
-struct Request {
-  OptionalText prompt, messages, tools, template_variables, schema, body, caller, cache_salt;
-  std::optional<std::vector<Use>> experts;  // none: the router
-  std::vector<std::string> stop;
-  std::vector<int32_t> logit_bias_tokens;
-  std::vector<float> logit_bias_values;
-  bool raw = false, plain_text = false, ignore_eos = false, trace = false;
-  float temperature = EXPERT_UNSET_FLOAT, top_p = EXPERT_UNSET_FLOAT, min_p = EXPERT_UNSET_FLOAT;
-  float repetition_penalty = EXPERT_UNSET_FLOAT, presence_penalty = EXPERT_UNSET_FLOAT;
-  float frequency_penalty = EXPERT_UNSET_FLOAT;
-  int32_t top_k = EXPERT_UNSET_INT, max_tokens = EXPERT_UNSET_INT, logprobs = 0, priority = 0;
-  uint64_t seed = EXPERT_UNSET_SEED;
-  double deadline_ms = 0;
-};
-
-void set_text(const OptionalText& text, const char*& pointer, size_t& length) {
-  if (!text) return;
-  pointer = text->data();
-  length = text->size();
-}
-
-// Calls `use` with the C struct; everything it points to lives in `request` or in this frame.
-template <typename Call>
-expert_status with_request(const Request& request, Call&& call) {
-  const Uses uses(request.experts.value_or(std::vector<Use>()));
-  std::vector<const char*> stop;
-  for (const std::string& text : request.stop) stop.push_back(text.c_str());
-  expert_request view = EXPERT_REQUEST_INIT;
-  set_text(request.prompt, view.prompt, view.prompt_length);
-  set_text(request.schema, view.schema, view.schema_length);
-  set_text(request.body, view.body, view.body_length);
-  view.messages = or_null(request.messages);
-  view.tools = or_null(request.tools);
-  view.template_variables = or_null(request.template_variables);
-  view.experts = uses.uses.data();
-  view.expert_count = uses.uses.size();
-  if (request.experts && request.experts->empty()) view.flags |= EXPERT_REQUEST_BASE_ONLY;
-  if (request.raw) view.flags |= EXPERT_REQUEST_RAW;
-  if (request.plain_text) view.flags |= EXPERT_REQUEST_PLAIN_TEXT;
-  if (request.ignore_eos) view.flags |= EXPERT_REQUEST_IGNORE_EOS;
-  if (request.trace) view.flags |= EXPERT_REQUEST_TRACE;
-  view.temperature = request.temperature;
-  view.top_p = request.top_p;
-  view.min_p = request.min_p;
-  view.repetition_penalty = request.repetition_penalty;
-  view.presence_penalty = request.presence_penalty;
-  view.frequency_penalty = request.frequency_penalty;
-  view.top_k = request.top_k;
-  view.max_tokens = request.max_tokens;
-  view.logprobs = request.logprobs;
-  view.seed = request.seed;
-  view.stop = stop.data();
-  view.stop_count = stop.size();
-  view.logit_bias_tokens = request.logit_bias_tokens.data();
-  view.logit_bias_values = request.logit_bias_values.data();
-  view.logit_bias_count = request.logit_bias_tokens.size();
-  view.priority = request.priority;
-  view.deadline_ms = request.deadline_ms;
-  view.caller = or_null(request.caller);
-  view.cache_salt = or_null(request.cache_salt);
-  return call(&view);
-}
-
-// A result as long as Python may ask for the rest of it. Its owner is the result itself, or the chunk that carries it.
-struct ResultDocument {
-  std::shared_ptr<const void> owner;
-  const expert_result* result;
-  py::str json() const { return expert_result_json(result); }
-};
-
-py::list experts_of(const expert_result* result) {
-  py::list experts;
-  for (size_t i = 0; i < expert_result_expert_count(result); ++i) {
-    const char* name = nullptr;
-    const char* version = nullptr;
-    float weight = 0;
-    check(expert_result_expert(result, i, &name, &version, &weight));
-    experts.append(py::make_tuple(name, version, weight));
-  }
-  return experts;
-}
-
-// ((text, output, tokens, experts used, finish reason, usage, timings), document).
-py::tuple parts_of(const expert_result* result, std::shared_ptr<const void> owner) {
-  expert_usage usage = EXPERT_USAGE_INIT;
-  expert_timings timings = EXPERT_TIMINGS_INIT;
-  check(expert_result_usage(result, &usage));
-  check(expert_result_timings(result, &timings));
-  size_t text_length = 0;
-  size_t output_length = 0;
-  size_t count = 0;
-  const char* text = expert_result_text(result, &text_length);
-  const char* output = expert_result_output(result, &output_length);
-  const int32_t* tokens = expert_result_tokens(result, &count);
-  const py::tuple fields = py::make_tuple(
-      to_str(text, text_length), to_str(output, output_length), std::vector<int32_t>(tokens, tokens + count),
-      experts_of(result), expert_finish_reason_name(expert_result_finish_reason(result)),
-      py::make_tuple(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, usage.prompt_virtual_tokens,
-                     usage.cached_tokens),
-      py::make_tuple(timings.queue_ms, timings.prefill_ms, timings.first_token_ms, timings.decode_ms, timings.total_ms,
-                     timings.tokens_per_second));
-  return py::make_tuple(fields, ResultDocument{std::move(owner), result});
-}
-
 class Stream {
  public:
   explicit Stream(expert_stream* stream) : stream_(stream) {}
 
-  // (text, tokens, parts of the result or None), or None at the end.
+  // (text, tokens, result or None), or None at the end.
   py::object next(int64_t timeout_ms) {
     expert_chunk* given = nullptr;
     {
       py::gil_scoped_release unlocked;
       check(expert_stream_next(stream_.get(), timeout_ms, &given));
     }
-    const std::shared_ptr<expert_chunk> chunk = ChunkHandle(given);
+    ChunkHandle chunk(given);
     if (chunk == nullptr) return py::none();
     size_t length = 0;
-    const char* text = expert_chunk_text(chunk.get(), &length);
+    const char* bytes = expert_chunk_text(chunk.get(), &length);
+    py::object text = to_str(bytes, length);
     size_t count = 0;
-    const int32_t* tokens = expert_chunk_tokens(chunk.get(), &count);
-    const expert_result* result = expert_chunk_result(chunk.get());
-    return py::make_tuple(to_str(text, length), std::vector<int32_t>(tokens, tokens + count),
-                          result != nullptr ? py::object(parts_of(result, chunk)) : py::none());
+    const int32_t* ids = expert_chunk_tokens(chunk.get(), &count);
+    py::object tokens = tokens_of(ids, count);
+    const bool last = expert_chunk_result(chunk.get()) != nullptr;
+    return py::make_tuple(std::move(text), std::move(tokens), last ? make_result(std::move(chunk)) : py::none());
   }
 
-  py::tuple wait(int64_t timeout_ms) {
+  py::object wait(int64_t timeout_ms) {
     expert_result* given = nullptr;
     {
       py::gil_scoped_release unlocked;
       check(expert_stream_wait(stream_.get(), timeout_ms, &given));
     }
-    const std::shared_ptr<expert_result> result = ResultHandle(given);
-    return parts_of(given, result);
+    return make_result(ResultHandle(given));
   }
 
   bool done() const { return expert_stream_done(stream_.get()) != 0; }
@@ -238,6 +107,8 @@ class Engine {
     py::gil_scoped_release unlocked;
     check(expert_unload(engine_.get(), expert->handle.get()));
   }
+
+  expert_engine* handle() const { return engine_.get(); }
 
   std::unique_ptr<Stream> submit(const Request& request) {
     expert_stream* stream = nullptr;
@@ -413,7 +284,7 @@ PYBIND11_MODULE(_core, m) {
       .def_readwrite("seed", &Request::seed)
       .def_readwrite("deadline_ms", &Request::deadline_ms);
 
-  py::class_<ResultDocument>(m, "ResultDocument").def("json", &ResultDocument::json);
+  bind_result(m);
 
   py::class_<Stream>(m, "Stream")
       .def("next", &Stream::next, py::arg("timeout_ms"))
@@ -457,4 +328,8 @@ PYBIND11_MODULE(_core, m) {
       .def("stats", &Engine::stats)
       .def("metrics", &Engine::metrics)
       .def("experts", &Engine::experts);
+
+  m.def(
+      "infer_function", [](const py::object& engine) { return make_infer(engine, engine.cast<Engine&>().handle()); },
+      py::arg("engine"));
 }

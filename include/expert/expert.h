@@ -337,6 +337,12 @@ typedef int (*expert_listen_callback)(void* user_data, const expert_chunk* chunk
  * OUT_OF_MEMORY when no thread can be had. */
 EXPERT_API expert_status expert_stream_listen(expert_stream* stream, uint32_t flags, expert_listen_callback callback,
                                               void* user_data);
+/* For event loops (epoll, libuv): adds 1 to `event_fd` when the request ends, at once when it has; then
+ * expert_stream_wait() with timeout 0 gives the answer. No thread stands in between, so this is the quickest way to hear
+ * of it. An eventfd made with EFD_NONBLOCK, of which a copy is kept until then; a second one replaces the first. Beside
+ * every other way to read the stream. Errors: INVALID_REQUEST for another descriptor; OUT_OF_MEMORY when none can be
+ * had; UNSUPPORTED where there are no eventfds. */
+EXPERT_API expert_status expert_stream_signal_end(expert_stream* stream, int event_fd);
 /* Cancels a request that still runs. */
 EXPERT_API void expert_stream_free(expert_stream* stream);
 
@@ -407,9 +413,11 @@ EXPERT_API size_t expert_result_logprob_count(const expert_result* result);
  * what the request asked for. Out pointers may be NULL. Errors: INVALID_REQUEST when there is none such. */
 EXPERT_API expert_status expert_result_logprob(const expert_result* result, size_t position, size_t rank,
                                                int32_t* out_token, float* out_logprob);
-/* JSON: the routing decision and the parameters that were in force. */
+/* JSON: the routing decision and the parameters that were in force. Made when first asked for; "null" when there is no
+ * memory for it. */
 EXPERT_API const char* expert_result_plan(const expert_result* result);
-/* JSON: {text, output, tokens, experts_used, finish_reason, usage, timings, plan, logprobs and trace (when asked for)} */
+/* JSON: {text, output, tokens, experts_used, finish_reason, usage, timings, plan, logprobs and trace (when asked for)}.
+ * Made when first asked for; "null" when there is no memory for it. */
 EXPERT_API const char* expert_result_json(const expert_result* result);
 /* Gives the result back; views of it end. */
 EXPERT_API void expert_result_free(expert_result* result);

@@ -447,6 +447,8 @@ class Stream {
     detail::check(expert_stream_listen(get(), flags, Listener::hear, listener.get()));
     static_cast<void>(listener.release());
   }
+  // For event loops: adds 1 to this eventfd (EFD_NONBLOCK) when the request ends, at once when it has.
+  void signal_end(int event_fd) const { detail::check(expert_stream_signal_end(get(), event_fd)); }
 
   class Iterator {
    public:

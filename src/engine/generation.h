@@ -28,6 +28,8 @@ class Generation {
   // with finish_reason cancelled: the bindings raise CancelledError from it.
   virtual std::shared_ptr<const Result> wait(std::chrono::nanoseconds timeout) = 0;
   virtual bool done() const = 0;
+  // Adds 1 to the eventfd when the request ends, at once when it has: see core/end_signal.h. A second one replaces it.
+  virtual void signal_end(int event_fd) = 0;
   virtual void cancel() = 0;  // idempotent
 };
 

@@ -36,6 +36,10 @@ class StreamHandle final : public Generation {
     fork_guard_.check();
     return stream_->done();
   }
+  void signal_end(int event_fd) override {
+    fork_guard_.check();
+    stream_->signal_end(event_fd);
+  }
   void cancel() override {
     fork_guard_.check();
     stream_->cancel();
@@ -66,24 +70,30 @@ bool Stream::push(StreamChunk chunk) {
 }
 
 void Stream::finish(StreamChunk last) {
+  EndSignal signal;
   {
     const std::lock_guard lock(mutex_);
     if (ended_) return;
+    signal = std::move(end_signal_);
     result_ = last.result;
     chunks_.push_back(std::move(last));
     ended_ = true;
   }
   changed_.notify_all();
+  signal.raise();
 }
 
 void Stream::fail(const Error& error) {
+  EndSignal signal;
   {
     const std::lock_guard lock(mutex_);
     if (ended_) return;
+    signal = std::move(end_signal_);
     error_.emplace(error.code(), error.what(), error.hint());  // a text of its own: another thread reads it
     ended_ = true;
   }
   changed_.notify_all();
+  signal.raise();
 }
 
 std::optional<StreamChunk> Stream::next(std::chrono::nanoseconds timeout) {
@@ -114,6 +124,18 @@ std::shared_ptr<const Result> Stream::wait(std::chrono::nanoseconds timeout) {
 bool Stream::done() const {
   const std::lock_guard lock(mutex_);
   return ended_;
+}
+
+void Stream::signal_end(int event_fd) {
+  EndSignal signal(event_fd);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!ended_) {
+      end_signal_ = std::move(signal);
+      return;
+    }
+  }
+  signal.raise();
 }
 
 std::shared_ptr<Generation> make_generation(std::shared_ptr<Stream> stream) {

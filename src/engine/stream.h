@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 
+#include "core/end_signal.h"
 #include "engine/generation.h"
 
 namespace expert {
@@ -30,6 +31,7 @@ class Stream {
   std::optional<StreamChunk> next(std::chrono::nanoseconds timeout);
   std::shared_ptr<const Result> wait(std::chrono::nanoseconds timeout);
   bool done() const;
+  void signal_end(int event_fd);
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
 
  private:
@@ -45,6 +47,7 @@ class Stream {
   bool error_given_ = false;  // by next(), which gives it once
   std::shared_ptr<const Result> result_;
   std::optional<Error> error_;
+  EndSignal end_signal_;
 };
 
 // What a caller holds. Dropping the last handle of a running request cancels it: nobody can see its result any more.

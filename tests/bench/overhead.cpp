@@ -1,10 +1,11 @@
-// What the C interface costs beyond the engine, as overhead.py measures it for the bindings. argv: model, home.
-#include <algorithm>
+// What the C interface costs beyond the engine, as overhead.py measures it for the bindings. argv: model, home. For each
+// line of input a line of output: "calls" gives a round of calls in microseconds, "token" the time of a streamed token.
 #include <chrono>
 #include <cstdio>
 #include <expert/expert.hpp>
+#include <iostream>
+#include <string>
 #include <thread>
-#include <vector>
 
 namespace {
 
@@ -12,11 +13,6 @@ using Clock = std::chrono::steady_clock;
 
 double microseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 expert::Request request(int32_t max_tokens) {
@@ -27,25 +23,38 @@ expert::Request request(int32_t max_tokens) {
           .ignore_eos = true};
 }
 
+double call(const expert::Engine& engine) {
+  const auto start = Clock::now();
+  const expert::Result result = engine.infer(request(1));
+  const double engines_part = 1e3 * result.latency_ms();
+  const bool read = !result.text().empty() && result.tokens().size() == 1;
+  const double taken = microseconds_since(start);
+  return read ? taken - engines_part : -1e9;
+}
+
+double token(const expert::Engine& engine) {
+  expert::Stream stream = engine.stream(request(600));
+  static_cast<void>(stream.next());
+  while (!stream.done()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  const auto start = Clock::now();
+  int count = 0;
+  while (stream.next()) ++count;
+  return microseconds_since(start) / count;
+}
+
 }  // namespace
 
 int main(int /*argc*/, char** argv) {
+  constexpr int kCalls = 40;
   const expert::Engine engine({.base_model = argv[1], .home = argv[2], .threads = 1});
-  std::vector<double> calls;
-  for (int i = 0; i < 400; ++i) {
-    const auto start = Clock::now();
-    const expert::Result result = engine.infer(request(1));
-    calls.push_back(microseconds_since(start) - 1e3 * result.latency_ms());
+  for (std::string wanted; std::getline(std::cin, wanted);) {
+    if (wanted == "token") {
+      std::printf("%.3f\n", token(engine));
+    } else {
+      std::printf("[%.2f", call(engine));
+      for (int i = 1; i < kCalls; ++i) std::printf(", %.2f", call(engine));
+      std::printf("]\n");
+    }
+    std::fflush(stdout);
   }
-  std::vector<double> tokens;
-  for (int i = 0; i < 5; ++i) {
-    expert::Stream stream = engine.stream(request(600));
-    static_cast<void>(stream.next());
-    while (!stream.done()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    const auto start = Clock::now();
-    int count = 0;
-    while (stream.next()) ++count;
-    tokens.push_back(microseconds_since(start) / count);
-  }
-  std::printf("{\"call_us\": %.2f, \"token_us\": %.3f}\n", median(calls), median(tokens));
 }

@@ -136,6 +136,18 @@ TEST_CASE("one answer: getters and JSON say the same") {
   CHECK(expert_result_expert(result.get(), 0, nullptr, nullptr, nullptr) == EXPERT_ERROR_INVALID_REQUEST);
 }
 
+TEST_CASE("the texts of a result are made once, whoever asks first") {
+  const Owned<expert_result> result = infer(base_request("Hello"));
+  const char* seen[4] = {};
+  std::vector<std::thread> threads;
+  for (const char*& text : seen) {
+    threads.emplace_back([&] { text = expert_result_json(result.get()); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const char* text : seen) CHECK(text == expert_result_json(result.get()));
+  CHECK(expert_result_plan(result.get()) == expert_result_plan(result.get()));
+}
+
 TEST_CASE("a prompt with a length may hold NUL bytes, and the rest of the buffer is not read") {
   expert_request request = base_request(nullptr);
   const char prompt[] = {'a', '\0', 'b', 'X', 'X'};

@@ -1,6 +1,12 @@
 // Batches, listeners, log-probabilities and the small questions of the C interface.
 #include <doctest/doctest.h>
 #include <expert/expert.h>
+#if defined(__linux__)
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#endif
 
 #include <condition_variable>
 #include <memory>
@@ -102,6 +108,21 @@ Owned<expert_stream> submit(const expert_request& request) {
   REQUIRE_MESSAGE(expert_submit(engine(), &request, &stream) == EXPERT_OK, expert_last_error()->message);
   return Owned<expert_stream>(stream);
 }
+
+#if defined(__linux__)
+// A descriptor that is closed at the end.
+struct EventFd {
+  int fd;
+  explicit EventFd(int flags = EFD_NONBLOCK) : fd(eventfd(0, flags)) {}
+  EventFd(const EventFd&) = delete;
+  EventFd& operator=(const EventFd&) = delete;
+  ~EventFd() { close(fd); }
+  bool told(int timeout_ms) const {
+    pollfd waited = {fd, POLLIN, 0};
+    return poll(&waited, 1, timeout_ms) == 1;
+  }
+};
+#endif
 
 }  // namespace
 
@@ -260,3 +281,67 @@ TEST_CASE("what is not built yet says so by name") {
   refused(expert_trust_remove(nullptr, "x"), "expert_trust_remove");
   refused(expert_trust_list(nullptr, nullptr), "expert_trust_list");
 }
+
+#if defined(__linux__)
+TEST_CASE("an eventfd tells of the end, at once when it is over, and when the request failed") {
+  const EventFd event;
+  const auto stream = submit(request_for("Hello", 40));
+  REQUIRE(expert_stream_signal_end(stream.get(), event.fd) == EXPERT_OK);
+  REQUIRE(event.told(60000));
+  CHECK(expert_stream_done(stream.get()) == 1);
+  expert_result* result = nullptr;
+  REQUIRE(expert_stream_wait(stream.get(), 0, &result) == EXPERT_OK);
+  CHECK(tokens_of(Owned<expert_result>(result).get()).size() == 40);
+  eventfd_t count = 0;
+  CHECK((eventfd_read(event.fd, &count) == 0 && count == 1));
+  CHECK(!event.told(0));
+  REQUIRE(expert_stream_signal_end(stream.get(), event.fd) == EXPERT_OK);
+  CHECK(event.told(0));
+
+  const EventFd closing;
+  const auto mine = open_engine();
+  const expert_request request = request_for("Hello", 900);
+  expert_stream* given = nullptr;
+  REQUIRE(expert_submit(mine.get(), &request, &given) == EXPERT_OK);
+  const Owned<expert_stream> running(given);
+  REQUIRE(expert_stream_signal_end(running.get(), closing.fd) == EXPERT_OK);
+  CHECK(expert_engine_close(mine.get(), 0) == EXPERT_OK);
+  CHECK(closing.told(60000));
+}
+
+TEST_CASE("the caller may close his eventfd, free the stream, and name another one") {
+  const EventFd last;
+  {
+    const EventFd first;
+    const auto stream = submit(request_for("Hello", 40));
+    REQUIRE(expert_stream_signal_end(stream.get(), first.fd) == EXPERT_OK);
+    REQUIRE(expert_stream_signal_end(stream.get(), last.fd) == EXPERT_OK);
+    expert_result* result = nullptr;
+    REQUIRE(expert_stream_wait(stream.get(), -1, &result) == EXPERT_OK);
+    expert_result_free(result);
+    CHECK(last.told(60000));
+    CHECK(!first.told(0));
+  }
+  const auto stream = submit(request_for("Hello", 40));
+  {
+    const EventFd gone;
+    REQUIRE(expert_stream_signal_end(stream.get(), gone.fd) == EXPERT_OK);
+  }
+  expert_result* result = nullptr;
+  CHECK(expert_stream_wait(stream.get(), -1, &result) == EXPERT_OK);
+  expert_result_free(result);
+}
+
+TEST_CASE("what is no eventfd, or may block, is refused") {
+  const auto stream = submit(request_for("Hello", 1));
+  int ends[2] = {-1, -1};
+  REQUIRE(pipe2(ends, O_NONBLOCK) == 0);
+  const EventFd blocking(0);
+  for (const int fd : {-1, 1 << 20, ends[0], ends[1], blocking.fd}) {
+    CHECK(expert_stream_signal_end(stream.get(), fd) == EXPERT_ERROR_INVALID_REQUEST);
+  }
+  CHECK(expert_stream_signal_end(nullptr, EventFd().fd) == EXPERT_ERROR_INVALID_REQUEST);
+  close(ends[0]);
+  close(ends[1]);
+}
+#endif

@@ -90,6 +90,11 @@ TEST_CASE("listeners are told on another thread") {
   CHECK_THROWS_AS(stream.result(), expert::CancelledError);
 }
 
+TEST_CASE("only an eventfd can be told of the end") {
+  const expert::Stream stream = engine().stream(base(1));
+  CHECK_THROWS_AS(stream.signal_end(-1), expert::Error);
+}
+
 TEST_CASE("experts, batches, evaluation") {
   const expert::Expert sql = engine().load_expert(kModels + "/experts/sql");
   CHECK(sql.name() == "expert-sql");

@@ -256,6 +256,7 @@ def test_a_prompt_that_is_no_text(engine):
         {"temperature": -1},
         {"temperature": float("nan")},
         {"temperature": 1e300},
+        {"temperature": 10**400},
         {"top_p": 0},
         {"top_p": 1.1},
         {"min_p": 1},
@@ -270,12 +271,60 @@ def test_a_prompt_that_is_no_text(engine):
         {"experts": "sql"},
         {"experts": [("sql", float("inf"))]},
         {"stop": ["a\0b"]},
+        {"stop": "a\0b"},
+        {"caller": "a\0b"},
+        {"cache_salt": "a\0b"},
+        {"experts": ["sql\0"]},
+        {"schema": "\udc80"},
         {"messages": [{"role": "user", "content": "x"}]},
     ],
 )
 def test_bad_values_are_invalid_requests(engine, options):
     with pytest.raises(expert.InvalidRequestError):
         engine.infer("x", **options)
+
+
+def test_text_that_c_would_cut_is_refused(engine):
+    base = engine.info()["path"]
+    for option in ("device", "weights", "kv"):
+        with pytest.raises(expert.InvalidRequestError, match=f"{option} contains a NUL"):
+            expert.Engine(base, **{option: "auto\0"})
+    with pytest.raises(expert.InvalidRequestError, match="pooling contains a NUL"):
+        engine.embed("x", pooling="last\0")
+
+
+class Text(str):
+    pass
+
+
+class Whole(int):
+    pass
+
+
+def test_plain_arguments_and_others_mean_the_same(engine, sql_directory):
+    """infer() takes plain arguments a shorter way than the others; both end alike."""
+    sql = engine.load_expert(sql_directory)
+    plain = {"schema": "users(id,name,age)", "max_tokens": 12, "temperature": 0, "top_p": 0.5, "top_k": 3, "min_p": 0.25,
+             "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 1, "logprobs": 1, "seed": 2**64 - 2,
+             "stop": ["SELECT", ";"], "ignore_eos": True, "special_in_text": False, "trace": None, "raw": False,
+             "priority": 1, "deadline_ms": 1e6, "caller": "a", "cache_salt": "b", "body": None}  # fmt: skip
+    for experts in ([], ["sql"], [sql], [sql, "jsonfmt"], "auto", None):
+        spelled = {"experts": experts, **plain}
+        others = {**spelled, "schema": Text(plain["schema"]), "max_tokens": numpy.int32(12), "top_p": numpy.float64(0.5),
+                  "top_k": Whole(3), "stop": ("SELECT", ";"), "tools": []}  # fmt: skip
+        if isinstance(experts, list):
+            others["experts"] = tuple((entry, 1.0) for entry in experts)
+        one, other = (engine.infer("Find all users", **options) for options in (spelled, others))
+        assert one.tokens == other.tokens and one.plan == other.plan and one.experts_used == other.experts_used
+        assert one.plan["parameters"]["seed"] == 2**64 - 2 and one.plan["parameters"]["top_p"] == 0.5
+    dynamic = {"".join(("max_", "tokens")): 2, "".join(("exp", "erts")): []}  # keys of another object than ours
+    assert len(engine.infer("Hello", ignore_eos=True, **dynamic).tokens) == 2
+
+
+def test_a_weight_is_the_number_that_was_given(engine):
+    result = engine.infer("Hello", experts=[("sql", 0.3)], max_tokens=2, temperature=0)
+    assert [used.weight for used in result.experts_used] == [0.3]
+    assert copy.copy(result) == result
 
 
 def test_empty_and_broken_prompts(engine):

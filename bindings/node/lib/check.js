@@ -15,7 +15,7 @@ function describe(value) {
 
 function text(name, value) {
   if (typeof value !== 'string') throw new TypeError(`${name} must be a string, not ${describe(value)}`);
-  if (loneSurrogate.test(value)) throw new InvalidRequestError(`${name} contains a lone surrogate`);
+  if (value.isWellFormed ? !value.isWellFormed() : loneSurrogate.test(value)) throw new InvalidRequestError(`${name} contains a lone surrogate`);
   return value;
 }
 

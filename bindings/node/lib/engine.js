@@ -127,12 +127,19 @@ const opened = Symbol('opened');
 /** One resident base model and its loaded experts. Opening happens beside the event loop; every call waits for it. */
 class ExpertEngine {
   #opened;
+  #opening = { promise: null, handle: null }; // for requests, which need not wait for a promise that was kept
   #closed = false;
 
   constructor(given = {}) {
     const read = engineOptions(check.object('the options', given));
     this.#opened = watchedCall(given, (flag, progress) => native.open(read, flag, progress));
-    this.#opened.catch(() => {}); // the first call that needs the engine tells
+    this.#opening.promise = this.#opened;
+    this.#opened.then(
+      (handle) => {
+        this.#opening.handle = handle;
+      },
+      () => {}, // the first call that needs the engine tells
+    );
   }
 
   get [opened]() {
@@ -167,18 +174,22 @@ class ExpertEngine {
   // -- requests -----------------------------------------------------------------------------------------------------
 
   /** One answer. Takes a prompt, or an object of options (see ExpertRequest). */
-  async infer(request) {
-    return this.submit(request).result();
+  infer(request) {
+    try {
+      return this.submit(request).result();
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** The chunks of one answer, as an async iterator. */
   stream(request) {
-    return new Stream(this.#opened, build(request), check.signal(request?.signal));
+    return new Stream(this.#opening, build(request), check.signal(request?.signal));
   }
 
   /** Like infer(), without waiting. */
   submit(request) {
-    return new Handle(this.#opened, build(request), check.signal(request?.signal));
+    return new Handle(this.#opening, build(request), check.signal(request?.signal));
   }
 
   /** Many requests at once, results in their order. After all have ended the first error is thrown, or with
@@ -218,7 +229,9 @@ class ExpertEngine {
   /** What the router would do with this request. */
   async route(request) {
     const built = build(request);
-    return parse(await native.route(await this.#opened, built));
+    const handle = await this.#opened;
+    built.write();
+    return parse(await native.route(handle, built.prompt, built.rest));
   }
 
   // -- text and evaluation ------------------------------------------------------------------------------------------

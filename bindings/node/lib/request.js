@@ -1,7 +1,9 @@
 'use strict';
 
-// From the options of a call to the plain object that the compiled part reads.
+// From the options of a call to what the compiled part reads: the prompt, numbers in memory that both sides see, and an
+// object of what few requests have.
 
+const native = require('./load.js');
 const check = require('./check.js');
 const { classes } = require('./errors.js');
 const { InvalidRequestError } = classes;
@@ -12,6 +14,52 @@ const PLAIN_TEXT = 4;
 const IGNORE_EOS = 8;
 const TRACE = 16;
 const MAX_SEED = 2n ** 64n - 2n; // the last one spells "random" in the C interface
+
+// The memory of the numbers, in the order in which src/request.cpp reads them; NaN: not given.
+const numbers = native.requestNumbers();
+const numberNames = [
+  'temperature',
+  'topP',
+  'minP',
+  'repetitionPenalty',
+  'presencePenalty',
+  'frequencyPenalty',
+  'topK',
+  'maxTokens',
+  'logprobs',
+  'priority',
+  'deadlineMs',
+];
+
+class Request {
+  flags = 0;
+  prompt = undefined;
+  numbers = null; // by their places
+  rest = undefined;
+
+  set(name, value) {
+    this.rest ??= {};
+    this.rest[name] = value;
+  }
+
+  number(place, value) {
+    this.numbers ??= new Array(numberNames.length).fill(NaN);
+    this.numbers[place] = value;
+  }
+
+  /** Writes the numbers; the next call of the compiled part reads them. */
+  write() {
+    numbers[0] = this.flags;
+    for (let i = 0; i < numberNames.length; ++i) numbers[i + 1] = this.numbers === null ? NaN : this.numbers[i];
+  }
+
+  /** Whether the result has more than its usual fields. */
+  get detailed() {
+    return (this.flags & TRACE) !== 0 || (this.numbers !== null && this.numbers[LOGPROBS] > 0);
+  }
+}
+
+const LOGPROBS = numberNames.indexOf('logprobs');
 
 const nativeExpert = Symbol('nativeExpert');
 
@@ -37,8 +85,9 @@ function setExperts(out, experts) {
   if (typeof experts === 'string') {
     throw new InvalidRequestError(`experts is ${JSON.stringify(experts)}`, 'use "auto", or an array: ["sql"]');
   }
-  out.experts = uses(experts);
-  if (out.experts.length === 0) out.flags |= BASE_ONLY;
+  const list = uses(experts);
+  if (list.length === 0) out.flags |= BASE_ONLY;
+  else out.set('experts', list);
 }
 
 function seed(value) {
@@ -65,27 +114,31 @@ function logitBias(value) {
 const flag = (bit, whenTrue = true) => (out, value, name) => {
   if (check.boolean(name, value) === whenTrue) out.flags |= bit;
 };
-const set = (read) => (out, value, name) => {
-  out[name] = read(name, value);
+const set = (read) => (out, value, name) => out.set(name, read(name, value));
+const number = (name, read) => {
+  const place = numberNames.indexOf(name);
+  return (out, value) => out.number(place, read(name, value));
 };
 
 const fields = {
-  prompt: set(check.text),
+  prompt: (out, value) => {
+    out.prompt = check.text('prompt', value);
+  },
   messages: set((name, value) => check.json(name, check.array(name, value))),
   tools: set((name, value) => check.json(name, check.array(name, value))),
   templateVariables: set((name, value) => check.json(name, check.object(name, value))),
   schema: set(check.text),
   body: set(check.text),
   experts: setExperts,
-  temperature: set(check.float),
-  topP: set(check.float),
-  minP: set(check.float),
-  repetitionPenalty: set(check.float),
-  presencePenalty: set(check.float),
-  frequencyPenalty: set(check.float),
-  topK: set(check.integer),
-  maxTokens: set(check.integer),
-  logprobs: set(check.integer),
+  temperature: number('temperature', check.float),
+  topP: number('topP', check.float),
+  minP: number('minP', check.float),
+  repetitionPenalty: number('repetitionPenalty', check.float),
+  presencePenalty: number('presencePenalty', check.float),
+  frequencyPenalty: number('frequencyPenalty', check.float),
+  topK: number('topK', check.integer),
+  maxTokens: number('maxTokens', check.integer),
+  logprobs: number('logprobs', check.integer),
   seed: set((_name, value) => seed(value)),
   stop: set((_name, value) => stop(value)),
   logitBias: set((_name, value) => logitBias(value)),
@@ -93,19 +146,24 @@ const fields = {
   trace: flag(TRACE),
   raw: flag(RAW),
   specialInText: flag(PLAIN_TEXT, false),
-  priority: set(check.integer),
-  deadlineMs: set(check.number),
+  priority: number('priority', check.integer),
+  deadlineMs: number('deadlineMs', check.number),
   caller: set(check.plainText),
   cacheSalt: set(check.plainText),
 };
 
 // null and undefined are as good as absent. `signal` is the caller's part.
 function build(given) {
-  const options = typeof given === 'string' ? { prompt: given } : check.object('the request', given);
-  const out = { flags: 0 };
-  for (const [name, value] of Object.entries(options)) {
+  const out = new Request();
+  if (typeof given === 'string') {
+    fields.prompt(out, given);
+    return out;
+  }
+  const options = check.object('the request', given);
+  for (const name of Object.keys(options)) {
     if (name === 'signal') continue;
     if (!Object.hasOwn(fields, name)) throw new TypeError(`a request has no option ${JSON.stringify(name)}`);
+    const value = options[name];
     if (value !== undefined && value !== null) fields[name](out, value, name);
   }
   return out;

@@ -5,42 +5,64 @@
 const native = require('./load.js');
 const check = require('./check.js');
 const { classes } = require('./errors.js');
-const { toResult } = require('./results.js');
+const { fromDocument, fromFields } = require('./results.js');
 const { CancelledError, TimeoutError } = classes;
+
+const RESULT_ONLY = 1;
+const DOCUMENT = 2;
+
+// Those that run, by the number that the compiled part knows them by.
+const running = new Map();
+
+// An error, or text and tokens of a chunk, and where this was the last one the result: as JSON or as fields.
+native.setListener((id, error, text, tokens, document, all, output, allTokens, experts, source) => {
+  const request = running.get(id);
+  const last = document !== undefined || source !== undefined;
+  if (error || last) running.delete(id);
+  if (error) return request.end(error, null);
+  if (!last) return request.onChunk(text, tokens, null);
+  const result = document === undefined ? fromFields(all, output, allTokens, experts, source) : fromDocument(document);
+  request.onChunk(text, tokens, result);
+  request.end(null, result);
+});
 
 // Starts a request once the engine is open. cancel() works before, while and after it runs.
 class Running {
-  #native = null;
+  #id = 0;
   #cancelled = false;
   #done = false;
+  #onEnd;
 
   start(engine, request, resultOnly, onChunk, onEnd) {
-    const end = (error, result) => {
-      this.#done = true;
-      this.#native = null;
-      onEnd(error, result);
-    };
-    engine.then(
-      (opened) => {
-        try {
-          this.#native = native.start(opened, request, resultOnly, (error, text, tokens, document) => {
-            if (error) return end(error, null);
-            const result = document === undefined ? null : toResult(document);
-            onChunk(text, tokens, result);
-            if (result) end(null, result);
-          });
-        } catch (error) {
-          return end(error, null);
-        }
-        if (this.#cancelled) native.cancel(this.#native);
-      },
-      (error) => end(error, null),
+    this.onChunk = onChunk;
+    this.#onEnd = onEnd;
+    if (engine.handle) return this.#submit(engine.handle, request, resultOnly);
+    engine.promise.then(
+      (handle) => this.#submit(handle, request, resultOnly),
+      (error) => this.end(error, null),
     );
+  }
+
+  #submit(handle, request, resultOnly) {
+    request.write();
+    const how = (resultOnly ? RESULT_ONLY : 0) | (request.detailed ? DOCUMENT : 0);
+    try {
+      this.#id = native.start(handle, how, request.prompt, request.rest);
+    } catch (error) {
+      return this.end(error, null);
+    }
+    running.set(this.#id, this);
+    if (this.#cancelled) native.cancel(this.#id);
+  }
+
+  end(error, result) {
+    this.#done = true;
+    this.#onEnd(error, result);
   }
 
   cancel() {
     this.#cancelled = true;
-    if (this.#native) native.cancel(this.#native);
+    if (this.#id !== 0 && !this.#done) native.cancel(this.#id);
   }
 
   get done() {
@@ -48,9 +70,11 @@ class Running {
   }
 }
 
+const ignore = () => {};
+
 // Cancels when the signal fires; gives the function that stops watching.
 function watch(signal, running) {
-  if (!signal) return () => {};
+  if (!signal) return ignore;
   const onAbort = () => running.cancel();
   if (signal.aborted) onAbort();
   signal.addEventListener('abort', onAbort, { once: true });
@@ -76,9 +100,9 @@ class Handle {
         else if (result.finishReason === 'cancelled') reject(cancelled(signal, result));
         else resolve(result);
       };
-      this.#running.start(engine, request, true, () => {}, onEnd);
+      this.#running.start(engine, request, true, ignore, onEnd);
     });
-    this.#promise.catch(() => {}); // whoever asks result() hears it
+    this.#promise.catch(ignore); // whoever asks result() hears it
   }
 
   /** The answer; rejects with a TimeoutError after `timeoutMs` milliseconds, the request goes on. */

@@ -1,8 +1,11 @@
 #include "addon.h"
 
+#include "running.h"
+
 namespace expert_node {
 
-Addon::Addon(Napi::Env env) : env_(env), channel_(std::make_shared<Channel>(env)) {
+Addon::Addon(Napi::Env env)
+    : env_(env), channel_(std::make_shared<Channel>(env)), wakeup_(Wakeup::open(env, wake)) {
   // Registered after the channel's function, so it runs before Node destroys that.
   env.AddCleanupHook(end, this);
 }
@@ -11,8 +14,9 @@ Addon::~Addon() = default;
 
 void Addon::end(Addon* addon) {
   addon->channel_->close();
-  for (const auto& [id, stop] : addon->stops_) stop();
-  addon->stops_.clear();
+  addon->wakeup_ = nullptr;  // it closes itself
+  for (const auto& [id, running] : addon->running_) running->cancel();
+  addon->running_.clear();
 }
 
 Napi::Value Addon::promise(Napi::Env env, Place place, Work work) {
@@ -91,10 +95,45 @@ Napi::Value Addon::error(Napi::Env env, const Failure& failure) const {
                                    Napi::String::New(env, failure.message), Napi::String::New(env, failure.hint)});
 }
 
-uint64_t Addon::add_stop(std::function<void()> stop) {
+uint64_t Addon::add(Napi::Env env, std::shared_ptr<Running> running) {
   const uint64_t id = next_id_++;
-  stops_.emplace(id, std::move(stop));
+  running_.emplace(id, std::move(running));
+  ++awaited_;
+  update_hold(env);
   return id;
+}
+
+std::shared_ptr<Running> Addon::find(uint64_t id) const {
+  const auto found = running_.find(id);
+  return found != running_.end() ? found->second : nullptr;
+}
+
+void Addon::remove(Napi::Env env, uint64_t id) {
+  if (running_.erase(id) == 0) return;
+  --awaited_;
+  update_hold(env);
+}
+
+void Addon::wake(Napi::Env env) {
+  Addon& addon = of(env);
+  std::vector<std::shared_ptr<Running>> ended;  // what JavaScript does then may begin others
+  for (const auto& [id, running] : addon.running_) {
+    if (running->signalled_end()) ended.push_back(running);
+  }
+  for (const auto& running : ended) {
+    try {
+      running->finish(env);
+    } catch (const Napi::Error& error) {
+      napi_fatal_exception(env, error.Value());
+    }
+  }
+}
+
+Napi::Value Addon::shared_numbers(Napi::Env env, size_t count, double*& numbers) {
+  auto buffer = Napi::ArrayBuffer::New(env, count * sizeof(double));
+  buffers_.push_back(Napi::Reference<Napi::ArrayBuffer>::New(buffer, 1));
+  numbers = static_cast<double*>(buffer.Data());
+  return Napi::Float64Array::New(env, count, buffer, 0);
 }
 
 void Addon::update_hold(Napi::Env env) { channel_->hold(env, awaited_ != 0); }

@@ -9,10 +9,12 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <vector>
 
 #include "channel.h"
 #include "failure.h"
 #include "pool.h"
+#include "wakeup.h"
 
 namespace expert_node {
 
@@ -23,6 +25,8 @@ enum class Place { pool, thread };
 
 // Set from JavaScript, read by a call that runs.
 using Flag = std::shared_ptr<std::atomic<bool>>;
+
+class Running;
 
 class Addon {
  public:
@@ -44,13 +48,26 @@ class Addon {
 
   const std::shared_ptr<Channel>& channel() const { return channel_; }
 
-  // Called when the environment ends while `stop` is registered.
-  uint64_t add_stop(std::function<void()> stop);
-  void remove_stop(uint64_t id) { stops_.erase(id); }
+  // What lib/running.js hears of requests: (id, error, …).
+  void set_listener(const Napi::Function& listener) { listener_ = Napi::Persistent(listener); }
+  Napi::Value listener() const { return listener_.Value(); }
+  // Requests that run; they keep the process alive, and are cancelled when the environment ends.
+  uint64_t add(Napi::Env env, std::shared_ptr<Running> running);
+  std::shared_ptr<Running> find(uint64_t id) const;
+  // By which a request tells its end; -1: none.
+  int end_fd() const { return wakeup_ != nullptr ? wakeup_->event_fd() : -1; }
+  void remove(Napi::Env env, uint64_t id);
+
+  // Memory that JavaScript sees too: numbers on their way in, and out.
+  Napi::Value shared_numbers(Napi::Env env, size_t count, double*& numbers);
+  double* request_numbers = nullptr;
+  double* result_figures = nullptr;
 
  private:
   void settle(Napi::Env env, uint64_t id, const Convert& convert, const std::optional<Failure>& failure);
   void update_hold(Napi::Env env);
+  // A request that signals its end has ended.
+  static void wake(Napi::Env env);
   static void end(Addon* addon);
 
   struct Kept {
@@ -64,7 +81,10 @@ class Addon {
   size_t awaited_ = 0;
   std::unordered_map<uint64_t, Napi::Promise::Deferred> promises_;
   std::unordered_map<uint64_t, Kept> callbacks_;
-  std::unordered_map<uint64_t, std::function<void()>> stops_;
+  std::unordered_map<uint64_t, std::shared_ptr<Running>> running_;
+  Wakeup* wakeup_;
+  std::vector<Napi::Reference<Napi::ArrayBuffer>> buffers_;
+  Napi::FunctionReference listener_;
   Napi::FunctionReference make_error_;
 };
 

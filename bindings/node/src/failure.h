@@ -24,7 +24,9 @@ inline void check(expert_status status) {
 struct Freed {
   void operator()(void* memory) const { expert_free(memory); }
   void operator()(expert_stream* stream) const { expert_stream_free(stream); }
+  void operator()(expert_result* result) const { expert_result_free(result); }
 };
+using Result = std::unique_ptr<expert_result, Freed>;
 using Text = std::unique_ptr<char, Freed>;
 using Tokens = std::unique_ptr<int32_t, Freed>;
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "addon.h"
+#include "camel.h"
 #include "request.h"
 #include "running.h"
 
@@ -238,24 +239,52 @@ Napi::Value is_unloaded(const Info& info) {
 
 // ---- requests ------------------------------------------------------------------------------------------------------
 
-// start(engine, request, resultOnly, callback)
+// plan(result): JSON with keys in camelCase
+Napi::Value plan(const Info& info) {
+  return Napi::String::New(info.Env(), camel_keys(expert_result_plan(info[0].As<Napi::External<expert_result>>().Data())));
+}
+
+// The request whose numbers were left before: (…, prompt, rest).
+std::unique_ptr<const Request> request_of(const Info& info, size_t index) {
+  return std::make_unique<const Request>(Addon::of(info.Env()).request_numbers, info[index], info[index + 1]);
+}
+
+// start(engine, how, prompt, rest)
 Napi::Value start(const Info& info) {
-  const EngineHandle engine = engine_of(info);
-  const auto request = std::make_shared<const Request>(info[1].As<Napi::Object>());
-  return wrap(info.Env(),
-              Running::start(info.Env(), engine, request, info[2].ToBoolean(), info[3].As<Napi::Function>()));
+  const uint64_t id = Running::start(info.Env(), engine_of(info), request_of(info, 2), flags(info, 1));
+  return Napi::Number::New(info.Env(), static_cast<double>(id));
 }
 
-void cancel(const Info& info) { unwrap<std::shared_ptr<Running>>(info[0])->cancel(); }
-
-Napi::Value is_done(const Info& info) {
-  return Napi::Boolean::New(info.Env(), unwrap<std::shared_ptr<Running>>(info[0])->done());
+void cancel(const Info& info) {
+  const auto id = static_cast<uint64_t>(info[0].As<Napi::Number>().Int64Value());
+  if (const auto running = Addon::of(info.Env()).find(id)) running->cancel();
 }
 
-// route(engine, request)
+void set_listener(const Info& info) { Addon::of(info.Env()).set_listener(info[0].As<Napi::Function>()); }
+
+Napi::Value request_numbers(const Info& info) {
+  Addon& addon = Addon::of(info.Env());
+  return addon.shared_numbers(info.Env(), kNumbers, addon.request_numbers);
+}
+
+Napi::Value result_figures(const Info& info) {
+  Addon& addon = Addon::of(info.Env());
+  return addon.shared_numbers(info.Env(), kFigures, addon.result_figures);
+}
+
+Napi::Value finish_reasons(const Info& info) {
+  const auto out = Napi::Array::New(info.Env());
+  for (int32_t reason = EXPERT_FINISH_STOP; reason <= EXPERT_FINISH_ERROR; ++reason) {
+    const char* name = expert_finish_reason_name(static_cast<expert_finish_reason>(reason));
+    out.Set(static_cast<uint32_t>(reason), Napi::String::New(info.Env(), name));
+  }
+  return out;
+}
+
+// route(engine, prompt, rest)
 Napi::Value route(const Info& info) {
   const EngineHandle engine = engine_of(info);
-  const auto request = std::make_shared<const Request>(info[1].As<Napi::Object>());
+  const std::shared_ptr<const Request> request = request_of(info, 1);
   return in_pool(info, [engine, request] {
     return text_from([&](char** out) {
       return request->with_view([&](const expert_request* view) { return expert_route(engine.get(), view, out); });
@@ -543,7 +572,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add(exports, "isUnloaded", is_unloaded);
   add(exports, "start", start);
   add(exports, "cancel", cancel);
-  add(exports, "isDone", is_done);
+  add(exports, "plan", plan);
+  add(exports, "setListener", set_listener);
+  add(exports, "requestNumbers", request_numbers);
+  add(exports, "resultFigures", result_figures);
+  add(exports, "finishReasons", finish_reasons);
   add(exports, "route", route);
   add(exports, "tokenize", tokenize);
   add(exports, "detokenize", detokenize);

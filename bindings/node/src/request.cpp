@@ -1,5 +1,8 @@
 #include "request.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace expert_node {
 
 namespace {
@@ -8,9 +11,9 @@ float to_float(const Napi::Value& value, float unset) {
   return value.IsNumber() ? value.As<Napi::Number>().FloatValue() : unset;
 }
 
-int32_t to_int(const Napi::Value& value, int32_t unset) {
-  return value.IsNumber() ? value.As<Napi::Number>().Int32Value() : unset;
-}
+float float_or(double given, float unset) { return std::isnan(given) ? unset : static_cast<float>(given); }
+
+int32_t int_or(double given, int32_t unset) { return std::isnan(given) ? unset : static_cast<int32_t>(given); }
 
 uint64_t to_seed(const Napi::Value& value) {
   bool lossless = false;
@@ -47,29 +50,36 @@ std::vector<expert_use> Uses::view() const {
   return out;
 }
 
-Request::Request(const Napi::Object& given)
-    : prompt_(optional_text(given.Get("prompt"))),
-      messages_(optional_text(given.Get("messages"))),
-      tools_(optional_text(given.Get("tools"))),
-      template_variables_(optional_text(given.Get("templateVariables"))),
-      schema_(optional_text(given.Get("schema"))),
-      body_(optional_text(given.Get("body"))),
-      caller_(optional_text(given.Get("caller"))),
-      cache_salt_(optional_text(given.Get("cacheSalt"))) {
-  numbers_.flags = static_cast<uint32_t>(to_int(given.Get("flags"), 0));
-  numbers_.temperature = to_float(given.Get("temperature"), EXPERT_UNSET_FLOAT);
-  numbers_.top_p = to_float(given.Get("topP"), EXPERT_UNSET_FLOAT);
-  numbers_.min_p = to_float(given.Get("minP"), EXPERT_UNSET_FLOAT);
-  numbers_.repetition_penalty = to_float(given.Get("repetitionPenalty"), EXPERT_UNSET_FLOAT);
-  numbers_.presence_penalty = to_float(given.Get("presencePenalty"), EXPERT_UNSET_FLOAT);
-  numbers_.frequency_penalty = to_float(given.Get("frequencyPenalty"), EXPERT_UNSET_FLOAT);
-  numbers_.top_k = to_int(given.Get("topK"), EXPERT_UNSET_INT);
-  numbers_.max_tokens = to_int(given.Get("maxTokens"), EXPERT_UNSET_INT);
-  numbers_.logprobs = to_int(given.Get("logprobs"), 0);
-  numbers_.priority = to_int(given.Get("priority"), 0);
+bool Uses::loaded() const {
+  return !uses_.empty() && std::ranges::all_of(uses_, [](const Use& use) { return use.handle != nullptr; });
+}
+
+Request::Request(const double* numbers, const Napi::Value& prompt, const Napi::Value& rest)
+    : prompt_(optional_text(prompt)) {
+  numbers_.flags = static_cast<uint32_t>(numbers[kFlags]);
+  numbers_.temperature = float_or(numbers[kTemperature], EXPERT_UNSET_FLOAT);
+  numbers_.top_p = float_or(numbers[kTopP], EXPERT_UNSET_FLOAT);
+  numbers_.min_p = float_or(numbers[kMinP], EXPERT_UNSET_FLOAT);
+  numbers_.repetition_penalty = float_or(numbers[kRepetitionPenalty], EXPERT_UNSET_FLOAT);
+  numbers_.presence_penalty = float_or(numbers[kPresencePenalty], EXPERT_UNSET_FLOAT);
+  numbers_.frequency_penalty = float_or(numbers[kFrequencyPenalty], EXPERT_UNSET_FLOAT);
+  numbers_.top_k = int_or(numbers[kTopK], EXPERT_UNSET_INT);
+  numbers_.max_tokens = int_or(numbers[kMaxTokens], EXPERT_UNSET_INT);
+  numbers_.logprobs = int_or(numbers[kLogprobs], 0);
+  numbers_.priority = int_or(numbers[kPriority], 0);
+  if (!std::isnan(numbers[kDeadlineMs])) numbers_.deadline_ms = numbers[kDeadlineMs];
+  if (rest.IsObject()) read_rest(rest.As<Napi::Object>());
+}
+
+void Request::read_rest(const Napi::Object& given) {
+  messages_ = optional_text(given.Get("messages"));
+  tools_ = optional_text(given.Get("tools"));
+  template_variables_ = optional_text(given.Get("templateVariables"));
+  schema_ = optional_text(given.Get("schema"));
+  body_ = optional_text(given.Get("body"));
+  caller_ = optional_text(given.Get("caller"));
+  cache_salt_ = optional_text(given.Get("cacheSalt"));
   numbers_.seed = to_seed(given.Get("seed"));
-  const Napi::Value deadline = given.Get("deadlineMs");
-  if (deadline.IsNumber()) numbers_.deadline_ms = deadline.As<Napi::Number>().DoubleValue();
   const Napi::Value experts = given.Get("experts");
   if (experts.IsArray()) uses_ = Uses(experts.As<Napi::Array>());
   const Napi::Value stop = given.Get("stop");
@@ -81,6 +91,13 @@ Request::Request(const Napi::Object& given)
     bias_tokens_.push_back(bias.As<Napi::Array>().Get(i).As<Napi::Number>().Int32Value());
     bias_values_.push_back(bias.As<Napi::Array>().Get(i + 1).As<Napi::Number>().FloatValue());
   }
+}
+
+bool Request::light() const {
+  constexpr size_t kFewBytes = 2048;
+  const auto size_of = [](const OptionalText& text) { return text ? text->size() : 0; };
+  return ((numbers_.flags & EXPERT_REQUEST_BASE_ONLY) != 0 || uses_.loaded()) && !messages_ && !tools_ && !template_variables_ &&
+         size_of(prompt_) + size_of(schema_) + size_of(body_) <= kFewBytes;
 }
 
 expert_request Request::make_view(const std::vector<expert_use>& experts, const std::vector<const char*>& stop) const {

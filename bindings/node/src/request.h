@@ -23,6 +23,8 @@ class Uses {
   explicit Uses(const Napi::Array& list);
   // Valid until this object is moved or destroyed.
   std::vector<expert_use> view() const;
+  // Loaded experts alone, and some: nothing is to be found or read.
+  bool loaded() const;
 
  private:
   struct Use {
@@ -33,9 +35,20 @@ class Uses {
   std::vector<Use> uses_;
 };
 
+// Where lib/request.js leaves the flags and numbers of the next request, in the order of `Number`.
+enum Number : size_t {
+  kFlags, kTemperature, kTopP, kMinP, kRepetitionPenalty, kPresencePenalty, kFrequencyPenalty, kTopK, kMaxTokens,
+  kLogprobs, kPriority, kDeadlineMs, kNumbers
+};
+
 class Request {
  public:
-  explicit Request(const Napi::Object& given);
+  // `rest`: an object of what few requests have, or undefined.
+  Request(const double* numbers, const Napi::Value& prompt, const Napi::Value& rest);
+
+  // Whether submitting it reads no file, waits for nobody and takes well under a millisecond: then JavaScript's own
+  // thread may do it.
+  bool light() const;
 
   // Calls `use` with the C struct; what it points to lives in this object and in this frame.
   template <typename Use>
@@ -48,6 +61,7 @@ class Request {
   }
 
  private:
+  void read_rest(const Napi::Object& given);
   expert_request make_view(const std::vector<expert_use>& experts, const std::vector<const char*>& stop) const;
 
   OptionalText prompt_, messages_, tools_, template_variables_, schema_, body_, caller_, cache_salt_;

@@ -3,6 +3,7 @@
 // What the package does: answers, streams, handles, experts, text, evaluation.
 const assert = require('node:assert/strict');
 const { after, before, test } = require('node:test');
+const { inspect } = require('node:util');
 const { expert, newEngine, sqlDirectory, question, long } = require('./common.js');
 
 let engine;
@@ -24,6 +25,49 @@ test('infer gives everything that the result promises', async () => {
   assert.equal(result.plan.parameters.temperature, 0);
   assert.deepEqual(result.logprobs, []);
   assert.equal((await engine.infer('Hello')).tokens.length > 0, true);
+});
+
+test('the plan of a result is a property like the others', async () => {
+  const request = { ...question, experts: ['sql'], seed: 1, maxTokens: 4 };
+  const read = async (use) => use(await engine.infer(request));
+  const { plan } = await engine.infer(request);
+  assert.equal(plan.parameters.maxTokens, 4);
+  assert.equal(plan.promptFormat !== undefined, true);
+  assert.deepEqual(await read((result) => JSON.parse(JSON.stringify(result)).plan), plan);
+  assert.deepEqual(await read((result) => ({ ...result }).plan), plan);
+  assert.deepEqual(await read((result) => Object.assign({}, result).plan), plan);
+  assert.deepEqual(await read((result) => structuredClone(result).plan), plan);
+  assert.deepEqual(await read((result) => Object.create(result).plan), plan);
+  assert.deepEqual(await read((result) => new Proxy(result, {}).plan), plan);
+  assert.deepEqual(await read((result) => Object.freeze(result).plan), plan);
+  assert.deepEqual(await read((result) => Object.keys(result).sort()), [
+    'expertsUsed', 'finishReason', 'latencyMs', 'logprobs', 'output', 'plan', 'text', 'timings', 'tokens', 'usage',
+  ]);
+  assert.match(await read((result) => inspect(result)), /plan: \{[^]*promptFormat/);
+  assert.equal(await read((result) => (result.plan = 5) && result.plan), 5);
+  const again = await engine.infer(request);
+  assert.equal(again.plan, again.plan);
+  // The other way that results take: all of them as JSON.
+  assert.deepEqual((await engine.infer({ ...request, logprobs: 1 })).plan, plan);
+  let last;
+  for await (const chunk of engine.stream(request)) last = chunk;
+  assert.deepEqual(last.result.plan, plan);
+});
+
+test('results of requests that run side by side are their own', async () => {
+  const one = (i) => engine.infer({ prompt: 'Count', experts: [], maxTokens: 1 + (i % 7), temperature: 0, ignoreEos: true });
+  const results = await Promise.all(Array.from({ length: 60 }, (_, i) => one(i)));
+  results.forEach(({ tokens, usage, plan }, i) => {
+    assert.deepEqual([tokens.length, usage.completionTokens, plan.parameters.maxTokens], Array(3).fill(1 + (i % 7)));
+  });
+});
+
+test('numbers of one request are not those of the next', async () => {
+  const parameters = async (request) => (await engine.infer({ prompt: 'x', experts: [], maxTokens: 1, ...request })).plan.parameters;
+  const first = await parameters({ topK: 3, topP: 0.5, temperature: 0.25, repetitionPenalty: 2, minP: 0.125 });
+  assert.deepEqual([first.topK, first.topP, first.temperature, first.repetitionPenalty, first.minP], [3, 0.5, 0.25, 2, 0.125]);
+  const second = await parameters({});
+  assert.deepEqual([second.topK, second.topP, second.repetitionPenalty, second.minP], [0, 1, 1, 0]);
 });
 
 test('experts in every spelling', async () => {

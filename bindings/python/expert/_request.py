@@ -58,6 +58,14 @@ def text_bytes(name: str, value: Any) -> bytes:
         raise InvalidRequestError(f"{name} is not valid Unicode: {error}") from None
 
 
+def c_text_bytes(name: str, value: Any) -> bytes:
+    """Text that C reads up to its first NUL."""
+    encoded = text_bytes(name, value)
+    if b"\0" in encoded:
+        raise InvalidRequestError(f"{name} contains a NUL character")
+    return encoded
+
+
 def path_bytes(name: str, value: Any) -> bytes:
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name} must be a str or a path, not {type(value).__name__}")
@@ -90,7 +98,10 @@ def integer(name: str, value: Any, least: int = -_INT32, most: int = _INT32) -> 
 def number(name: str, value: Any) -> float:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    real = float(value)
+    try:
+        real = float(value)
+    except OverflowError:  # of an int
+        real = math.inf
     if not math.isfinite(real):
         raise InvalidRequestError(f"{name} is not a finite number")
     return real
@@ -131,10 +142,7 @@ def _set_stop(request: _core.Request, name: str, stop: Any) -> None:
     stop = [stop] if isinstance(stop, str) else stop
     if not isinstance(stop, Sequence) or isinstance(stop, bytes):
         raise TypeError(f"stop must be a str or a list of str, not {type(stop).__name__}")
-    encoded = [text_bytes("stop", text) for text in stop]
-    if any(b"\0" in text for text in encoded):
-        raise InvalidRequestError("a stop string contains a NUL character")
-    request.stop = encoded
+    request.stop = [c_text_bytes("a stop string", text) for text in stop]
 
 
 def _set_logit_bias(request: _core.Request, name: str, bias: Any) -> None:
@@ -152,6 +160,10 @@ def _boolean(name: str, value: Any) -> bool:
 
 def _set_text(request: _core.Request, name: str, value: Any) -> None:
     setattr(request, name, text_bytes(name, value))
+
+
+def _set_c_text(request: _core.Request, name: str, value: Any) -> None:
+    setattr(request, name, c_text_bytes(name, value))
 
 
 def _set_number(request: _core.Request, name: str, value: Any) -> None:
@@ -185,8 +197,8 @@ def _set_seed(request: _core.Request, name: str, value: Any) -> None:
 _SETTERS = {
     "schema": _set_text,
     "body": _set_text,
-    "caller": _set_text,
-    "cache_salt": _set_text,
+    "caller": _set_c_text,
+    "cache_salt": _set_c_text,
     "messages": _set_list,
     "tools": _set_list,
     "template_variables": _set_variables,

@@ -30,8 +30,7 @@ Path = Union[str, "PathLike[str]"]
 _POLL_MS = 100  # how long Ctrl-C may go unnoticed
 
 
-def _finished(given: tuple[_core.ResultFields, _core.ResultDocument]) -> Result:
-    result = Result(*given)
+def _finished(result: Result) -> Result:
     if result.finish_reason == "cancelled":
         raise CancelledError("the request was cancelled", partial=result)
     return result
@@ -108,8 +107,7 @@ class Stream(_NotPickled, Iterator[Chunk]):
             raise
         if given is None:
             raise StopIteration
-        text, tokens, last = given
-        self.result = None if last is None else Result(*last)
+        text, tokens, self.result = given
         return Chunk(text, tokens, self.result)
 
     def cancel(self) -> None:
@@ -236,9 +234,9 @@ class Engine(_NotPickled):
         integer = _request.integer
         options: dict[str, Any] = dict(
             base_model=None if base_model is None else _request.path_bytes("base_model", base_model),
-            device=_request.text_bytes("device", device),
-            weights=_request.text_bytes("weights", weights),
-            kv=_request.text_bytes("kv", kv),
+            device=_request.c_text_bytes("device", device),
+            weights=_request.c_text_bytes("weights", weights),
+            kv=_request.c_text_bytes("kv", kv),
             rope_scaling=None if rope_scaling is None else _request.json_bytes("rope_scaling", rope_scaling, Mapping),
             home=None if home is None else _request.path_bytes("home", home),
             context_size=0 if context_size is None else integer("context_size", context_size, 1, 2**62),
@@ -257,6 +255,7 @@ class Engine(_NotPickled):
         )
         with listener(progress, "loading") as heard:
             self._core = _core.Engine(**options, progress=heard)
+        self._infer = _core.infer_function(self._core)
 
     # -- experts ------------------------------------------------------------------------------------------------------
 
@@ -284,16 +283,7 @@ class Engine(_NotPickled):
         min_p, repetition_penalty, presence_penalty, frequency_penalty, seed, stop, logit_bias, logprobs, ignore_eos.
         Prompt: raw, special_in_text, tools, template_variables. Queue: priority, deadline_ms, caller, cache_salt.
         """
-        stream = self._core.submit(_request.build(prompt, **options))
-        try:
-            while True:
-                try:
-                    return _finished(stream.wait(_POLL_MS))
-                except TimeoutError:
-                    continue
-        except KeyboardInterrupt:
-            stream.cancel()
-            raise
+        return self._infer(prompt, options)
 
     def stream(self, prompt: str | None = None, **options: Unpack[RequestOptions]) -> Stream:
         """Like infer(), piece by piece."""
@@ -404,7 +394,7 @@ class Engine(_NotPickled):
         import numpy
 
         out = numpy.empty(self.hidden_size, dtype=numpy.float32)
-        pooled = _request.text_bytes("pooling", pooling)
+        pooled = _request.c_text_bytes("pooling", pooling)
         self._core.embed(_request.text_bytes("text", text), pooled, bool(normalize), _request.uses(experts), out)
         return out
 

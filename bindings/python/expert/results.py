@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-if TYPE_CHECKING:
-    from . import _core
+from . import _core
 
 # Plain classes: importing dataclasses would take as long as the rest of this package.
 
@@ -56,12 +55,10 @@ class Timings(NamedTuple):
     tokens_per_second: float
 
 
-class Result:
+class Result(_core.ResultBase):
     """The answer to one request. Read-only; it can be compared, copied and pickled."""
 
-    __slots__ = (
-        "_document", "_rest", "experts_used", "finish_reason", "output", "text", "timings", "tokens", "usage"
-    )  # fmt: skip
+    __slots__ = ("_rest",)
 
     text: str
     output: str  # text without a leading think block and outer blank space
@@ -70,21 +67,7 @@ class Result:
     finish_reason: str  # "stop", "length", "timeout", "cancelled"
     usage: Usage
     timings: Timings
-    _document: _core.ResultDocument | str
-    _rest: dict[str, Any] | None
-
-    def __init__(self, fields: _core.ResultFields, document: _core.ResultDocument | str) -> None:
-        text, output, tokens, experts, finish_reason, usage, timings = fields
-        put, row = object.__setattr__, tuple.__new__  # _make() would count the fields again, for each request
-        put(self, "text", text)
-        put(self, "output", output)
-        put(self, "tokens", tokens)
-        put(self, "experts_used", [row(ExpertUsed, expert) for expert in experts])
-        put(self, "finish_reason", finish_reason)
-        put(self, "usage", row(Usage, usage))
-        put(self, "timings", row(Timings, timings))
-        put(self, "_document", document)
-        put(self, "_rest", None)
+    _rest: dict[str, Any]
 
     @property
     def latency_ms(self) -> float:
@@ -111,28 +94,23 @@ class Result:
         """What happened to the request, when it asked for that."""
         return self._parsed().get("trace")
 
-    def _json(self) -> str:
-        document = self._document
-        return document if isinstance(document, str) else document.json()
-
     def _parsed(self) -> dict[str, Any]:
         # What few callers look at is made from the document when one does.
-        if self._rest is not None:
+        try:
             return self._rest
-        rest: dict[str, Any] = json.loads(self._json())
-        object.__setattr__(self, "_rest", rest)
-        return rest
+        except AttributeError:
+            object.__setattr__(self, "_rest", json.loads(_core.result_json(self)))
+            return self._rest
 
     @classmethod
     def _from_json(cls, document: str) -> Result:
         raw = json.loads(document)
-        experts = [(expert["name"], expert["version"], expert["weight"]) for expert in raw["experts_used"]]
+        experts = [ExpertUsed(**expert) for expert in raw["experts_used"]]
         usage, timings = Usage(**raw["usage"]), Timings(**raw["timings"])
-        fields = (raw["text"], raw["output"], raw["tokens"], experts, raw["finish_reason"], usage, timings)
-        return cls(fields, document)
+        return cls(raw["text"], raw["output"], raw["tokens"], experts, raw["finish_reason"], usage, timings, document)
 
     def __reduce__(self) -> Any:
-        return Result._from_json, (self._json(),)
+        return Result._from_json, (_core.result_json(self),)
 
     def _shown(self) -> dict[str, Any]:
         names = (
@@ -160,6 +138,9 @@ class Result:
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"a Result is read-only: {name}")
+
+
+_core.set_types(Result, ExpertUsed, Usage, Timings)
 
 
 def _position(raw: dict[str, Any]) -> TokenLogprobs:
