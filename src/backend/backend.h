@@ -96,9 +96,9 @@ struct AttentionOp {
 };
 
 struct BackendInfo {
-  std::string device;  // "cpu", "reference"
-  std::string isa;     // "avx2", …
-  int threads = 1;
+  std::string device;  // "cpu", "reference", "cuda:0"
+  std::string isa;     // "avx2", …, "sm_90"
+  int threads = 1;     // of the host
   std::string layout;  // names the packed layout; part of the key of the weight cache
 };
 
@@ -106,6 +106,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual const BackendInfo& info() const noexcept = 0;
+  // Bytes left on a device with memory of its own; of the host's nothing is known here.
+  virtual uint64_t free_memory() const { return UINT64_MAX; }
 
   // --- memory ---------------------------------------------------------------------------------------------------
   // Uninitialised. Throws Error(out_of_memory).

@@ -10,6 +10,10 @@
 #include <vector>
 
 #include "backend/backend.h"
+#if defined(EXPERT_EMULATED_CUDA)
+#include "backend/cuda/cuda_backend.h"
+#include "cuda/emulator/emulated_device.h"
+#endif
 
 namespace expert::test {
 
@@ -62,16 +66,35 @@ inline LowRankTerm to_low_rank(Backend& backend, const std::vector<float>& a, co
   return {packed[0], packed[1], weight};
 }
 
+#if defined(EXPERT_EMULATED_CUDA)
+// The same tests once more for the CUDA backend, on a device emulated on the host (tests/cuda/emulator).
+inline constexpr const char* kIsas[] = {"emulated"};
+inline std::unique_ptr<Backend> backend_on(const char*, int threads) {
+  return std::make_unique<cuda::CudaBackend>(cuda_emulator::make_device(), kernels::cuda::table(), threads);
+}
+#else
+inline constexpr const char* kIsas[] = {"baseline", "avx2",    "avxvnni", "avx512", "amxint8",
+                                        "amx",      "neon",    "neondot", "neoni8mm"};
+// The CPU backend on this instruction set; null where the machine does not have it.
+inline std::unique_ptr<Backend> backend_on(const char* isa, int threads) {
+  try {
+    return make_backend({"cpu", threads, isa});
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+#endif
+
 // The CPU backend on every instruction set of this machine, each with one and with three threads.
 inline std::vector<std::unique_ptr<Backend>> cpu_backends() {
   std::vector<std::unique_ptr<Backend>> backends;
-  for (const char* isa : {"baseline", "avx2", "avxvnni", "avx512", "amxint8", "amx", "neon", "neondot", "neoni8mm"}) {
+  for (const char* isa : kIsas) {
     for (const int threads : {1, 3}) {
-      try {
-        backends.push_back(make_backend({"cpu", threads, isa}));
-      } catch (const std::exception&) {
-        break;  // not on this machine
-      }
+      std::unique_ptr<Backend> backend = backend_on(isa, threads);
+      if (backend) backends.push_back(std::move(backend));
+#if defined(EXPERT_EMULATED_CUDA)
+      break;  // threads only pack
+#endif
     }
   }
   return backends;

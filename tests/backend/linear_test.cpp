@@ -149,15 +149,11 @@ TEST_CASE("every field of a delta, alone and together, equals the reference") {
 }
 
 TEST_CASE("a row gets the same bits alone, in any batch and with any number of threads") {
-  for (const char* isa : {"baseline", "avx2", "avxvnni", "avx512", "amxint8", "amx", "neon", "neondot", "neoni8mm"}) {
-    std::unique_ptr<Backend> one;
-    try {
-      one = make_backend({"cpu", 1, isa});
-    } catch (const std::exception&) {
-      continue;
-    }
-    const auto two = make_backend({"cpu", 2, isa});
-    const auto three = make_backend({"cpu", 3, isa});
+  for (const char* isa : kIsas) {
+    const std::unique_ptr<Backend> one = backend_on(isa, 1);
+    if (!one) continue;
+    const auto two = backend_on(isa, 2);
+    const auto three = backend_on(isa, 3);
     for (const WeightFormat format : kFormats) {
       const Layer layer{521, 330, format, 11};
       const std::vector<Part> parts = {{0, 3, 1U}, {3, 9, 127U}, {15, 7, 61U}, {30, 1, 63U}};
