@@ -153,16 +153,6 @@ std::string not_negative(const std::string& value) {
   return !value.empty() && value.front() == '-' ? "is " + value + ", must be 0 or more" : "";
 }
 
-std::optional<std::string> environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr && *value != '\0' ? std::optional<std::string>(value) : std::nullopt;
-}
-
-void refuse_what_is_not_built(const ModelOptions& options) {
-  const std::string device = !options.device.empty() ? options.device : environment("EXPERT_DEVICE").value_or("auto");
-  if (device == "cuda" || device.rfind("cuda:", 0) == 0) throw not_supported_yet("device " + device);
-}
-
 }  // namespace
 
 const char* or_null(const std::string& text) { return text.empty() ? nullptr : text.c_str(); }
@@ -173,7 +163,7 @@ void ModelOptions::add_to(CLI::App& app) {
       ->check(not_empty)
       ->type_name("DIR|NAME")
       ->group(group);
-  app.add_option("--device", device, "auto | cpu | reference | cuda[:N] (not yet)")->type_name("NAME")->group(group);
+  app.add_option("--device", device, "auto (CUDA where its plug-in finds a device, else cpu) | cpu | reference | cuda[:N]")->type_name("NAME")->group(group);
   app.add_option("--weights", weights, "auto (bf16 for BF16 files, else f32) | f32 | bf16 | int8 | int4 (int8 head) | int4-all")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4", "int4-all"}))
       ->type_name("FORMAT")
@@ -331,7 +321,6 @@ std::string read_prompt(const std::optional<std::string>& argument) {
 }
 
 Engine open_engine(const ModelOptions& given) {
-  refuse_what_is_not_built(given);
   ProgressBar bar("loading the model");
   expert_engine_options options = EXPERT_ENGINE_OPTIONS_INIT;
   options.base_model = or_null(given.model);

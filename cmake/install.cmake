@@ -5,6 +5,9 @@ include(CMakePackageConfigHelpers)
 
 install(TARGETS expert EXPORT expert-targets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(EXPERT_CUDA)  # beside the library, which looks for it there
+  install(TARGETS expert_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 if(EXPERT_CLI)
   install(TARGETS expert-cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()

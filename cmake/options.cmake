@@ -12,12 +12,15 @@ option(EXPERT_EXAMPLES "Build the examples" OFF)
 option(EXPERT_TESTS "Build the tests" OFF)
 option(EXPERT_FUZZ "Build the fuzz targets (clang)" OFF)
 option(EXPERT_BENCH "Build the benchmarks" OFF)
-option(EXPERT_CUDA "Build the CUDA backend (not built yet: refused)" OFF)
+option(EXPERT_CUDA "Build the CUDA plug-in (nvcc 13 or newer; needs no GPU)" OFF)
+set(EXPERT_CUDA_ARCHITECTURES "80-real;86-real;89-real;90" CACHE STRING
+  "What the CUDA plug-in is compiled for; the last one also as PTX, for what comes after it")
 option(EXPERT_WERROR "Warnings are errors (our presets and CI only)" OFF)
 set(EXPERT_SANITIZE "" CACHE STRING "Sanitizers: address,undefined | thread | empty")
 
 if(EXPERT_CUDA)
-  message(FATAL_ERROR "EXPERT_CUDA: the CUDA backend is not supported yet; configure without it")
+  set(CMAKE_CUDA_ARCHITECTURES ${EXPERT_CUDA_ARCHITECTURES})
+  enable_language(CUDA)
 endif()
 
 set(CMAKE_CXX_STANDARD 20)

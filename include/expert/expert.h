@@ -151,7 +151,8 @@ typedef int (*expert_progress_callback)(void* user_data, double fraction);
 typedef struct expert_engine_options {
   size_t struct_size;
   const char* base_model;   /* a directory or a registered name; NULL: the configured default, else the bundled model */
-  const char* device;       /* "auto" | "cpu" | "reference" | "cuda[:N]"; NULL or auto: $EXPERT_DEVICE, else cpu */
+  const char* device;       /* "auto" | "cpu" | "reference" | "cuda[:N]"; NULL or auto: $EXPERT_DEVICE, else CUDA
+                               where its plug-in is installed and finds a device, else cpu */
   const char* weights;      /* "auto" | "f32" | "bf16" | "int8" | "int4" (embedding and head in INT8) | "int4-all";
                                NULL: auto = what loses nothing, bf16 for BF16 files, else f32 */
   const char* kv;           /* "auto" | "f32" | "bf16" | "int8"; NULL: auto = f32 over f32 weights, else bf16 */

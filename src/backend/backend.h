@@ -156,12 +156,13 @@ class Backend {
 };
 
 struct BackendOptions {
-  std::string device = "auto";  // auto | cpu | reference | cuda[:N] (refused by name: not built)
+  std::string device = "auto";  // auto (CUDA where its plug-in finds a device, else cpu) | cpu | reference | cuda[:N]
   int threads = 0;              // 0: one per core this process may use (affinity and cgroup quota)
   std::string isa;              // empty: EXPERT_ISA, else the best this machine has
 };
 
-// Throws Error(unsupported) for a device or an instruction set that is not there, by name.
+// Throws Error(unsupported) for a device or an instruction set that is not there, by name, and Error(invalid_request) for
+// a number that is none.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
 }  // namespace expert

@@ -89,10 +89,16 @@ std::string base_key(const EngineParts& parts, const std::string& fingerprint) {
                            rope.beta_slow, rope.truncate, rope.low_freq_factor, rope.high_freq_factor);
 }
 
+// Of the device where the backend has one, else of this machine.
+uint64_t free_memory_of(const Backend& backend) {
+  const uint64_t device = backend.free_memory();
+  return device != UINT64_MAX ? device : free_memory();
+}
+
 // One full context, or a quarter of the free memory, or what memory_limit leaves: whichever is least.
-int32_t kv_blocks(const Model& model, DType dtype, uint64_t memory_limit) {
+int32_t kv_blocks(const Model& model, const Backend& backend, DType dtype, uint64_t memory_limit) {
   const auto full = static_cast<uint64_t>(BlockPool::blocks_for(model.context_size()));
-  uint64_t budget = free_memory() / 4;
+  uint64_t budget = free_memory_of(backend) / 4;
   if (memory_limit != 0) {
     const uint64_t weights = model.weight_bytes();
     budget = std::min(budget, memory_limit > weights ? memory_limit - weights : 0);
@@ -179,7 +185,7 @@ class EngineImpl final : public Engine {
   std::shared_ptr<Generation> accept(Core& core, const Request& request, Clock::time_point submitted);
   void enqueue(Core& core, PreparedRequest prepared, const Request& request, std::shared_ptr<Stream> stream,
                Clock::time_point submitted) const;
-  static Json tiers_of(const Core& core, const ExpertCacheStats& cache);
+  static Json tiers_of(const Core& core, const ExpertCacheStats& cache, bool on_device);
   PrefixRoot prefix_of(const PreparedRequest& prepared, const std::string& salt) const;
   std::vector<float> evaluate(std::vector<int32_t> ids, std::span<const ExpertUse> experts, Sequence::Output output,
                               Sequence::Rows rows, int32_t width);
@@ -210,7 +216,7 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
     registry.memory.memory_limit = std::max<uint64_t>(own.memory_limit - std::min(own.memory_limit, taken), 1);
   }
   registry.memory.budget = own.expert_cache_bytes != 0 ? own.expert_cache_bytes
-                                                       : std::max<uint64_t>(free_memory() / 4, uint64_t{1} << 28);
+                                                       : std::max<uint64_t>(free_memory_of(*own.backend) / 4, uint64_t{1} << 28);
   registry.max_experts = own.max_experts;
   registry.counters = core.counters;
   registry.changed = [&core] { core.loop->look_again(); };
@@ -383,19 +389,23 @@ Json EngineImpl::info() const {
           {"warnings", std::move(warnings)}};
 }
 
-// Every backend that is built computes where the host's memory is: it has no tier of its own, and says so by name.
-Json EngineImpl::tiers_of(const Core& core, const ExpertCacheStats& cache) {
-  return {{"device", {{"same_as", "host"}}},
-          {"host",
-           {{"budget_bytes", core.registry->cache().options().budget},
-            {"budget_used_bytes", cache.used_bytes},
-            {"bytes", cache.bytes},
-            {"experts", cache.experts},
-            {"pinned", cache.pinned},
-            {"loading", cache.loading},
-            {"hits", cache.hits},
-            {"evictions", cache.evictions},
-            {"evicted_bytes", cache.evicted_bytes}}},
+// Experts in use lie where the backend computes: in the host's memory, or in a device's. The other one of both tiers has
+// nothing of its own, and says so by name; the numbers stay under `host` as well, where the metrics read them.
+Json EngineImpl::tiers_of(const Core& core, const ExpertCacheStats& cache, bool on_device) {
+  const Json used = {{"budget_bytes", core.registry->cache().options().budget},
+                     {"budget_used_bytes", cache.used_bytes},
+                     {"bytes", cache.bytes},
+                     {"experts", cache.experts},
+                     {"pinned", cache.pinned},
+                     {"loading", cache.loading},
+                     {"hits", cache.hits},
+                     {"evictions", cache.evictions},
+                     {"evicted_bytes", cache.evicted_bytes}};
+  Json host = used;
+  if (on_device) host["same_as"] = "device";
+  const Json device = on_device ? used : Json{{"same_as", "host"}};
+  return {{"device", device},
+          {"host", host},
           {"disk",
            {{"bytes", core.registry->installed_bytes()},
             {"loads", cache.loads},
@@ -449,7 +459,7 @@ Json EngineImpl::stats() const {
           {"experts",
            {{"loaded", core.registry->loaded().size()},
             {"waiting", cache.waiting},
-            {"tiers", tiers_of(core, cache)}}},
+            {"tiers", tiers_of(core, cache, core.parts.backend->free_memory() != UINT64_MAX)}}},
           {"histograms", counters.histograms()},
           {"bytes_per_token", core.parts.model->bytes_per_token()},
           {"load_ms", core.parts.load_ms}};
@@ -503,7 +513,7 @@ std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
   parts.loop.kv_dtype = kv_dtype(options.kv, parts.model->weight_format());
   const uint64_t block_bytes = kv_block_bytes(parts.model->kv_shape(1, parts.loop.kv_dtype));
   parts.loop.most_kept = static_cast<int32_t>(std::min<uint64_t>(options.prefix_cache_bytes / block_bytes, INT32_MAX));
-  parts.loop.kv_blocks = kv_blocks(*parts.model, parts.loop.kv_dtype, options.memory_limit);
+  parts.loop.kv_blocks = kv_blocks(*parts.model, *parts.backend, parts.loop.kv_dtype, options.memory_limit);
   parts.loop.max_batch = options.max_batch;
   parts.loop.max_queue = options.max_queue;
   parts.stream_queue = options.stream_queue;

@@ -149,6 +149,7 @@ TEST_CASE("a row gets the same bits however its prompt is cut and whoever shares
       Attention whole(*backend, shape, tokens, 3);
       const std::vector<float> expected = whole.run({{0, 0, tokens}});
       for (const int32_t size : {1, 3, 16, 17, 64, 100}) {
+        if (!kThorough && (size == 3 || size == 64)) continue;
         Attention cut(*backend, shape, tokens, 3);
         INFO(name_of(*backend), " chunks of ", size);
         CHECK(same_bits(in_chunks(cut, tokens, size), expected));
@@ -173,8 +174,9 @@ TEST_CASE("long pasts: cut along positions or not, the bits are the same, and ri
     CHECK(relative_error(all, expected) < 1e-5);
     Attention cut(*backend, shape, tokens, 1);
     cut.run({{0, 0, 1022}});
-    for (int32_t first = 1022; first < tokens; first += 4) {  // few rows: cut along positions with 3 threads
-      const int32_t count = std::min(4, tokens - first);
+    const int32_t rows = kThorough ? 4 : 111;
+    for (int32_t first = 1022; first < tokens; first += rows) {  // few rows: cut along positions with 3 threads
+      const int32_t count = std::min(rows, tokens - first);
       const std::vector<float> some = cut.run({{0, first, count}});
       INFO(name_of(*backend), " at ", first);
       REQUIRE(same_bits(some.data(), all.data() + first * static_cast<int64_t>(cut.row_size()), some.size()));

@@ -67,12 +67,14 @@ inline LowRankTerm to_low_rank(Backend& backend, const std::vector<float>& a, co
 }
 
 #if defined(EXPERT_EMULATED_CUDA)
+inline constexpr bool kThorough = false;  // an emulator is slow: fewer of the many rows
 // The same tests once more for the CUDA backend, on a device emulated on the host (tests/cuda/emulator).
 inline constexpr const char* kIsas[] = {"emulated"};
 inline std::unique_ptr<Backend> backend_on(const char*, int threads) {
   return std::make_unique<cuda::CudaBackend>(cuda_emulator::make_device(), kernels::cuda::table(), threads);
 }
 #else
+inline constexpr bool kThorough = true;
 inline constexpr const char* kIsas[] = {"baseline", "avx2",    "avxvnni", "avx512", "amxint8",
                                         "amx",      "neon",    "neondot", "neoni8mm"};
 // The CPU backend on this instruction set; null where the machine does not have it.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 BUNDLED = Path(__file__).resolve().parents[2] / "models"
+BUILD = Path(os.environ.get("EXPERT_BUILD_DIR", BUNDLED.parent / "build" / "release"))
 
 QUESTION = ["Find all users older than 25", "--schema", "users(id,name,age)"]
 LONG = ["run", "Count", "--experts", "", "--max-tokens", "900", "--ignore-eos", "--temperature", "0"]
@@ -216,8 +217,6 @@ def test_usage_errors_exit_2(cli, arguments):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "x", "--device", "cuda"],
-        ["run", "x", "--device", "cuda:1"],
         ["run", "x", "--grammar", "g.gbnf"],
         ["run", "x", "--json-schema", "s.json"],
         ["install", "git+https://example.invalid/x"],
@@ -234,9 +233,41 @@ def test_what_is_not_built_yet_says_so(cli, arguments):
     assert "not supported yet" in shown_error(run)
 
 
-def test_device_from_the_environment(cli):
-    run = cli("run", "x", EXPERT_DEVICE="cuda")
-    assert run.returncode == 2 and "not supported yet" in run.stderr
+NO_PLUGIN = {"EXPERT_CUDA_PLUGIN": "/nonexistent/libexpert_cuda.so"}
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_cuda_device_without_a_plugin_is_refused_by_name(cli, device):
+    for run in (cli("run", "x", "--device", device, **NO_PLUGIN), cli("run", "x", EXPERT_DEVICE=device, **NO_PLUGIN)):
+        assert run.returncode == 2
+        assert "/nonexistent/libexpert_cuda.so" in shown_error(run)
+        assert "cpu" in run.stderr
+
+
+@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:-1", "cuda:01"])
+def test_a_device_that_is_no_number_is_a_usage_error(cli, device):
+    run = cli("run", "x", "--device", device, **NO_PLUGIN)
+    assert run.returncode == 2 and f"'{device}'" in shown_error(run)
+
+
+def test_a_file_that_is_no_plugin_is_named_and_auto_goes_on(cli, tmp_path):
+    plugin = tmp_path / "libexpert_cuda.so"
+    plugin.write_text("not a library")
+    run = cli("run", "x", "--device", "cuda", EXPERT_CUDA_PLUGIN=str(plugin))
+    assert run.returncode == 2 and str(plugin) in shown_error(run)
+    assert cli("run", "x", "--max-tokens", "1", EXPERT_CUDA_PLUGIN=str(plugin)).returncode == 0
+
+
+def test_the_command_line_on_an_emulated_cuda_device(cli):
+    plugin = BUILD / "tests" / "cuda" / "libcuda_emulated.so"
+    if not plugin.exists():
+        pytest.skip("built without the tests")
+    arguments = ["run", "Find all users older than 25", "--schema", "users(id,name,age)", "--experts", "sql"]
+    arguments += ["--temperature", "0", "--max-tokens", "6"]
+    cuda = cli(*arguments, "--device", "cuda", EXPERT_CUDA_PLUGIN=str(plugin))
+    assert cuda.returncode == 0, cuda.stderr
+    assert cuda.stdout == cli(*arguments, "--device", "cpu").stdout
+    assert "cuda:3" in shown_error(cli("run", "x", "--device", "cuda:3", EXPERT_CUDA_PLUGIN=str(plugin)))
 
 
 def test_a_missing_model_is_a_general_error(cli, tmp_path):

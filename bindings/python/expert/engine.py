@@ -199,7 +199,7 @@ class Engine(_NotPickled):
     """One resident base model and its loaded experts. Usable from many threads and from asyncio; a context manager.
 
     base_model: a directory or a registered name; None: the configured default, else the bundled model.
-    device: "auto", "cpu", "reference". kv: "auto", "f32", "bf16", "int8".
+    device: "auto" (CUDA where its plug-in finds a device, else CPU), "cpu", "reference", "cuda", "cuda:1", …. kv: "auto", "f32", "bf16", "int8".
     weights: "auto" (what loses nothing: "bf16" for BF16 files, else "f32"), "f32", "bf16", "int8", "int4" (embedding
     and head in INT8), "int4-all".
     context_size: tokens, None: the model's own. threads: None: every processor. memory_limit: bytes.
