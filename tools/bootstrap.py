@@ -162,6 +162,24 @@ def node_folder() -> Path:
     return folder
 
 
+def nvcc() -> str | None:
+    """The compiler of the CUDA plug-in, of version 13 or newer."""
+    found = shutil.which("nvcc")
+    if not found:
+        return None
+    version = re.search(r"release (\d+)", subprocess.run([found, "--version"], capture_output=True, text=True).stdout)
+    return found if version and int(version.group(1)) >= 13 else None
+
+
+def cuda_options() -> list[str]:
+    """The CUDA plug-in is compiled with the rest where there is a compiler for it, for one architecture; it needs no GPU."""
+    if nvcc():
+        say("CUDA plug-in: compiled, for one architecture")
+        return ["-DEXPERT_CUDA=ON", "-DEXPERT_CUDA_ARCHITECTURES=80-real"]
+    say("CUDA plug-in: skipped, there is no nvcc 13 or newer")
+    return ["-DEXPERT_CUDA=OFF"]
+
+
 class Stages:
     """Runs the stages of the test command one after the other and says how long each took."""
 
@@ -244,7 +262,7 @@ def test() -> None:
     stages = Stages()
     node = node_with_tools()
     release = build("release", "--preset", "release", warnings(), f"-DPython_EXECUTABLE={python}", "-DEXPERT_NODE=ON",
-                    f"-DEXPERT_NODE_PROGRAM={node / 'node'}")  # fmt: skip
+                    f"-DEXPERT_NODE_PROGRAM={node / 'node'}", *cuda_options())  # fmt: skip
     paths = {"EXPERT_BUILD_DIR": str(release), "PYTHONPATH": str(release / "python"),
              "PATH": f"{node}:{os.environ['PATH']}"}  # fmt: skip
     stages.run("unit tests, release", [ctest, "--test-dir", release, "--output-on-failure", "-j", "2"])

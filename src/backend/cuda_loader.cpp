@@ -70,7 +70,9 @@ std::filesystem::path cuda_plugin_path() {
   if (::dladdr(reinterpret_cast<void*>(&cuda_plugin_path), &here) == 0 || here.dli_fname == nullptr) {
     return cuda::kPluginFile;
   }
-  return std::filesystem::path(here.dli_fname).parent_path() / cuda::kPluginFile;
+  std::error_code ignored;  // a program's own name may be a relative one
+  const std::filesystem::path folder = std::filesystem::path(here.dli_fname).parent_path();
+  return std::filesystem::absolute(folder / cuda::kPluginFile, ignored);
 }
 
 std::unique_ptr<Backend> open_cuda(const std::filesystem::path& path, int index, int threads) {

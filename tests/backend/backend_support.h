@@ -73,6 +73,11 @@ inline constexpr const char* kIsas[] = {"emulated"};
 inline std::unique_ptr<Backend> backend_on(const char*, int threads) {
   return std::make_unique<cuda::CudaBackend>(cuda_emulator::make_device(), kernels::cuda::table(), threads);
 }
+#elif defined(EXPERT_CUDA_DEVICE)
+inline constexpr bool kThorough = true;
+// On a true device (tests/full, stage cuda).
+inline constexpr const char* kIsas[] = {"cuda"};
+inline std::unique_ptr<Backend> backend_on(const char* device, int threads) { return make_backend({device, threads, ""}); }
 #else
 inline constexpr bool kThorough = true;
 inline constexpr const char* kIsas[] = {"baseline", "avx2",    "avxvnni", "avx512", "amxint8",
@@ -94,7 +99,7 @@ inline std::vector<std::unique_ptr<Backend>> cpu_backends() {
     for (const int threads : {1, 3}) {
       std::unique_ptr<Backend> backend = backend_on(isa, threads);
       if (backend) backends.push_back(std::move(backend));
-#if defined(EXPERT_EMULATED_CUDA)
+#if defined(EXPERT_EMULATED_CUDA) || defined(EXPERT_CUDA_DEVICE)
       break;  // threads only pack
 #endif
     }

@@ -3,7 +3,7 @@
 
     tests/full/run.py [--only STAGE …] [--fuzz-runs 10000000] [--fuzz-seconds N] [--fuzz-jobs N] [--fuzz-targets NAME …] [--logs tests/full/last]
 
-Stages: tsan, isa, neon, oracles, fuzz, consumers, hammer, bench. They take hours, so each stage, and each fuzz target,
+Stages: tsan, isa, neon, oracles, fuzz, consumers, hammer, bench, cuda. They take hours, so each stage, and each fuzz target,
 writes a log of its own, which begins with commit, date and machine; the last of each is committed.
 """
 
@@ -155,7 +155,24 @@ def bench(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
     log.run("bench", [builds.release / "cli" / "expert-cli", "bench", "--json", *model], keep=80)
 
 
-STAGES = {stage.__name__: stage for stage in (tsan, isa, neon, oracles, fuzz, consumers, hammer, bench)}
+def cuda(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    """Every operation on a true device, and the benchmark. Where nvcc or a device is missing, that is said and nothing runs."""
+    if not bootstrap.nvcc():
+        log.write("\n== cuda: there is no nvcc, not built and not run")
+        return
+    directory = bootstrap.build("cuda", "--preset", "cuda")
+    plugin = {"EXPERT_CUDA_PLUGIN": str(directory / "capi" / "libexpert_cuda.so")}
+    probe = subprocess.run([directory / "cli" / "expert-cli", "run", "x", "--experts", "", "--max-tokens", "1", "--device", "cuda"],
+                           env={**os.environ, **plugin}, capture_output=True, text=True)  # fmt: skip
+    if probe.returncode == 2:
+        log.write(f"\n== cuda: built; not run: {probe.stderr.splitlines()[0]}")
+        return
+    log.run("every operation on the device", [directory / "tests" / "cuda" / "cuda_device_test"], keep=60, **plugin)
+    model = ["--model", arguments.bench_model] if arguments.bench_model else []
+    log.run("benchmark", [builds.python, "tests/bench/gpu/bench.py", "--build", directory, *model], keep=400)
+
+
+STAGES = {stage.__name__: stage for stage in (tsan, isa, neon, oracles, fuzz, consumers, hammer, bench, cuda)}
 WITH_OWN_LOGS = ["fuzz"]
 
 
