@@ -1,7 +1,7 @@
 // What the CUDA kernels are called with: one struct per kernel, read by the device, written by the host.
 //
-// Packed weights, factors and KV blocks are those of kernels/formats.h, factors.h and kv_format.h: a panel of 16 outputs
-// is a sequence of 64-byte lines, so a warp reads eight lines at a time, 16 bytes per lane, without a gap. Lane l holds
+// Packed weights, factors and KV blocks are those of kernels/formats.h, factors.h and kv_format.h: a panel of 16
+// outputs is a sequence of 64-byte lines, so a warp reads eight lines at a time, 16 bytes per lane, without a gap. Lane l holds
 // piece l % 4 (four outputs) of line l / 4; eight lanes therefore sum one output, and their sums meet in a fixed tree.
 // The order of every sum depends on positions in the matrix or in the context only, never on the number of rows.
 #pragma once
@@ -199,7 +199,8 @@ struct AttendArgs {
   const int32_t* blocks;
   const QueryTile* tiles;
   KvPlace kv;
-  float* states;  // [row - first_row][head][split_stride][head_dim + 2]: sums of values, then maximum and sum of weights
+  // [row - first_row][head][split_stride][head_dim + 2]: sums of values, then maximum and sum of weights
+  float* states;
   int32_t first_row;
   int32_t split_stride;
   int32_t heads;

@@ -31,7 +31,9 @@ __device__ inline float warp_sum(float value) {
 
 __device__ inline float warp_max(float value) {
   EXPERT_UNROLL
-  for (int distance = 16; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+  for (int distance = 16; distance > 0; distance /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+  }
   return value;
 }
 

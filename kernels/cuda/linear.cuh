@@ -71,8 +71,8 @@ __device__ inline void write_products(const ProductArgs& args, const ProductOutp
   }
 }
 
-// Blocks of threads: (panels, tiles of R rows, parts of the inputs; one where all parts are summed here). The sum over a
-// part starts at zero and is added to the total, here or in finish: the bits are the same.
+// Blocks of threads: (panels, tiles of R rows, parts of the inputs; one where all parts are summed here). The sum over
+// a part starts at zero and is added to the total, here or in finish: the bits are the same.
 template <Storage S, int R>
 __global__ void __launch_bounds__(kProductWarps* kWarpLanes) product(const ProductArgs args) {
   const InputTile<S> tile{block_memory(), R};

@@ -43,8 +43,8 @@ __device__ inline float panel_value(Storage storage, const unsigned char* panels
   return float_of(scale << 16) * (static_cast<float>(code) - int_four_zero(scale));
 }
 
-// sums[r][o] += the products of `count` inputs from `first` on (a multiple of kSumInputs) with this lane's four outputs,
-// those of them that stand in its lines.
+// sums[r][o] += the products of `count` inputs from `first` on (a multiple of kSumInputs) with this lane's four
+// outputs, those of them that stand in its lines.
 template <Storage S, int R>
 __device__ inline void add_products(const unsigned char* panel, int64_t first, int64_t count, const InputTile<S>& x,
                                     float (&sums)[R][4]) {

@@ -48,8 +48,8 @@ const cuda::Plugin& load(const std::filesystem::path& path) {
   }
   const auto entry = reinterpret_cast<cuda::PluginEntry>(::dlsym(module, cuda::kPluginEntry));
   if (entry == nullptr) {
-    throw Error(ErrorCode::unsupported, fmt::format("{} is no CUDA plug-in: it has no {}", path.string(), cuda::kPluginEntry),
-                kUseCpu);
+    throw Error(ErrorCode::unsupported,
+                fmt::format("{} is no CUDA plug-in: it has no {}", path.string(), cuda::kPluginEntry), kUseCpu);
   }
   const cuda::Plugin& plugin = *entry();
   if (std::strcmp(plugin.stamp, EXPERT_BACKEND_STAMP) != 0) {

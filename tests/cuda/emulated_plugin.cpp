@@ -1,5 +1,5 @@
-// A plug-in as libexpert_cuda.so is one, but on the emulated device: everything above the device is the same code, so the
-// tests see what libexpert, the command line and the bindings do with a CUDA device where there is none.
+// A plug-in as libexpert_cuda.so is one, but on the emulated device: everything above the device is the same code, so
+// the tests see what libexpert, the command line and the bindings do with a CUDA device where there is none.
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/plugin.h"
 #include "cuda/emulator/emulated_device.h"

@@ -44,7 +44,7 @@ void check_devices(const Survey& survey) {
 }
 
 [[noreturn]] void refuse_old(const FoundDevice& device, int index) {
-  refuse(fmt::format("CUDA device {} ({}) has compute capability {}.{}; 8.0 is the first with BF16 and the least needed",
+  refuse(fmt::format("CUDA device {} ({}) has compute capability {}.{}; 8.0 is the least, the first with BF16",
                      index, device.name, device.major, device.minor),
          kUseCpu);
 }

@@ -72,8 +72,8 @@ int query_choice(int32_t most) { return most == 1 ? 0 : most == 2 ? 1 : most <= 
 }  // namespace
 
 bool CudaBackend::StepLists::hold(const BatchLayout& layout, int32_t wanted_group) const {
-  if (step == 0 || layout.step != step || wanted_group != group || layout.segments.size() != segments.size()) return false;
-  return std::equal(segments.begin(), segments.end(), layout.segments.begin(), [](const Segment& a, const Segment& b) {
+  if (step == 0 || layout.step != step || wanted_group != group) return false;
+  return std::ranges::equal(segments, layout.segments, [](const Segment& a, const Segment& b) {
     return a.first_row == b.first_row && a.row_count == b.row_count && a.first_position == b.first_position &&
            a.block_table.data() == b.block_table.data() && a.block_table.size() == b.block_table.size();
   });
@@ -92,7 +92,8 @@ void CudaBackend::send_step(const BatchLayout& layout, const AttentionOp& op, co
     const auto table = static_cast<int32_t>(blocks.size());
     const int32_t end = segment.first_position + segment.row_count;
     const auto used = static_cast<size_t>(ceil_div(end, kKvBlockTokens));
-    blocks.insert(blocks.end(), segment.block_table.begin(), segment.block_table.begin() + static_cast<std::ptrdiff_t>(used));
+    const std::span<const int32_t> in_use = segment.block_table.first(used);
+    blocks.insert(blocks.end(), in_use.begin(), in_use.end());
     for (int32_t r = 0; r < segment.row_count; ++r) places.push_back({segment.first_position + r, table});
     add_tiles(segment, group, step_.query_tiles);
     step_.most_splits = std::max(step_.most_splits, static_cast<int32_t>(ceil_div(end, kc::kSplitPositions)));
@@ -122,7 +123,8 @@ void CudaBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
   const auto most_rows = static_cast<int64_t>(std::max<size_t>(kStateBytes / row_bytes, kc::kMostQueries));
   for (size_t first = 0; first < tiles.size();) {
     size_t last = first;
-    while (last < tiles.size() && tiles[last].first_row - tiles[first].first_row < most_rows - kc::kMostQueries + 1) ++last;
+    const int64_t row_end = tiles[first].first_row + most_rows - kc::kMostQueries + 1;  // a tile has up to that many rows
+    while (last < tiles.size() && tiles[last].first_row < row_end) ++last;
     const int64_t end = last < tiles.size() ? tiles[last].first_row : op.q.rows;
     attend_tiles(op, kv, first, last, static_cast<int32_t>(end - tiles[first].first_row));
     first = last;

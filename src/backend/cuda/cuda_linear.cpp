@@ -117,7 +117,8 @@ void CudaLinear::plan_output(const LinearOutput& spec, size_t index) {
   output.dense = false;
   int32_t row = 0;
   for (const SegmentDelta& part : spec.deltas) {
-    if (part.delta == nullptr || part.first_row < row || part.row_count < 0 || part.first_row + part.row_count > rows_) {
+    if (part.delta == nullptr || part.first_row < row || part.row_count < 0 ||
+        part.first_row + part.row_count > rows_) {
       fail(ErrorCode::internal, "linear: a delta for rows [{}, {}) of {}, out of order or range", part.first_row,
            part.first_row + part.row_count, rows_);
     }
@@ -259,8 +260,8 @@ void CudaLinear::shrink() {
   args.unit_count = units_;
   args.x = x_;
   args.inputs = inputs_;
-  launch(*device_, kernels_.shrink, {ceil_div(int64_t{units_} * kc::kWarpLanes, kc::kPlainThreads), 1, 1, kc::kPlainThreads},
-         args);
+  const int64_t blocks = ceil_div(int64_t{units_} * kc::kWarpLanes, kc::kPlainThreads);
+  launch(*device_, kernels_.shrink, {blocks, 1, 1, kc::kPlainThreads}, args);
 }
 
 // Base products that all rows meet as they are: one launch per weight format.
@@ -328,7 +329,8 @@ void CudaLinear::finish(kc::FinishStage stage) {
                                      : stage == kc::FinishStage::whole &&
                                            (bent || output.bias != nullptr || part_memory_ != nullptr);
     if (wanted) {
-      const auto tiles = static_cast<int32_t>(bent ? static_cast<int64_t>(output.tiles.size()) : ceil_div(rows_, kc::kMostRows));
+      const auto tiles = static_cast<int32_t>(bent ? static_cast<int64_t>(output.tiles.size())
+                                                   : ceil_div(rows_, kc::kMostRows));
       args.output[count++] = {output.y,
                               output.bias,
                               bent ? lists_.at<kc::RowTile>(output.tiles_place) : nullptr,

@@ -36,8 +36,8 @@ struct DeviceMemory {
   uint64_t total = 0;
 };
 
-// allocate(), free(), write() and read() may be called from any thread, the others from one at a time. Everything throws
-// Error(out_of_memory) or Error(inference), which names what the device said.
+// allocate(), free(), write(), read(), memory() and wait() may be called from any thread, the others from one at a time.
+// Everything throws Error(out_of_memory) or Error(inference), which names what the device said.
 class Device {
  public:
   virtual ~Device() = default;

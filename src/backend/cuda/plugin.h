@@ -1,6 +1,6 @@
 // What libexpert and its CUDA plug-in (libexpert_cuda.so) agree on. The plug-in is loaded by cuda_loader.cpp and never
-// unloaded; it holds its own copy of the rooms it needs, and C++ objects pass between both, so both must be of one build:
-// the stamp says which.
+// unloaded; it holds its own copy of the rooms it needs, and C++ objects pass between both, so both must be of one
+// build: the stamp says which.
 #pragma once
 
 #include <exception>
@@ -34,8 +34,8 @@ using PluginEntry = const Plugin* (*)();
 inline constexpr const char* kPluginEntry = "expert_cuda_plugin";
 inline constexpr const char* kPluginFile = "libexpert_cuda.so";
 
-// For the plug-in's open(): nothing is thrown into libexpert before the stamps were compared and the backend is there.
-// What its operations throw later is caught by type in libexpert, which tests/cuda proves for modules with hidden symbols.
+// For the plug-in's open(): nothing is thrown into libexpert before the backend is there. What its operations throw later
+// is caught by type in libexpert; tests/cuda/loader_test.cpp proves that for modules with hidden symbols.
 template <typename Make>
 Backend* open_guarded(PluginError& error, const Make& make) noexcept {
   try {

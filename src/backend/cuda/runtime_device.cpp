@@ -101,9 +101,10 @@ class RuntimeDevice final : public Device {
     enter();
     const Grid& grid = launch.grid;
     void* arguments[] = {const_cast<void*>(launch.arguments)};
-    check(cudaLaunchKernel(reinterpret_cast<const void*>(launch.kernel),
-                           dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z)),
-                           dim3(static_cast<unsigned>(grid.threads)), arguments, grid.shared_bytes, stream_),
+    const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z));
+    const dim3 threads(static_cast<unsigned>(grid.threads));
+    check(cudaLaunchKernel(reinterpret_cast<const void*>(launch.kernel), blocks, threads, arguments, grid.shared_bytes,
+                           stream_),
           "starting a kernel");
   }
   void mark(int which) override {
@@ -128,7 +129,8 @@ class RuntimeDevice final : public Device {
     static_cast<void>(cudaGetLastError());
     const bool memory = result == cudaErrorMemoryAllocation;
     throw Error(memory ? ErrorCode::out_of_memory : ErrorCode::inference,
-                fmt::format("CUDA device {} ({}), {}: {}", traits_.index, traits_.name, doing, cudaGetErrorString(result)),
+                fmt::format("CUDA device {} ({}), {}: {}", traits_.index, traits_.name, doing,
+                            cudaGetErrorString(result)),
                 memory ? "free memory on it, or use a smaller model, context or weight format"
                        : "after an error a device stays unusable for this process; open the engine in a new one");
   }
@@ -136,7 +138,8 @@ class RuntimeDevice final : public Device {
     if (result != cudaErrorMemoryAllocation) return check(result, "allocating memory");
     static_cast<void>(cudaGetLastError());
     throw Error(ErrorCode::out_of_memory,
-                fmt::format("cannot allocate {} bytes {} (CUDA device {}, {})", bytes, where, traits_.index, traits_.name),
+                fmt::format("cannot allocate {} bytes {} (CUDA device {}, {})", bytes, where, traits_.index,
+                            traits_.name),
                 "free memory on it, or use a smaller model, context or weight format");
   }
 
