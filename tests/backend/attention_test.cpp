@@ -127,6 +127,7 @@ TEST_CASE("attention equals the reference for head sizes, groups and lengths") {
                                      {12, 1, 128, 128, false, DType::i8}, {2, 2, 33, 32, true, DType::i8}};
   for (const Shape& shape : shapes) {
     for (const int32_t tokens : {1, 2, 15, 16, 17, 63, 64, 65, 150}) {
+      if (!kThorough && (tokens == 2 || tokens == 15 || tokens == 64)) continue;
       Attention truth(*reference, shape, tokens, 1);
       const std::vector<float> expected = truth.run({{0, 0, tokens}});
       for (const auto& backend : backends) {
