@@ -163,7 +163,9 @@ void ModelOptions::add_to(CLI::App& app) {
       ->check(not_empty)
       ->type_name("DIR|NAME")
       ->group(group);
-  app.add_option("--device", device, "auto (CUDA where its plug-in finds a device, else cpu) | cpu | reference | cuda[:N]")->type_name("NAME")->group(group);
+  app.add_option("--device", device, "auto (CUDA where its plug-in finds a device, else cpu) | cpu | reference | cuda[:N]")
+      ->type_name("NAME")
+      ->group(group);
   app.add_option("--weights", weights, "auto (bf16 for BF16 files, else f32) | f32 | bf16 | int8 | int4 (int8 head) | int4-all")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4", "int4-all"}))
       ->type_name("FORMAT")

@@ -216,7 +216,7 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
     registry.memory.memory_limit = std::max<uint64_t>(own.memory_limit - std::min(own.memory_limit, taken), 1);
   }
   registry.memory.budget = own.expert_cache_bytes != 0 ? own.expert_cache_bytes
-                                                       : std::max<uint64_t>(free_memory_of(*own.backend) / 4, uint64_t{1} << 28);
+                                                       : std::max(free_memory_of(*own.backend) / 4, uint64_t{1} << 28);
   registry.max_experts = own.max_experts;
   registry.counters = core.counters;
   registry.changed = [&core] { core.loop->look_again(); };

@@ -1,11 +1,13 @@
 // What the C interface costs beyond the engine, as overhead.py measures it for the bindings. argv: model, home. For each
-// line of input a line of output: "calls" gives a round of calls in microseconds, "token" the time of a streamed token.
+// line of input a line of output: "calls" gives a round of calls in microseconds, "named" one of calls that name an expert,
+// "token" the time of a streamed token.
 #include <chrono>
 #include <cstdio>
 #include <expert/expert.hpp>
 #include <iostream>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -15,17 +17,17 @@ double microseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
 }
 
-expert::Request request(int32_t max_tokens) {
+expert::Request request(int32_t max_tokens, const std::vector<expert::Use>& experts = {}) {
   return {.prompt = "Hello",
-          .experts = std::vector<expert::Use>(),
+          .experts = experts,
           .max_tokens = max_tokens,
           .temperature = 0.0F,
           .ignore_eos = true};
 }
 
-double call(const expert::Engine& engine) {
+double call(const expert::Engine& engine, const std::vector<expert::Use>& experts) {
   const auto start = Clock::now();
-  const expert::Result result = engine.infer(request(1));
+  const expert::Result result = engine.infer(request(1, experts));
   const double engines_part = 1e3 * result.latency_ms();
   const bool read = !result.text().empty() && result.tokens().size() == 1;
   const double taken = microseconds_since(start);
@@ -51,8 +53,10 @@ int main(int /*argc*/, char** argv) {
     if (wanted == "token") {
       std::printf("%.3f\n", token(engine));
     } else {
-      std::printf("[%.2f", call(engine));
-      for (int i = 1; i < kCalls; ++i) std::printf(", %.2f", call(engine));
+      std::vector<expert::Use> experts;
+      if (wanted == "named") experts.push_back({"sql"});
+      std::printf("[%.2f", call(engine, experts));
+      for (int i = 1; i < kCalls; ++i) std::printf(", %.2f", call(engine, experts));
       std::printf("]\n");
     }
     std::fflush(stdout);

@@ -53,15 +53,16 @@ def answer_in_python(home):
             if wanted == "token\n":
                 print(token(engine, request), flush=True)
             else:
-                print([call(engine, request) for _ in range(CALLS)], flush=True)
+                wished = {**request, "experts": ["sql"]} if wanted == "named\n" else request
+                print([call(engine, wished) for _ in range(CALLS)], flush=True)
 
 
 NODE = """
 const { ExpertEngine } = require(process.argv[1]);
 const request = { prompt: 'Hello', experts: [], maxTokens: 1, temperature: 0, ignoreEos: true };
-const call = async (engine) => {
+const call = async (engine, wished) => {
   const started = performance.now();
-  const { text, tokens, latencyMs } = await engine.infer(request);
+  const { text, tokens, latencyMs } = await engine.infer(wished);
   if (!text || tokens.length !== 1) throw new Error('no answer');
   return 1000 * (performance.now() - started - latencyMs);
 };
@@ -81,8 +82,9 @@ const token = async (engine) => {
     if (wanted === 'token') {
       console.log(await token(engine));
     } else {
+      const wished = wanted === 'named' ? { ...request, experts: ['sql'] } : request;
       const taken = [];
-      for (let i = 0; i < 40; ++i) taken.push(await call(engine));
+      for (let i = 0; i < 40; ++i) taken.push(await call(engine, wished));
       console.log(JSON.stringify(taken));
     }
   }
@@ -131,24 +133,32 @@ def quartiles(values):
     return {"median": round(middle, 1), "quartiles": [round(low, 1), round(high, 1)]}
 
 
+def rounds_of(sides, wanted):
+    """What a call takes on each side and, where that is not C, how much more than on C's."""
+    for side in sides.values():  # compilers, caches and branch predictors settle
+        for _ in range(3):
+            side.ask(wanted)
+    rounds = {name: [] for name in sides}
+    for number in range(ROUNDS):
+        order = list(sides) if number % 2 == 0 else list(reversed(sides))
+        for name in order:
+            rounds[name].append(statistics.median(sides[name].ask(wanted)))
+    figures = {name: {"": quartiles(taken)} for name, taken in rounds.items()}
+    for name in figures.keys() - {"c"}:
+        figures[name]["_more_than_c"] = quartiles([own - c for own, c in zip(rounds[name], rounds["c"])])
+    return figures
+
+
 def costs(home):
     sides = {
         "c": Side(BUILD / "tests" / "bench" / "overhead_c", MODEL, home),
         "python": Side(sys.executable, __file__, BUILD, home),
         "node": Side("node", "-e", NODE, PACKAGE, MODEL, home),
     }
-    for side in sides.values():  # compilers, caches and branch predictors settle
-        for _ in range(3):
-            side.ask("calls")
-    rounds = {name: [] for name in sides}
-    for number in range(ROUNDS):
-        order = list(sides) if number % 2 == 0 else list(reversed(sides))
-        for name in order:
-            rounds[name].append(statistics.median(sides[name].ask("calls")))
-    report = {name: {"call_us": quartiles(taken)} for name, taken in rounds.items()}
-    for name in ("python", "node"):
-        more = [own - c for own, c in zip(rounds[name], rounds["c"])]
-        report[name]["call_us_more_than_c"] = quartiles(more)
+    report = {name: {} for name in sides}
+    for wanted, key in (("calls", "call_us"), ("named", "call_naming_an_expert_us")):
+        for name, figures in rounds_of(sides, wanted).items():
+            report[name].update({key + ending: value for ending, value in figures.items()})
     for name, side in sides.items():
         report[name]["token_us"] = round(statistics.median(side.ask("token") for _ in range(5)), 2)
         side.end()
