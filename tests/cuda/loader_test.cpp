@@ -99,7 +99,9 @@ TEST_CASE("what is no plug-in, or one of another build, is refused by name; auto
       {text, "cannot be loaded"},
       {EXPERT_ENTRYLESS_PLUGIN, "is no CUDA plug-in"},
       {EXPERT_FOREIGN_PLUGIN, "is of another build: it is 'libexpert of another day', this library is 'libexpert"}};
-  for (const auto& [path, part] : cases) {
+  for (const auto& one : cases) {
+    const std::string& path = one.first;
+    const std::string& part = one.second;
     CAPTURE(path);
     const Plugin plugin(path);
     const Lines lines;
