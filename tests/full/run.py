@@ -156,9 +156,12 @@ def bench(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
 
 
 def cuda(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
-    """Every operation on a true device, and the benchmark. Where nvcc or a device is missing, that is said and nothing runs."""
+    """The emulated device under AddressSanitizer; then every operation on a true one, and the benchmark. Where nvcc or a device
+    is missing, that is said and those do not run."""
+    sanitised = bootstrap.build("asan", "--preset", "asan", "-DEXPERT_CUDA_EMULATOR=ON")
+    log.run("the emulated device under AddressSanitizer", [builds.ctest, "--test-dir", sanitised, "-L", "cuda", "--output-on-failure"])
     if not bootstrap.nvcc():
-        log.write("\n== cuda: there is no nvcc, not built and not run")
+        log.write("\n== cuda: there is no nvcc, so the plug-in is not built and not run")
         return
     directory = bootstrap.build("cuda", "--preset", "cuda")
     plugin = {"EXPERT_CUDA_PLUGIN": str(directory / "capi" / "libexpert_cuda.so")}
