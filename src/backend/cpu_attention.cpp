@@ -6,6 +6,7 @@
 #include "backend/cpu_backend.h"
 #include "backend/cpu_kv.h"
 #include "backend/host_memory.h"
+#include "backend/op_checks.h"
 #include "core/error.h"
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -19,38 +20,6 @@ constexpr int64_t kSplitRows = 4;     // segments of at most this many rows may 
 
 int64_t splits_of(const Segment& segment) {
   return (segment.first_position + segment.row_count + kernels::kAttentionSplit - 1) / kernels::kAttentionSplit;
-}
-
-void check(const BatchLayout& layout, const AttentionOp& op, const CpuKvStorage& kv) {
-  if (op.kv_heads < 1 || op.heads % op.kv_heads != 0 || kv.shape().kv_heads != op.kv_heads ||
-      kv.shape().head_dim != op.head_dim || op.layer < 0 || op.layer >= kv.shape().layers) {
-    fail(ErrorCode::internal, "attention: {} heads, {} kv heads of {} values, layer {} do not fit the KV cache",
-         op.heads, op.kv_heads, op.head_dim, op.layer);
-  }
-  require_shape(op.q, op.q.rows, int64_t{op.heads} * op.head_dim, "attention: q");
-  require_shape(op.k, op.q.rows, int64_t{op.kv_heads} * op.head_dim, "attention: k");
-  require_shape(op.v, op.q.rows, int64_t{op.kv_heads} * op.head_dim, "attention: v");
-  require_shape(op.out, op.q.rows, int64_t{op.heads} * op.head_dim, "attention: out");
-  if (op.rope == nullptr || op.rope->rotary_dim > op.head_dim || op.rope->rotary_dim % 2 != 0) {
-    fail(ErrorCode::internal, "attention: rotation of {} of {} values", op.rope ? op.rope->rotary_dim : 0, op.head_dim);
-  }
-  int64_t next = 0;
-  for (const Segment& segment : layout.segments) {
-    const int64_t end = int64_t{segment.first_position} + segment.row_count;
-    const int64_t blocks = (end + kKvBlockTokens - 1) / kKvBlockTokens;
-    if (segment.first_row != next || segment.row_count < 0 || segment.first_position < 0 || end > op.rope->cos.rows ||
-        blocks > static_cast<int64_t>(segment.block_table.size())) {
-      fail(ErrorCode::internal, "attention: segment at row {}, positions [{}, {}), {} KV blocks", segment.first_row,
-           segment.first_position, end, segment.block_table.size());
-    }
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int32_t block = segment.block_table[static_cast<size_t>(b)];
-      if (block < 0 || block >= kv.shape().blocks)
-        fail(ErrorCode::internal, "attention: KV block {} of {}", block, kv.shape().blocks);
-    }
-    next += segment.row_count;
-  }
-  if (next != op.q.rows) fail(ErrorCode::internal, "attention: segments cover {} of {} rows", next, op.q.rows);
 }
 
 // Norm, rotation and KV write of one row.
@@ -76,19 +45,6 @@ void prepare_row(const kernels::CpuKernels& kernels, const AttentionOp& op, cons
   for (int64_t h = 0; h < op.kv_heads; ++h) {
     kernels.kv_write(kv.format(), args.x + h * op.head_dim, host_floats(op.v) + row * op.v.cols + h * op.head_dim,
                      op.head_dim, position % kKvBlockTokens, kv.base(op.layer, h) + block * kv.block_stride());
-  }
-}
-
-kernels::KvFormat kv_format_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return kernels::KvFormat::f32;
-    case DType::bf16:
-      return kernels::KvFormat::bf16;
-    case DType::i8:
-      return kernels::KvFormat::int8;
-    default:
-      fail(ErrorCode::unsupported, "a KV cache in {}", name_of(dtype));
   }
 }
 
@@ -172,7 +128,8 @@ std::unique_ptr<KvStorage> CpuBackend::create_kv(const KvShape& shape) { return 
 void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
   if (op.q.rows == 0) return;
   const auto& kv = static_cast<const CpuKvStorage&>(*op.kv);
-  check(layout, op, kv);
+  require_attention_shapes(op, kv.shape());
+  require_segments(layout, op, kv.shape());
   const int64_t heads = op.heads + op.kv_heads;
   in_pieces(op.q.rows, std::max<int64_t>(1, kSerialHeads / heads), [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) prepare_row(kernels_, op, kv, segment_of(layout, row), row);

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <thread>
-#include <typeinfo>
 
 #include "backend/host_memory.h"
+#include "backend/op_checks.h"
 #include "core/cpu_pause.h"
 #include "core/error.h"
 
@@ -22,34 +22,6 @@ constexpr int64_t kLeastScaled = 64 * 1024;  // activations to scale, for a para
 constexpr int kSpins = 4096;                 // before a thread that waits for another lets others run
 
 const CpuMatrix& packed(const Matrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
-
-void require_size(const Matrix* matrix, int64_t rows, int64_t cols, const char* what) {
-  if (matrix == nullptr) fail(ErrorCode::internal, "linear: {} is missing", what);
-  if ((rows >= 0 && matrix->rows() != rows) || (cols >= 0 && matrix->cols() != cols)) {
-    fail(ErrorCode::internal, "linear: {} is {} x {}, expected {} x {}", what, matrix->rows(), matrix->cols(), rows,
-         cols);
-  }
-}
-
-const CpuMatrix& require_matrix(const Matrix* matrix, int64_t rows, int64_t cols, const char* what) {
-  require_size(matrix, rows, cols, what);
-  if (typeid(*matrix) != typeid(CpuMatrix)) fail(ErrorCode::internal, "linear: {} was not made by pack()", what);
-  return packed(*matrix);
-}
-
-const CpuFactor& require_factor(const Matrix* matrix, CpuFactor::Role role, int64_t rows, int64_t cols,
-                                const char* what) {
-  require_size(matrix, rows, cols, what);
-  if (typeid(*matrix) == typeid(CpuFactor)) {
-    const auto& factor = static_cast<const CpuFactor&>(*matrix);
-    if (factor.role() == role) return factor;
-  }
-  fail(ErrorCode::internal, "linear: {} was not made by pack_factors()", what);
-}
-
-void require_vector(const Tensor& tensor, int64_t cols, const char* what) {
-  if (tensor) require_shape(tensor, 1, cols, what);
-}
 
 // Of `outputs` outputs over `inputs` inputs.
 double cost_of(int64_t outputs, int64_t inputs, int64_t rows) {
@@ -96,7 +68,7 @@ void CpuLinear::plan(const Tensor& x, std::span<const LinearOutput> outputs) {
 
 void CpuLinear::plan_output(const LinearOutput& spec, size_t index) {
   Output& output = outputs_[index];
-  output.weight = &require_matrix(spec.weight, -1, inputs_, "weight");
+  output.weight = &require_matrix<CpuMatrix>(spec.weight, -1, inputs_, "weight");
   const int64_t n = output.weight->rows();
   require_shape(spec.y, rows_, n, "linear: y");
   if (spec.bias != nullptr) require_shape(*spec.bias, 1, n, "linear: bias");
@@ -143,7 +115,7 @@ void CpuLinear::plan_segment(const SegmentDelta& part, size_t index) {
   require_vector(delta.output_scale, n, "linear: output scale");
   require_vector(delta.bias, n, "linear: delta bias");
   require_vector(delta.result_scale, n, "linear: result scale");
-  for (const DenseTerm& term : delta.dense) require_matrix(term.d.get(), n, inputs_, "dense term");
+  for (const DenseTerm& term : delta.dense) require_matrix<CpuMatrix>(term.d.get(), n, inputs_, "dense term");
   if (part.row_count == 0) return;
   output.scaled = output.scaled || delta.input_scale;
   Segment segment{{part.first_row, part.row_count}, &delta, terms_.size(), 0};
@@ -154,8 +126,8 @@ void CpuLinear::plan_segment(const SegmentDelta& part, size_t index) {
 }
 
 CpuLinear::Term CpuLinear::plan_term(const LowRankTerm& term, int64_t outputs, Rows rows, int64_t scaled_output) {
-  const CpuFactor& a = require_factor(term.a.get(), CpuFactor::Role::a, -1, inputs_, "A");
-  const CpuFactor& b = require_factor(term.b.get(), CpuFactor::Role::b, outputs, a.rows(), "B");
+  const CpuFactor& a = require_factor<CpuFactor>(term.a.get(), CpuFactor::Role::a, -1, inputs_, "A");
+  const CpuFactor& b = require_factor<CpuFactor>(term.b.get(), CpuFactor::Role::b, outputs, a.rows(), "B");
   const size_t index = shrink_for(rows, scaled_output, a.storage());
   Shrink& shrink = shrinks_[index];
   const int64_t column = shrink.stride();

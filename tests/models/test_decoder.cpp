@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "support/expect_error.h"
+#include "support/golden.h"
 #include "support/runner.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
@@ -14,30 +15,6 @@ using namespace expert::test;
 
 const std::vector<std::string> kAllModules = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
                                               "gate_proj", "up_proj", "down_proj"};
-
-std::string golden(const std::string& name) { return std::string(EXPERT_SOURCE_DIR) + "/tests/golden/models/" + name; }
-
-double relative_error(const std::vector<float>& ours, const std::vector<float>& expected) {
-  REQUIRE(ours.size() == expected.size());
-  double difference = 0;
-  double largest = 0;
-  for (size_t i = 0; i < ours.size(); ++i) {
-    difference = std::max(difference, std::abs(static_cast<double>(ours[i]) - expected[i]));
-    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-  }
-  return difference / largest;
-}
-
-struct Golden {
-  explicit Golden(const std::string& name) : file(SafeTensors::open(golden(name) + "/expected.safetensors")) {
-    const TensorEntry& entry = file.at("ids");
-    ids.resize(entry.elements());
-    file.read(entry, 0, ids.data(), entry.bytes);
-  }
-  std::vector<float> logits(const std::string& name) const { return file.read_f32(file.at(name)); }
-  SafeTensors file;
-  std::vector<int32_t> ids;
-};
 
 // Several requests in one step: row ranges, positions and blocks of each.
 struct Joint {

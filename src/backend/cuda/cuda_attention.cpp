@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "backend/cuda/cuda_backend.h"
-#include "backend/host_memory.h"
+#include "backend/op_checks.h"
 #include "core/error.h"
 
 namespace expert::cuda {
@@ -13,44 +13,6 @@ namespace kc = kernels::cuda;
 namespace {
 
 constexpr size_t kStateBytes = size_t{64} << 20;  // of parts at a time; more rows take turns
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-void check_shapes(const AttentionOp& op, const KvShape& kv) {
-  if (op.kv_heads < 1 || op.heads % op.kv_heads != 0 || kv.kv_heads != op.kv_heads || kv.head_dim != op.head_dim ||
-      op.layer < 0 || op.layer >= kv.layers) {
-    fail(ErrorCode::internal, "attention: {} heads, {} kv heads of {} values, layer {} do not fit the KV cache",
-         op.heads, op.kv_heads, op.head_dim, op.layer);
-  }
-  require_shape(op.q, op.q.rows, int64_t{op.heads} * op.head_dim, "attention: q");
-  require_shape(op.k, op.q.rows, int64_t{op.kv_heads} * op.head_dim, "attention: k");
-  require_shape(op.v, op.q.rows, int64_t{op.kv_heads} * op.head_dim, "attention: v");
-  require_shape(op.out, op.q.rows, int64_t{op.heads} * op.head_dim, "attention: out");
-  if (op.rope == nullptr || op.rope->rotary_dim > op.head_dim || op.rope->rotary_dim % 2 != 0) {
-    fail(ErrorCode::internal, "attention: rotation of {} of {} values", op.rope ? op.rope->rotary_dim : 0, op.head_dim);
-  }
-  for (const Tensor* norm : {op.q_norm, op.k_norm}) {
-    if (norm != nullptr) require_shape(*norm, 1, op.head_dim, "attention: norm");
-  }
-}
-
-void check_segments(const BatchLayout& layout, const AttentionOp& op, const KvShape& kv) {
-  int64_t next = 0;
-  for (const Segment& segment : layout.segments) {
-    const int64_t end = int64_t{segment.first_position} + segment.row_count;
-    const int64_t blocks = ceil_div(end, kKvBlockTokens);
-    if (segment.first_row != next || segment.row_count < 0 || segment.first_position < 0 || end > op.rope->cos.rows ||
-        blocks > static_cast<int64_t>(segment.block_table.size())) {
-      fail(ErrorCode::internal, "attention: segment at row {}, positions [{}, {}), {} KV blocks", segment.first_row,
-           segment.first_position, end, segment.block_table.size());
-    }
-    for (const int32_t block : segment.block_table.first(static_cast<size_t>(blocks))) {
-      if (block < 0 || block >= kv.blocks) fail(ErrorCode::internal, "attention: KV block {} of {}", block, kv.blocks);
-    }
-    next += segment.row_count;
-  }
-  if (next != op.q.rows) fail(ErrorCode::internal, "attention: segments cover {} of {} rows", next, op.q.rows);
-}
 
 // Whole rows per tile, or a part of the queries of one row.
 void add_tiles(const Segment& segment, int32_t group, std::vector<kc::QueryTile>& tiles) {
@@ -83,7 +45,7 @@ void CudaBackend::send_step(const BatchLayout& layout, const AttentionOp& op, co
   const int32_t group = op.heads / op.kv_heads;
   if (step_.hold(layout, group)) return;
   step_.step = 0;
-  check_segments(layout, op, kv.shape());
+  require_segments(layout, op, kv.shape());
   std::vector<kc::RowPlace> places;
   std::vector<int32_t> blocks;
   step_.query_tiles.clear();
@@ -113,7 +75,7 @@ void CudaBackend::send_step(const BatchLayout& layout, const AttentionOp& op, co
 void CudaBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
   if (op.q.rows == 0) return;
   const auto& kv = static_cast<const CudaKv&>(*op.kv);
-  check_shapes(op, kv.shape());
+  require_attention_shapes(op, kv.shape());
   send_step(layout, op, kv);
   prepare_attention(op, kv);
   // As many tiles at a time as there is room for their parts; the tiles of one row stay together.

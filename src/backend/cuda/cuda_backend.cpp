@@ -6,6 +6,7 @@
 #include "backend/cpu_factor.h"
 #include "backend/cpu_matrix.h"
 #include "backend/host_memory.h"
+#include "backend/op_checks.h"
 #include "core/cores.h"
 #include "core/error.h"
 #include "kernels/cpu/cpu_kernels.h"
@@ -17,8 +18,6 @@ namespace kc = kernels::cuda;
 namespace {
 
 constexpr const char* kLayoutName = "panel16-1";  // as on the CPU: the caches of weights are the same
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 Grid grid_over(int64_t rows, int64_t cols) {
   return {rows, ceil_div(cols, kc::kPlainThreads), 1, kc::kPlainThreads};

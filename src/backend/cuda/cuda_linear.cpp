@@ -1,9 +1,8 @@
 #include "backend/cuda/cuda_linear.h"
 
 #include <algorithm>
-#include <typeinfo>
 
-#include "backend/host_memory.h"
+#include "backend/op_checks.h"
 #include "core/error.h"
 
 namespace expert::cuda {
@@ -14,38 +13,8 @@ namespace {
 
 constexpr int64_t kEnoughBlocks = 512;  // of threads, to keep a device busy without cutting the inputs
 
-void require_size(const Matrix* matrix, int64_t rows, int64_t cols, const char* what) {
-  if (matrix == nullptr) fail(ErrorCode::internal, "linear: {} is missing", what);
-  if ((rows >= 0 && matrix->rows() != rows) || (cols >= 0 && matrix->cols() != cols)) {
-    fail(ErrorCode::internal, "linear: {} is {} x {}, expected {} x {}", what, matrix->rows(), matrix->cols(), rows,
-         cols);
-  }
-}
-
-const CudaMatrix& require_matrix(const Matrix* matrix, int64_t rows, int64_t cols, const char* what) {
-  require_size(matrix, rows, cols, what);
-  if (typeid(*matrix) != typeid(CudaMatrix)) fail(ErrorCode::internal, "linear: {} was not made by pack()", what);
-  return static_cast<const CudaMatrix&>(*matrix);
-}
-
-const CudaFactor& require_factor(const Matrix* matrix, CudaFactor::Role role, int64_t rows, int64_t cols,
-                                 const char* what) {
-  require_size(matrix, rows, cols, what);
-  if (typeid(*matrix) == typeid(CudaFactor)) {
-    const auto& factor = static_cast<const CudaFactor&>(*matrix);
-    if (factor.role() == role) return factor;
-  }
-  fail(ErrorCode::internal, "linear: {} was not made by pack_factors()", what);
-}
-
-void require_vector(const Tensor& tensor, int64_t cols, const char* what) {
-  if (tensor) require_shape(tensor, 1, cols, what);
-}
-
 // Index in Table::product, and how many rows it takes at a time.
 int row_choice(int64_t rows) { return rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3; }
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 size_t tile_bytes(kernels::Storage storage, int rows) {
   switch (storage) {
@@ -107,7 +76,7 @@ void CudaLinear::plan(std::span<const LinearOutput> outputs) {
 
 void CudaLinear::plan_output(const LinearOutput& spec, size_t index) {
   Output& output = outputs_[index];
-  output.weight = &require_matrix(spec.weight, -1, inputs_, "weight");
+  output.weight = &require_matrix<CudaMatrix>(spec.weight, -1, inputs_, "weight");
   const int64_t n = output.weight->rows();
   require_shape(spec.y, rows_, n, "linear: y");
   if (spec.bias != nullptr) require_shape(*spec.bias, 1, n, "linear: bias");
@@ -145,7 +114,7 @@ void CudaLinear::plan_segment(const SegmentDelta& part, size_t index) {
   require_vector(delta.bias, n, "linear: delta bias");
   require_vector(delta.result_scale, n, "linear: result scale");
   for (const DenseTerm& term : delta.dense) {
-    const CudaMatrix& matrix = require_matrix(term.d.get(), n, inputs_, "dense term");
+    const CudaMatrix& matrix = require_matrix<CudaMatrix>(term.d.get(), n, inputs_, "dense term");
     if (is_quantised(matrix.format())) {
       fail(ErrorCode::internal, "linear: a dense term in {}; experts are never quantised", name_of(matrix.format()));
     }
@@ -166,8 +135,8 @@ void CudaLinear::plan_segment(const SegmentDelta& part, size_t index) {
 }
 
 void CudaLinear::plan_term(const LowRankTerm& term, const SegmentDelta& part, int64_t outputs) {
-  const CudaFactor& a = require_factor(term.a.get(), CudaFactor::Role::a, -1, inputs_, "A");
-  const CudaFactor& b = require_factor(term.b.get(), CudaFactor::Role::b, outputs, a.rows(), "B");
+  const CudaFactor& a = require_factor<CudaFactor>(term.a.get(), CudaFactor::Role::a, -1, inputs_, "A");
+  const CudaFactor& b = require_factor<CudaFactor>(term.b.get(), CudaFactor::Role::b, outputs, a.rows(), "B");
   const auto rank = static_cast<int32_t>(a.rows());
   kc::ShrinkTask task{};
   task.a = a.bytes();

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "backend/cpu_matrix.h"
+#include "backend/op_checks.h"
 #include "core/error.h"
 #include "kernels/cuda/args.h"
 
@@ -14,19 +15,6 @@ namespace {
 
 constexpr size_t kLeastScratch = size_t{1} << 16;
 constexpr size_t kLeastHalf = size_t{1} << 18;
-
-kernels::KvFormat kv_format_of(const KvShape& shape) {
-  switch (shape.dtype) {
-    case DType::f32:
-      return kernels::KvFormat::f32;
-    case DType::bf16:
-      return kernels::KvFormat::bf16;
-    case DType::i8:
-      return kernels::KvFormat::int8;
-    default:
-      fail(ErrorCode::unsupported, "a KV cache in {}", name_of(shape.dtype));
-  }
-}
 
 void check(const KvShape& shape) {
   if (shape.layers < 1 || shape.kv_heads < 1 || shape.head_dim < 1 || shape.blocks < 1) {
@@ -78,7 +66,7 @@ std::vector<std::byte> CudaMatrix::read_panels(int64_t first_row, int64_t count)
   return panels;
 }
 
-CudaKv::CudaKv(std::shared_ptr<Device> device, const KvShape& shape) : shape_(shape), format_(kv_format_of(shape)) {
+CudaKv::CudaKv(std::shared_ptr<Device> device, const KvShape& shape) : shape_(shape), format_(kv_format_of(shape.dtype)) {
   check(shape);
   head_bytes_ = kernels::kv_k_bytes(format_, shape.head_dim) + kernels::kv_v_bytes(format_, shape.head_dim);
   const double wished = static_cast<double>(head_bytes_) * shape.kv_heads * shape.layers * shape.blocks;
