@@ -12,9 +12,6 @@ namespace {
 
 constexpr size_t kFirstEngineOptions = offsetof(expert_engine_options, max_experts);
 constexpr size_t kFirstRequest = sizeof(expert_request);
-constexpr uint32_t kRequestFlags =
-    EXPERT_REQUEST_BASE_ONLY | EXPERT_REQUEST_RAW | EXPERT_REQUEST_PLAIN_TEXT | EXPERT_REQUEST_IGNORE_EOS |
-    EXPERT_REQUEST_TRACE;
 constexpr std::chrono::nanoseconds kForEver = std::chrono::hours(24 * 365 * 50);
 
 std::optional<float> optional_of(float value) { return std::isnan(value) ? std::nullopt : std::optional<float>(value); }
@@ -106,9 +103,9 @@ std::vector<ExpertUse> uses_of(const expert_use* experts, size_t count) {
   return uses;
 }
 
-Request request_of(const expert_request* given) {
+Request request_of(const expert_request* given, uint32_t flags) {
   const expert_request request = overlay(given, expert_request EXPERT_REQUEST_INIT, kFirstRequest, "request");
-  require_flags(request.flags, kRequestFlags, "request");
+  require_flags(request.flags, flags, "request");
   const bool base_only = (request.flags & EXPERT_REQUEST_BASE_ONLY) != 0;
   if (base_only && request.expert_count != 0) {
     fail(ErrorCode::invalid_request, "EXPERT_REQUEST_BASE_ONLY with {} experts", request.expert_count);
@@ -134,6 +131,7 @@ Request request_of(const expert_request* given) {
   out.caller = string_or(request.caller, "");
   out.cache_salt = string_or(request.cache_salt, "");
   out.trace = (request.flags & EXPERT_REQUEST_TRACE) != 0;
+  out.only_if_quick = (request.flags & EXPERT_REQUEST_IF_QUICK) != 0;
   return out;
 }
 

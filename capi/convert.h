@@ -69,8 +69,12 @@ std::span<const T> span_of(const T* data, size_t count, const char* what) {
 }
 
 EngineOptions engine_options_of(const expert_engine_options* options);
+// Of every function that takes a request.
+inline constexpr uint32_t kRequestFlags =
+    EXPERT_REQUEST_BASE_ONLY | EXPERT_REQUEST_RAW | EXPERT_REQUEST_PLAIN_TEXT | EXPERT_REQUEST_IGNORE_EOS |
+    EXPERT_REQUEST_TRACE;
 // The pointer may lead to an older, shorter struct: no reference to it is ever made.
-Request request_of(const expert_request* request);
+Request request_of(const expert_request* request, uint32_t flags = kRequestFlags);
 std::vector<ExpertUse> uses_of(const expert_use* experts, size_t count);
 std::chrono::nanoseconds timeout_of(int64_t timeout_ms);
 bool waits_for_ever(int64_t timeout_ms);

@@ -15,9 +15,10 @@ static_assert(EXPERT_FINISH_ERROR == static_cast<int>(FinishReason::error));
 
 namespace {
 
-std::shared_ptr<Generation> submit(expert_engine* engine, const expert_request* request) {
+std::shared_ptr<Generation> submit(expert_engine* engine, const expert_request* request,
+                                   uint32_t flags = kRequestFlags) {
   Engine& running = require(engine, "engine").held.get();
-  return running.submit(request_of(request));
+  return running.submit(request_of(request, flags));
 }
 
 // The next chunk of a stream that has not ended; nullopt: it has ended now.
@@ -70,7 +71,8 @@ expert_status expert_infer(expert_engine* engine, const expert_request* request,
 expert_status expert_submit(expert_engine* engine, const expert_request* request, expert_stream** out) {
   return guard([&] {
     require(out, "out") = nullptr;
-    *out = new expert_stream{Held<Generation>(submit(engine, request))};
+    std::shared_ptr<Generation> submitted = submit(engine, request, kRequestFlags | EXPERT_REQUEST_IF_QUICK);
+    if (submitted) *out = new expert_stream{Held<Generation>(std::move(submitted))};
   });
 }
 

@@ -251,6 +251,9 @@ typedef struct expert_use {
 #define EXPERT_REQUEST_PLAIN_TEXT UINT32_C(4) /* special tokens spelled in the caller's text are ordinary text */
 #define EXPERT_REQUEST_IGNORE_EOS UINT32_C(8) /* end tokens do not end the answer */
 #define EXPERT_REQUEST_TRACE UINT32_C(16)     /* the result's JSON tells what happened to it, step by step: trace */
+/* For expert_submit() alone: it gives EXPERT_OK and no stream, and nothing has happened, where files of an expert had to
+ * be read first. A thread that must not wait then has another one submit, without this flag. */
+#define EXPERT_REQUEST_IF_QUICK UINT32_C(32)
 
 /* What is unset comes from the expert's manifest, then generation_config.json, then the value named here. With several
  * experts the one of the largest |weight| decides, and the stop strings of all count. */
@@ -310,7 +313,7 @@ EXPERT_API expert_status expert_infer_batch(expert_engine* engine, const expert_
                                             expert_result** out, expert_status* out_statuses);
 /* Checks the request and returns at once. INVALID_REQUEST for bad parameters, an unknown expert, an empty prompt or
  * one that does not fit the context; OUT_OF_MEMORY when the queue is full. LOAD and INCOMPATIBLE for an expert named
- * by path. */
+ * by path. With EXPERT_REQUEST_IF_QUICK *out may be NULL. */
 EXPERT_API expert_status expert_submit(expert_engine* engine, const expert_request* request, expert_stream** out);
 
 /* The next piece of the answer, or EXPERT_OK and NULL when the stream has ended. TIMEOUT when nothing came in time. A

@@ -274,6 +274,8 @@ std::shared_ptr<Generation> EngineImpl::submit(Request request) {
   Core& core = open_core();
   try {
     return accept(core, request, submitted);
+  } catch (const ExpertRegistry::MustRead&) {
+    return nullptr;
   } catch (...) {
     ++core.counters->refused;
     throw;

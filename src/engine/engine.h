@@ -66,7 +66,7 @@ class Engine {
   virtual std::string compose(std::span<const ExpertUse> experts) = 0;
 
   // Checks everything that can be checked before it runs; throws invalid_request, load, incompatible, closed,
-  // out_of_memory (queue full).
+  // out_of_memory (queue full). Null only for a request that is only_if_quick.
   virtual std::shared_ptr<Generation> submit(Request request) = 0;
   virtual Json route(
       const Request& request) const = 0;  // {experts:[{name,weight,score,reason}], parameters, confidence, explanation}

@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "io/json.h"
+#include "packages/registry.h"
 
 namespace expert {
 namespace {
@@ -153,6 +154,7 @@ std::shared_ptr<const LoadedExpert> ExpertRegistry::load(const std::string& sour
   auto handle = std::make_shared<Handle>(this, std::move(data));
   const std::lock_guard lock(mutex_);
   loaded_.push_back(handle);
+  ++loads_and_unloads_;
   return handle;
 }
 
@@ -167,6 +169,7 @@ void ExpertRegistry::unload(const std::shared_ptr<const LoadedExpert>& handle) {
     }
     data = (*found)->unload();
     loaded_.erase(found);
+    ++loads_and_unloads_;
   }
   cache_.drop_handle(*data);
 }
@@ -186,7 +189,7 @@ ExpertPtr ExpertRegistry::find_loaded(const std::string& name) const {
 
 // --- named by a request ---------------------------------------------------------------------------------------------
 
-ExpertNeed ExpertRegistry::resolve(const ExpertUse& use) {
+ExpertNeed ExpertRegistry::resolve(const ExpertUse& use, Reading reading) {
   if (use.expert) {
     const auto* handle = dynamic_cast<const Handle*>(use.expert.get());
     if (handle == nullptr || handle->owner() != this) {
@@ -202,7 +205,8 @@ ExpertNeed ExpertRegistry::resolve(const ExpertUse& use) {
   std::optional<Found> found = locate(use.name);
   if (found && found->card) return {found->card, use.weight, found->source, nullptr, false};
 
-  const std::lock_guard reading(reading_mutex_);
+  if (reading == Reading::refused) throw MustRead{};
+  const std::lock_guard one_at_a_time(reading_mutex_);
   found = locate(use.name);  // whoever read before us may have read it
   if (!found) {
     throw Error(ErrorCode::invalid_request, fmt::format("unknown expert \"{}\"", use.name),
@@ -475,7 +479,23 @@ bool ExpertRegistry::fits(const Manifest& manifest) const {
   });
 }
 
-std::vector<RouteCandidate> ExpertRegistry::candidates() const {
+ExpertRegistry::Candidates ExpertRegistry::candidates(Reading reading) const {
+  Collected now;
+  if (options_.store) now.installed = options_.store->registry();
+  {
+    const std::lock_guard lock(mutex_);
+    now.loads_and_unloads = loads_and_unloads_;
+    const bool same = collected_.loads_and_unloads == now.loads_and_unloads && collected_.installed == now.installed;
+    if (collected_.candidates && same) return collected_.candidates;
+  }
+  if (reading == Reading::refused) throw MustRead{};
+  now.candidates = std::make_shared<const std::vector<RouteCandidate>>(read_candidates(now.installed.get()));
+  const std::lock_guard lock(mutex_);
+  collected_ = now;
+  return now.candidates;
+}
+
+std::vector<RouteCandidate> ExpertRegistry::read_candidates(const Registry* installed) const {
   std::vector<RouteCandidate> result;
   std::set<std::string> names;
   const auto add = [&](const Manifest& manifest) {
@@ -487,9 +507,9 @@ std::vector<RouteCandidate> ExpertRegistry::candidates() const {
       if (const auto& manifest = (*handle)->data()->card->manifest) add(*manifest);
     }
   }
-  for (const InstalledExpert& installed : options_.store ? options_.store->list() : std::vector<InstalledExpert>{}) {
+  for (const InstalledExpert& expert : installed != nullptr ? installed->experts : std::vector<InstalledExpert>{}) {
     try {
-      const std::string path = join_path(installed.path, "manifest.json");
+      const std::string path = join_path(expert.path, "manifest.json");
       if (!file_exists(path)) continue;
       const Manifest manifest = parse_manifest(read_text_file(path), path);
       if (fits(manifest)) add(manifest);

@@ -54,16 +54,19 @@ class ExpertRegistry {
   std::vector<std::shared_ptr<const LoadedExpert>> loaded() const;
 
   // What a request names: a handle, a name (loaded: the latest first; installed; bundled) or a path. Throws
-  // invalid_request (unknown), closed (unloaded), and what loading throws.
-  ExpertNeed resolve(const ExpertUse& use);
+  // invalid_request (unknown), closed (unloaded), and what loading throws; MustRead where reading is refused.
+  enum class Reading : uint8_t { allowed, refused };
+  struct MustRead {};  // a package, or the manifests that the router chooses by
+  ExpertNeed resolve(const ExpertUse& use, Reading reading);
   // A claim on these experts, in memory already or on their way. Throws out_of_memory for what never fits, closed, and
   // what forming their set throws. `asked`: since when the request waits. Null for no experts.
   std::shared_ptr<ExpertLease> claim(std::vector<ExpertNeed> needs, ExpertLease::Clock::time_point asked,
                                      ExpertCache::Turn turn = ExpertCache::Turn::in_line);
 
   // Whatever the router may choose from: loaded, installed and bundled experts that fit the base and say what they are
-  // for. One per name, the one resolve() would give.
-  std::vector<RouteCandidate> candidates() const;
+  // for. One per name, the one resolve() would give. Throws MustRead.
+  using Candidates = std::shared_ptr<const std::vector<RouteCandidate>>;
+  Candidates candidates(Reading reading) const;
 
   // Ends every claim that is not ready; later ones throw closed. Waits for what is being read now.
   void close() { loader_.close(); }
@@ -101,6 +104,7 @@ class ExpertRegistry {
   BaseMatch match_base(const Package& package) const;
   std::vector<std::string> check_tokenizer(const Package& package) const;  // warnings
   const std::vector<Bundled>& bundled() const;
+  std::vector<RouteCandidate> read_candidates(const Registry* installed) const;
   bool fits(const Manifest& manifest) const;
 
   RegistryOptions options_;
@@ -109,8 +113,16 @@ class ExpertRegistry {
   std::mutex reading_mutex_;  // one first reading at a time: equal bytes are packed once
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Handle>> loaded_;      // in order of loading
+  uint64_t loads_and_unloads_ = 0;
   std::map<std::string, ExpertCardPtr> cards_;       // of everything that was read
   std::map<std::string, std::string> key_of_path_;   // file identity -> key
+  // The candidates, and what they were collected from: these stay the same as long as that does.
+  struct Collected {
+    uint64_t loads_and_unloads = 0;
+    std::shared_ptr<const Registry> installed;
+    Candidates candidates;
+  };
+  mutable Collected collected_;
   mutable std::once_flag bundled_once_;
   mutable std::vector<Bundled> bundled_;
   ExpertCache cache_;

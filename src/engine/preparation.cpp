@@ -29,6 +29,10 @@ Json describe(const RoutedExpert& routed) {
           {"reason", routed.reason}};
 }
 
+ExpertRegistry::Reading reading_of(const Request& request) {
+  return request.only_if_quick ? ExpertRegistry::Reading::refused : ExpertRegistry::Reading::allowed;
+}
+
 double shortest(float value) { return std::stod(fmt::format("{}", value)); }
 
 Json plan_of(const Choice& choice, const EffectiveParameters& parameters, const EncodedPrompt& prompt) {
@@ -145,14 +149,14 @@ Json Preparation::route(const Request& request) const {
           {"considered", std::move(considered)}};
 }
 
-Composition Preparation::compose_uses(std::span<const ExpertUse> uses) const {
+Composition Preparation::compose_uses(std::span<const ExpertUse> uses, ExpertRegistry::Reading reading) const {
   std::vector<ExpertNeed> experts;
   for (const ExpertUse& use : uses) {
     if (!std::isfinite(use.weight)) {
       fail(ErrorCode::invalid_request, "the weight of expert {} is {}, must be finite",
            use.expert ? use.expert->name() : use.name, use.weight);
     }
-    experts.push_back(parts_.registry->resolve(use));
+    experts.push_back(parts_.registry->resolve(use, reading));
   }
   return compose(std::move(experts), parts_.max_experts);
 }
@@ -162,7 +166,7 @@ Choice Preparation::choose(const Request& request) const {
   Choice choice;
   choice.explanation = "the base model alone, as the request says";
   if (request.base_only || request.experts.empty()) return choice;
-  choice.composition = compose_uses(request.experts);
+  choice.composition = compose_uses(request.experts, reading_of(request));
   choice.explanation = "the experts that the request names";
   for (const ExpertNeed& need : choice.composition.experts) {
     choice.experts.push_back({{"name", need.card->name},
@@ -177,7 +181,8 @@ Choice Preparation::choose(const Request& request) const {
 RoutePlan Preparation::ask_router(const Request& request) const {
   RouteOptions options;
   options.schema = request.schema;
-  return expert::route(PromptBuilder::routing_text(request), parts_.registry->candidates(), options);
+  const ExpertRegistry::Candidates candidates = parts_.registry->candidates(reading_of(request));
+  return expert::route(PromptBuilder::routing_text(request), *candidates, options);
 }
 
 // An expert that was chosen for the caller must not fail the caller: what cannot be used is left out, with a warning.
@@ -193,7 +198,7 @@ Choice Preparation::choose_automatically(const Request& request) const {
       ExpertUse use;
       use.name = routed.name;
       use.weight = static_cast<float>(routed.weight);
-      experts.push_back(parts_.registry->resolve(use));
+      experts.push_back(parts_.registry->resolve(use, reading_of(request)));
       choice.experts.push_back(describe(routed));
     } catch (const Error& error) {
       choice.warnings.push_back(fmt::format("{} was left out: {}", routed.name, error.what()));

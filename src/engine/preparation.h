@@ -36,13 +36,14 @@ class Preparation {
   explicit Preparation(Parts parts);
 
   // Throws invalid_request and what choosing and loading experts throws. Where the router chooses and its choice cannot
-  // be had, the base answers.
+  // be had, the base answers. ExpertRegistry::MustRead where the request is only wanted if quick and is not.
   PreparedRequest prepare(const Request& request) const;
   // For the base, because the experts that the router chose could not be had.
   PreparedRequest prepare_base_alone(const Request& request, const Error& why) const;
   // {experts: [{name, weight, score, reason}], parameters, confidence, explanation}; loads nothing that is not named.
   Json route(const Request& request) const;
-  Composition compose_uses(std::span<const ExpertUse> uses) const;
+  Composition compose_uses(std::span<const ExpertUse> uses,
+                           ExpertRegistry::Reading reading = ExpertRegistry::Reading::allowed) const;
   // Throws invalid_request for ids outside the vocabulary or more than the context; out_of_memory beyond the KV cache.
   void check_tokens(std::span<const int32_t> ids, const Composition& composition) const;
 

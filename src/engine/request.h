@@ -55,6 +55,7 @@ struct Request {
   double deadline_ms = 0;  // 0: none
   std::string caller;
   std::string cache_salt;
+  bool only_if_quick = false;  // for submit(): null, and nothing has happened, where a package had to be read first
   bool trace = false;  // what happened to it, step by step, comes with the result
 };
 

@@ -98,6 +98,21 @@ bool before(const InstalledExpert& a, const InstalledExpert& b) {
   return Version::parse(b.version) < Version::parse(a.version);
 }
 
+bool absent(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::symlink_status(path, error).type() == std::filesystem::file_type::not_found;
+}
+
+// None where there is no file, or none that can be read: Registry::load() says which.
+std::optional<FileIdentity> identity_of(const std::string& path) {
+  if (!file_exists(path)) return std::nullopt;
+  try {
+    return File::open(path).identity();
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 std::string utc_now() {
@@ -110,14 +125,25 @@ std::string utc_now() {
 }
 
 Registry Registry::load(const std::string& path) {
-  std::error_code error;
-  if (std::filesystem::symlink_status(path, error).type() == std::filesystem::file_type::not_found) return {};
+  if (absent(path)) return {};
   try {
     return parse_registry(read_json_file(path), path);
   } catch (const Error& cause) {
     throw Error(ErrorCode::load, fmt::format("the registry cannot be used: {}", cause.what()),
                 "rebuild it from the installed folders (registry rebuild)");
   }
+}
+
+std::shared_ptr<const Registry> RegistryFile::read() {
+  const std::lock_guard lock(mutex_);
+  // Taken before its content: what a newer file says is then read again, not taken for this one's.
+  const std::optional<FileIdentity> identity = identity_of(path_);
+  const bool same = last_ && identity == identity_ && (identity || absent(path_));
+  if (!same) {
+    last_ = std::make_shared<const Registry>(Registry::load(path_));
+    identity_ = identity;
+  }
+  return last_;
 }
 
 void Registry::save(const std::string& path, const std::string& home) const {

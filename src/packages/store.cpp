@@ -200,7 +200,8 @@ class Store::Transaction {
   int descriptor_ = -1;
 };
 
-Store::Store(std::string home) : home_(absolute_path(home)) {}
+Store::Store(std::string home)
+    : home_(absolute_path(home)), file_(std::make_shared<RegistryFile>(registry_path())) {}
 
 std::string Store::registry_path() const { return join_path(home_, "expert-registry.json"); }
 std::string Store::cache_directory() const { return join_path(home_, "cache"); }
@@ -275,11 +276,13 @@ void Store::uninstall(std::string_view text) {
   }
 }
 
-std::vector<InstalledExpert> Store::list() const { return Registry::load(registry_path()).experts; }
+std::shared_ptr<const Registry> Store::registry() const { return file_->read(); }
+
+std::vector<InstalledExpert> Store::list() const { return registry()->experts; }
 
 std::optional<InstalledExpert> Store::find(std::string_view text) const {
-  const Registry registry = Registry::load(registry_path());
-  const InstalledExpert* expert = registry.find(ExpertSpec::parse(text));
+  const std::shared_ptr<const Registry> installed = registry();
+  const InstalledExpert* expert = installed->find(ExpertSpec::parse(text));
   return expert == nullptr ? std::nullopt : std::optional(*expert);
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +14,9 @@
 #include "packages/package.h"
 
 namespace expert {
+
+class RegistryFile;
+struct Registry;
 
 // $EXPERT_HOME, else $HOME/.expert; ErrorCode::invalid_request when neither is set.
 std::string default_home();
@@ -68,6 +72,8 @@ class Store {
   // "sql", "expert-sql": all versions; "sql@0.3.0": one. ErrorCode::invalid_request when it is not installed.
   void uninstall(std::string_view spec);
   std::vector<InstalledExpert> list() const;  // by name, newest version first
+  // The same document for as long as nobody changes what is installed.
+  std::shared_ptr<const Registry> registry() const;
   // The newest version, releases before pre-releases, or the one named after '@'.
   std::optional<InstalledExpert> find(std::string_view spec) const;
 
@@ -98,6 +104,7 @@ class Store {
   std::optional<InstalledExpert> read_installed(const std::string& name, const std::string& version,
                                                 const std::string& folder) const;
   std::string home_;
+  std::shared_ptr<RegistryFile> file_;  // of this store and its copies
 };
 
 }  // namespace expert

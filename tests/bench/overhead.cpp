@@ -1,10 +1,11 @@
 // What the C interface costs beyond the engine, as overhead.py measures it for the bindings. argv: model, home. For each
 // line of input a line of output: "calls" gives a round of calls in microseconds, "named" one of calls that name an expert,
-// "token" the time of a streamed token.
+// "routed" one of calls for which the router chooses, "token" the time of a streamed token.
 #include <chrono>
 #include <cstdio>
 #include <expert/expert.hpp>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,7 +18,9 @@ double microseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
 }
 
-expert::Request request(int32_t max_tokens, const std::vector<expert::Use>& experts = {}) {
+using Experts = std::optional<std::vector<expert::Use>>;
+
+expert::Request request(int32_t max_tokens, const Experts& experts = std::vector<expert::Use>()) {
   return {.prompt = "Hello",
           .experts = experts,
           .max_tokens = max_tokens,
@@ -25,7 +28,7 @@ expert::Request request(int32_t max_tokens, const std::vector<expert::Use>& expe
           .ignore_eos = true};
 }
 
-double call(const expert::Engine& engine, const std::vector<expert::Use>& experts) {
+double call(const expert::Engine& engine, const Experts& experts) {
   const auto start = Clock::now();
   const expert::Result result = engine.infer(request(1, experts));
   const double engines_part = 1e3 * result.latency_ms();
@@ -53,8 +56,9 @@ int main(int /*argc*/, char** argv) {
     if (wanted == "token") {
       std::printf("%.3f\n", token(engine));
     } else {
-      std::vector<expert::Use> experts;
-      if (wanted == "named") experts.push_back({"sql"});
+      Experts experts = std::vector<expert::Use>();
+      if (wanted == "named") experts->push_back({"sql"});
+      if (wanted == "routed") experts.reset();
       std::printf("[%.2f", call(engine, experts));
       for (int i = 1; i < kCalls; ++i) std::printf(", %.2f", call(engine, experts));
       std::printf("]\n");

@@ -22,6 +22,7 @@ BUILD = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "release").r
 PACKAGE = BUILD / "node" / "node_modules" / "@hivellm" / "expert"
 MODEL = ROOT / "models" / "base"
 ROUNDS, CALLS = 40, 40
+EXPERTS = {"calls": [], "named": ["sql"], "routed": "auto"}
 
 
 # -- Python's side: a process of its own, as the others are; for each line of input a line of output ------------------
@@ -53,7 +54,7 @@ def answer_in_python(home):
             if wanted == "token\n":
                 print(token(engine, request), flush=True)
             else:
-                wished = {**request, "experts": ["sql"]} if wanted == "named\n" else request
+                wished = {**request, "experts": EXPERTS[wanted.strip()]}
                 print([call(engine, wished) for _ in range(CALLS)], flush=True)
 
 
@@ -82,7 +83,7 @@ const token = async (engine) => {
     if (wanted === 'token') {
       console.log(await token(engine));
     } else {
-      const wished = wanted === 'named' ? { ...request, experts: ['sql'] } : request;
+      const wished = { ...request, experts: { calls: [], named: ['sql'], routed: 'auto' }[wanted] };
       const taken = [];
       for (let i = 0; i < 40; ++i) taken.push(await call(engine, wished));
       console.log(JSON.stringify(taken));
@@ -156,7 +157,11 @@ def costs(home):
         "node": Side("node", "-e", NODE, PACKAGE, MODEL, home),
     }
     report = {name: {} for name in sides}
-    for wanted, key in (("calls", "call_us"), ("named", "call_naming_an_expert_us")):
+    for wanted, key in (
+        ("calls", "call_us"),
+        ("named", "call_naming_an_expert_us"),
+        ("routed", "call_that_routes_us"),
+    ):
         for name, figures in rounds_of(sides, wanted).items():
             report[name].update({key + ending: value for ending, value in figures.items()})
     for name, side in sides.items():
@@ -171,7 +176,8 @@ def drift(home):
 
 
 def import_ms(program, statement, nothing, option):
-    """Of neighbouring starts with and without the import, the median difference."""
+    """Of neighbouring starts with and without the import, the median difference; modules compiled, as pip leaves them."""
+    subprocess.run([sys.executable, "-m", "compileall", "-q", BUILD / "python" / "expert"], check=True)
     taken = []
     for _ in range(15):
         started = time.perf_counter()

@@ -212,6 +212,44 @@ TEST_CASE("wrong experts are refused") {
   CHECK(refused(request) == EXPERT_ERROR_INVALID_REQUEST);
 }
 
+TEST_CASE("only if quick: nothing is submitted where an expert had to be read first") {
+  const Owned<expert_engine> fresh(open_engine());
+  const auto submit = [&](const expert_request& request) {
+    expert_stream* stream = reinterpret_cast<expert_stream*>(1);
+    REQUIRE(expert_submit(fresh.get(), &request, &stream) == EXPERT_OK);
+    return Owned<expert_stream>(stream);
+  };
+  expert_request named = base_request("Hello");
+  const expert_use use = {nullptr, "sql", 1.0F};
+  named.experts = &use;
+  named.expert_count = 1;
+  named.flags = 0;
+  expert_request routed = base_request("Hello");
+  routed.flags = 0;
+  for (expert_request* request : {&named, &routed}) {
+    request->flags = EXPERT_REQUEST_IF_QUICK;
+    CHECK(submit(*request) == nullptr);
+    request->flags = 0;
+    const Owned<expert_stream> first = submit(*request);
+    expert_result* result = nullptr;
+    REQUIRE(expert_stream_wait(first.get(), -1, &result) == EXPERT_OK);
+    expert_result_free(result);
+    request->flags = EXPERT_REQUEST_IF_QUICK;
+    CHECK(submit(*request) != nullptr);
+  }
+  expert_request base = base_request("Hello");
+  base.flags |= EXPERT_REQUEST_IF_QUICK;
+  CHECK(submit(base) != nullptr);
+  // Errors are errors, and who waits for the answer anyway has no use for the flag.
+  const expert_use unknown = {nullptr, "nobody", 1.0F};
+  named.experts = &unknown;
+  CHECK(submit(named) == nullptr);  // whether a folder has it is not looked up here
+  CHECK(refused(base) == EXPERT_ERROR_INVALID_REQUEST);
+  base.max_tokens = -1;
+  expert_stream* none = nullptr;
+  CHECK(expert_submit(fresh.get(), &base, &none) == EXPERT_ERROR_INVALID_REQUEST);
+}
+
 TEST_CASE("chunks of a stream add up to the result") {
   expert_request request = base_request("Tell me about users");
   request.max_tokens = 16;

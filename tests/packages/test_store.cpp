@@ -5,10 +5,12 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 #include "io/fingerprint.h"
 #include "packages/make_package.h"
+#include "packages/registry.h"
 #include "packages/store.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
@@ -75,6 +77,28 @@ TEST_CASE("install, list, find, open, uninstall") {
   CHECK_FALSE(directory_exists(dir / "home/experts/expert-sql"));
   EXPECT_ERROR(invalid_request, "is not installed", store.uninstall("sql"));
   check_consistent(dir / "home");
+}
+
+TEST_CASE("a store sees what another one changes, and reads its registry again only then") {
+  const TempDir dir;
+  Store one(dir / "home");
+  Store other(dir / "home");
+  CHECK(other.list().empty());
+  const InstalledExpert expert = one.install(pack(dir, "0.3.0"), kTrusting);
+  CHECK(other.find("sql")->content_hash == expert.content_hash);
+  const auto read = other.registry();
+  CHECK(other.registry() == read);
+  one.uninstall("sql");
+  CHECK_FALSE(other.find("sql"));
+  CHECK(read->experts.size() == 1);  // who holds it keeps it
+  const std::string path = dir / "home/expert-registry.json";
+  write_file_atomically(path, std::string_view("{"));
+  EXPECT_ERROR(load, "cannot be used", other.list());
+  EXPECT_ERROR(load, "cannot be used", other.list());
+  std::filesystem::remove(path);
+  CHECK(other.list().empty());
+  std::filesystem::create_directory(path);
+  EXPECT_ERROR(load, "cannot be used", other.list());
 }
 
 TEST_CASE("unsigned packages need skip_verify, malformed ones are refused first") {

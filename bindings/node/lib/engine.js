@@ -231,7 +231,7 @@ class ExpertEngine {
     const built = build(request);
     const handle = await this.#opened;
     built.write();
-    return parse(await native.route(handle, built.prompt, built.rest));
+    return parse(await native.route(handle, built.prompt, built.experts, built.rest));
   }
 
   // -- text and evaluation ------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ const numberNames = [
 class Request {
   flags = 0;
   prompt = undefined;
+  experts = undefined; // for src/request.cpp: [handle or name, weight, …]
   numbers = null; // by their places
   rest = undefined;
 
@@ -63,21 +64,23 @@ const LOGPROBS = numberNames.indexOf('logprobs');
 
 const nativeExpert = Symbol('nativeExpert');
 
-function use(entry, weight = 1) {
-  if (entry !== null && typeof entry === 'object' && entry[nativeExpert]) {
-    return { handle: entry[nativeExpert], name: null, weight };
-  }
-  if (typeof entry === 'string' || entry instanceof URL) {
-    return { handle: null, name: check.path('an expert', entry), weight };
-  }
-  if (Array.isArray(entry) && entry.length === 2 && !Array.isArray(entry[0])) {
-    return use(entry[0], check.float('the weight of an expert', entry[1]));
-  }
+// The handle or the name.
+function expertOf(entry) {
+  if (entry !== null && typeof entry === 'object' && entry[nativeExpert]) return entry[nativeExpert];
+  if (typeof entry === 'string' || entry instanceof URL) return check.path('an expert', entry);
   throw new TypeError('an expert is an Expert, a name, a path, or [one of them, weight]');
 }
 
 function uses(experts) {
-  return check.array('experts', experts).map((entry) => use(entry));
+  const flat = [];
+  for (const entry of check.array('experts', experts)) {
+    if (Array.isArray(entry) && entry.length === 2) {
+      flat.push(expertOf(entry[0]), check.float('the weight of an expert', entry[1]));
+    } else {
+      flat.push(expertOf(entry), 1);
+    }
+  }
+  return flat;
 }
 
 function setExperts(out, experts) {
@@ -87,7 +90,7 @@ function setExperts(out, experts) {
   }
   const list = uses(experts);
   if (list.length === 0) out.flags |= BASE_ONLY;
-  else out.set('experts', list);
+  else out.experts = list;
 }
 
 function seed(value) {

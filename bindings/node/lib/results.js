@@ -71,11 +71,16 @@ function addPlan(result, source) {
 const figures = native.resultFigures();
 const finishReasons = native.finishReasons();
 
-// `output` is undefined where it is the text; experts are [name, version, weight, name, …], or undefined.
+let toldExperts = []; // [name, version, weight, name, …]
+
+// `output` is undefined where it is the text; experts are undefined without any, null for those that were told last.
 function fromFields(text, output, tokens, experts, source) {
   const expertsUsed = [];
-  for (let i = 0; experts !== undefined && i < experts.length; i += 3) {
-    expertsUsed.push({ name: experts[i], version: experts[i + 1], weight: experts[i + 2] });
+  if (experts !== undefined) {
+    toldExperts = experts ?? toldExperts;
+    for (let i = 0; i < toldExperts.length; i += 3) {
+      expertsUsed.push({ name: toldExperts[i], version: toldExperts[i + 1], weight: toldExperts[i + 2] });
+    }
   }
   const result = {
     text,

@@ -47,7 +47,7 @@ class Running {
     request.write();
     const how = (resultOnly ? RESULT_ONLY : 0) | (request.detailed ? DOCUMENT : 0);
     try {
-      this.#id = native.start(handle, how, request.prompt, request.rest);
+      this.#id = native.start(handle, how, request.prompt, request.experts, request.rest);
     } catch (error) {
       return this.end(error, null);
     }

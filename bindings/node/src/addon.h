@@ -28,6 +28,12 @@ using Flag = std::shared_ptr<std::atomic<bool>>;
 
 class Running;
 
+struct ToldExpert {
+  std::string name;
+  std::string version;
+  float weight;
+};
+
 class Addon {
  public:
   explicit Addon(Napi::Env env);
@@ -62,6 +68,7 @@ class Addon {
   Napi::Value shared_numbers(Napi::Env env, size_t count, double*& numbers);
   double* request_numbers = nullptr;
   double* result_figures = nullptr;
+  std::vector<ToldExpert> told_experts;  // of the latest result that had any: lib/results.js knows them still
 
  private:
   void settle(Napi::Env env, uint64_t id, const Convert& convert, const std::optional<Failure>& failure);

@@ -244,12 +244,13 @@ Napi::Value plan(const Info& info) {
   return Napi::String::New(info.Env(), camel_keys(expert_result_plan(info[0].As<Napi::External<expert_result>>().Data())));
 }
 
-// The request whose numbers were left before: (…, prompt, rest).
+// The request whose numbers were left before: (…, prompt, experts, rest).
 std::unique_ptr<const Request> request_of(const Info& info, size_t index) {
-  return std::make_unique<const Request>(Addon::of(info.Env()).request_numbers, info[index], info[index + 1]);
+  const double* numbers = Addon::of(info.Env()).request_numbers;
+  return std::make_unique<const Request>(numbers, info[index], info[index + 1], info[index + 2]);
 }
 
-// start(engine, how, prompt, rest)
+// start(engine, how, prompt, experts, rest)
 Napi::Value start(const Info& info) {
   const uint64_t id = Running::start(info.Env(), engine_of(info), request_of(info, 2), flags(info, 1));
   return Napi::Number::New(info.Env(), static_cast<double>(id));

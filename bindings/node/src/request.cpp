@@ -7,10 +7,6 @@ namespace expert_node {
 
 namespace {
 
-float to_float(const Napi::Value& value, float unset) {
-  return value.IsNumber() ? value.As<Napi::Number>().FloatValue() : unset;
-}
-
 float float_or(double given, float unset) { return std::isnan(given) ? unset : static_cast<float>(given); }
 
 int32_t int_or(double given, int32_t unset) { return std::isnan(given) ? unset : static_cast<int32_t>(given); }
@@ -35,11 +31,10 @@ OptionalText optional_text(const Napi::Value& value) {
 const char* or_null(const OptionalText& text) { return text ? text->c_str() : nullptr; }
 
 Uses::Uses(const Napi::Array& list) {
-  for (uint32_t i = 0; i < list.Length(); ++i) {
-    const auto entry = list.Get(i).As<Napi::Object>();
-    const Napi::Value handle = entry.Get("handle");
-    Use use{nullptr, optional_text(entry.Get("name")), to_float(entry.Get("weight"), 1.0F)};
-    if (handle.IsExternal()) use.handle = *handle.As<Napi::External<ExpertHandle>>().Data();
+  for (uint32_t i = 0; i + 1 < list.Length(); i += 2) {
+    const Napi::Value expert = list.Get(i);
+    Use use{nullptr, optional_text(expert), list.Get(i + 1).As<Napi::Number>().FloatValue()};
+    if (!use.name) use.handle = *expert.As<Napi::External<ExpertHandle>>().Data();
     uses_.push_back(std::move(use));
   }
 }
@@ -50,11 +45,11 @@ std::vector<expert_use> Uses::view() const {
   return out;
 }
 
-bool Uses::loaded() const {
-  return !uses_.empty() && std::ranges::all_of(uses_, [](const Use& use) { return use.handle != nullptr; });
+bool Uses::any_path() const {
+  return std::ranges::any_of(uses_, [](const Use& use) { return use.name && use.name->find('/') != std::string::npos; });
 }
 
-Request::Request(const double* numbers, const Napi::Value& prompt, const Napi::Value& rest)
+Request::Request(const double* numbers, const Napi::Value& prompt, const Napi::Value& experts, const Napi::Value& rest)
     : prompt_(optional_text(prompt)) {
   numbers_.flags = static_cast<uint32_t>(numbers[kFlags]);
   numbers_.temperature = float_or(numbers[kTemperature], EXPERT_UNSET_FLOAT);
@@ -68,6 +63,7 @@ Request::Request(const double* numbers, const Napi::Value& prompt, const Napi::V
   numbers_.logprobs = int_or(numbers[kLogprobs], 0);
   numbers_.priority = int_or(numbers[kPriority], 0);
   if (!std::isnan(numbers[kDeadlineMs])) numbers_.deadline_ms = numbers[kDeadlineMs];
+  if (experts.IsArray()) uses_ = Uses(experts.As<Napi::Array>());
   if (rest.IsObject()) read_rest(rest.As<Napi::Object>());
 }
 
@@ -80,8 +76,6 @@ void Request::read_rest(const Napi::Object& given) {
   caller_ = optional_text(given.Get("caller"));
   cache_salt_ = optional_text(given.Get("cacheSalt"));
   numbers_.seed = to_seed(given.Get("seed"));
-  const Napi::Value experts = given.Get("experts");
-  if (experts.IsArray()) uses_ = Uses(experts.As<Napi::Array>());
   const Napi::Value stop = given.Get("stop");
   for (uint32_t i = 0; stop.IsArray() && i < stop.As<Napi::Array>().Length(); ++i) {
     stop_.push_back(stop.As<Napi::Array>().Get(i).As<Napi::String>().Utf8Value());
@@ -96,8 +90,8 @@ void Request::read_rest(const Napi::Object& given) {
 bool Request::light() const {
   constexpr size_t kFewBytes = 2048;
   const auto size_of = [](const OptionalText& text) { return text ? text->size() : 0; };
-  return ((numbers_.flags & EXPERT_REQUEST_BASE_ONLY) != 0 || uses_.loaded()) && !messages_ && !tools_ && !template_variables_ &&
-         size_of(prompt_) + size_of(schema_) + size_of(body_) <= kFewBytes;
+  return !uses_.any_path() && !tools_ && !template_variables_ &&
+         size_of(prompt_) + size_of(messages_) + size_of(schema_) + size_of(body_) <= kFewBytes;
 }
 
 expert_request Request::make_view(const std::vector<expert_use>& experts, const std::vector<const char*>& stop) const {

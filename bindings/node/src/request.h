@@ -16,15 +16,14 @@ using EngineHandle = std::shared_ptr<expert_engine>;
 using ExpertHandle = std::shared_ptr<expert_expert>;
 using OptionalText = std::optional<std::string>;
 
-// [{handle | null, name | null, weight}, …] and the C array over it.
+// [handle or name, weight, handle or name, …] and the C array over it.
 class Uses {
  public:
   Uses() = default;
   explicit Uses(const Napi::Array& list);
   // Valid until this object is moved or destroyed.
   std::vector<expert_use> view() const;
-  // Loaded experts alone, and some: nothing is to be found or read.
-  bool loaded() const;
+  bool any_path() const;
 
  private:
   struct Use {
@@ -43,20 +42,20 @@ enum Number : size_t {
 
 class Request {
  public:
-  // `rest`: an object of what few requests have, or undefined.
-  Request(const double* numbers, const Napi::Value& prompt, const Napi::Value& rest);
+  // `experts`: for Uses, or undefined. `rest`: an object of what few requests have, or undefined.
+  Request(const double* numbers, const Napi::Value& prompt, const Napi::Value& experts, const Napi::Value& rest);
 
-  // Whether submitting it reads no file, waits for nobody and takes well under a millisecond: then JavaScript's own
-  // thread may do it.
+  // Whether JavaScript's own thread may try to submit it: well under a millisecond where it is quick at all.
   bool light() const;
 
   // Calls `use` with the C struct; what it points to lives in this object and in this frame.
   template <typename Use>
-  expert_status with_view(Use&& use) const {
+  expert_status with_view(Use&& use, uint32_t more_flags = 0) const {
     const std::vector<expert_use> experts = uses_.view();
     std::vector<const char*> stop;
     for (const std::string& text : stop_) stop.push_back(text.c_str());
-    const expert_request view = make_view(experts, stop);
+    expert_request view = make_view(experts, stop);
+    view.flags |= more_flags;
     return use(&view);
   }
 

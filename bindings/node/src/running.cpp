@@ -32,16 +32,32 @@ double shortest(float value) {
   return std::strtod(digits, nullptr);
 }
 
-// [name, version, weight, name, …]; undefined without experts.
+bool same_experts(const std::vector<ToldExpert>& told, const expert_result* result) {
+  if (told.size() != expert_result_expert_count(result)) return false;
+  for (size_t i = 0; i < told.size(); ++i) {
+    const char* name = "";
+    const char* version = "";
+    float weight = 0;
+    check(expert_result_expert(result, i, &name, &version, &weight));
+    if (told[i].weight != weight || told[i].name != name || told[i].version != version) return false;
+  }
+  return true;
+}
+
+// [name, version, weight, name, …]; undefined without experts, null for those that were told last.
 Napi::Value experts_of(Napi::Env env, const expert_result* result) {
   const size_t count = expert_result_expert_count(result);
   if (count == 0) return env.Undefined();
+  std::vector<ToldExpert>& told = Addon::of(env).told_experts;
+  if (same_experts(told, result)) return env.Null();
+  told.clear();
   Napi::Array out = Napi::Array::New(env, 3 * count);
   for (size_t i = 0; i < count; ++i) {
     const char* name = "";
     const char* version = "";
     float weight = 0;
     check(expert_result_expert(result, i, &name, &version, &weight));
+    told.push_back({name, version, weight});
     const auto place = static_cast<uint32_t>(3 * i);
     out.Set(place, Napi::String::New(env, name));
     out.Set(place + 1, Napi::String::New(env, version));
@@ -100,29 +116,29 @@ uint64_t Running::start(Napi::Env env, EngineHandle engine, std::unique_ptr<cons
   running->how_ = how;
   running->end_fd_ = (how & kResultOnly) != 0 ? addon.end_fd() : -1;
   const uint64_t id = running->id_ = addon.add(env, running);
-  if (request->light()) {
-    running->submit_and_listen(engine, *request);
-  } else {
-    run_in_pool([running, engine = std::move(engine), request = std::shared_ptr<const Request>(std::move(request))] {
-      running->submit_and_listen(engine, *request);
-    });
-  }
+  if (request->light() && running->submit_and_listen(engine, *request, /*only_if_quick=*/true)) return id;
+  run_in_pool([running, engine = std::move(engine), request = std::shared_ptr<const Request>(std::move(request))] {
+    running->submit_and_listen(engine, *request, /*only_if_quick=*/false);
+  });
   return id;
 }
 
-void Running::submit_and_listen(const EngineHandle& engine, const Request& request) noexcept {
+bool Running::submit_and_listen(const EngineHandle& engine, const Request& request, bool only_if_quick) noexcept {
   try {
-    submit(engine, request);
+    return submit(engine, request, only_if_quick);
   } catch (const Failure& failure) {
     fail(failure);
   } catch (const std::exception& error) {
     fail({EXPERT_ERROR_INTERNAL, error.what(), ""});
   }
+  return true;
 }
 
-void Running::submit(const EngineHandle& engine, const Request& request) {
+bool Running::submit(const EngineHandle& engine, const Request& request, bool only_if_quick) {
   expert_stream* submitted = nullptr;
-  check(request.with_view([&](const expert_request* view) { return expert_submit(engine.get(), view, &submitted); }));
+  check(request.with_view([&](const expert_request* view) { return expert_submit(engine.get(), view, &submitted); },
+                          only_if_quick ? EXPERT_REQUEST_IF_QUICK : 0));
+  if (submitted == nullptr) return false;
   {
     const std::lock_guard lock(mutex_);
     stream_.reset(submitted);
@@ -130,7 +146,7 @@ void Running::submit(const EngineHandle& engine, const Request& request) {
     if (cancelled_) expert_cancel(submitted);
     // Under the lock: JavaScript's thread may hear of the end before we go on.
     signals_ = end_fd_ >= 0 && expert_stream_signal_end(submitted, end_fd_) == EXPERT_OK;
-    if (signals_) return;
+    if (signals_) return true;
   }
   const auto hear = [](void* self, const expert_chunk* chunk, const expert_error* error) {
     if (chunk != nullptr || error != nullptr) return (*static_cast<Self*>(self))->hear(chunk, error);
@@ -141,6 +157,7 @@ void Running::submit(const EngineHandle& engine, const Request& request) {
   const uint32_t flags = (how_ & kResultOnly) != 0 ? EXPERT_LISTEN_RESULT_ONLY : 0;
   check(expert_stream_listen(submitted, flags, hear, self.get()));
   self.release();
+  return true;
 }
 
 int Running::hear(const expert_chunk* chunk, const expert_error* error) {
@@ -187,7 +204,10 @@ void Running::add_result(Napi::Env env, Result owned, const std::string& json,
   const int32_t* ids = expert_result_tokens(result, &count);
   arguments.insert(arguments.end(), {env.Undefined(), to_string(env, text),
                                      output == text ? env.Undefined() : to_string(env, output),
-                                     to_array(env, ids, count), experts_of(env, result), keep(env, std::move(owned))});
+                                     to_array(env, ids, count)});
+  const Napi::Value kept = keep(env, std::move(owned));
+  // Last: what is noted as told must be told.
+  arguments.insert(arguments.end(), {experts_of(env, result), kept});
 }
 
 bool Running::signalled_end() {

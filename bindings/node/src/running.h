@@ -30,8 +30,9 @@ class Running : public std::enable_shared_from_this<Running> {
   void finish(Napi::Env env);
 
  private:
-  void submit_and_listen(const EngineHandle& engine, const Request& request) noexcept;
-  void submit(const EngineHandle& engine, const Request& request);
+  // False where it was wanted only if quick and is not: nothing has happened.
+  bool submit_and_listen(const EngineHandle& engine, const Request& request, bool only_if_quick) noexcept;
+  bool submit(const EngineHandle& engine, const Request& request, bool only_if_quick);
   int hear(const expert_chunk* chunk, const expert_error* error);
   void fail(Failure failure);
   // The last event; JavaScript's thread.
