@@ -24,7 +24,7 @@ struct GemmArgs {
   int64_t panel_end;
   const float* x;
   int64_t x_stride;
-  const unsigned char* codes;  // instead of x for quantised W: rows of quantise_row(), quantised_row_bytes() apart
+  const unsigned char* prepared;  // rows of prepare_row(), prepared_row_bytes() apart; null: x, which quantised W cannot read
   int64_t rows;
   float* y;
   int64_t y_stride;
@@ -129,9 +129,11 @@ constexpr int64_t attend_scratch(int64_t states, int64_t head_dim) {
 struct CpuKernels {
   const char* isa;
   void (*gemm)(Storage storage, const GemmArgs& args);
-  // Activations for W in a quantised format: per group, scale = max |x| / 127 and codes round(x / scale) of -127 to 127,
+  // Activations as a product with W stored so reads them: bytes of a row, 0 where it reads x itself; and one row.
+  // Quantised formats: per group, scale = max |x| / 127 and codes round(x / scale) of -127 to 127,
   // half to even. A group with a value that is not finite gets a NaN scale; one below 2^-100 everywhere counts as zero.
-  void (*quantise_row)(Storage storage, const float* x, int64_t inputs, unsigned char* out);
+  int64_t (*prepared_row_bytes)(Storage storage, int64_t inputs);
+  void (*prepare_row)(Storage storage, const float* x, int64_t inputs, unsigned char* out);
   // Weights of one group of one panel, [32 inputs][16 outputs]: scales with zero points, and codes in the same order,
   // that make the squared error least among the candidates. The same on every instruction set.
   void (*quantise_weights)(Storage storage, const float* w, uint16_t* scales, unsigned char* codes);
@@ -167,12 +169,12 @@ struct CpuKernels {
 };
 
 // "baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this machine does
-// not have it. "amx" is found here only: asking the system for the tile unit concerns the whole process (larger signal
-// stacks), and a single row takes longer there than with avx512.
+// not have it.
 const CpuKernels* find_kernels(const char* isa);
 // The best this machine has; never null.
 const CpuKernels* best_kernels();
-// All that this machine can run but "amx", best first, terminated by null.
+// All that this machine can run, best first, terminated by null. The first call asks the system for the tile unit, which
+// concerns the whole process: larger signal stacks.
 const CpuKernels* const* available_kernels();
 
 }  // namespace expert::kernels

@@ -28,9 +28,6 @@ extern const CpuKernels table;
 namespace avx512 {
 extern const CpuKernels table;
 }
-namespace amxint8 {
-extern const CpuKernels table;
-}
 namespace amx {
 extern const CpuKernels table;
 }
@@ -106,13 +103,11 @@ bool tile_unit_granted() {
   return granted;
 }
 
-bool machine_has_tiles(unsigned products) {
-  constexpr unsigned kTiles = 1U << 24;
-  return machine_has_avx512() && has(cpuid(7, 0).edx, kTiles | products) && tile_unit_granted();
+// With products of bytes and of BF16: no processor has one without the other.
+bool machine_has_amx() {
+  constexpr unsigned kTiles = 1U << 24 | 1U << 25 | 1U << 22;
+  return machine_has_avx512() && has(cpuid(7, 0).edx, kTiles) && tile_unit_granted();
 }
-
-bool machine_has_amxint8() { return machine_has_tiles(1U << 25); }
-bool machine_has_amx() { return machine_has_tiles(1U << 25 | 1U << 22); }
 #endif
 
 #elif defined(__aarch64__) && defined(__linux__)
@@ -134,7 +129,7 @@ struct Available {
     const CpuKernels** next = tables;
 #if defined(__x86_64__)
 #if defined(EXPERT_HAS_AMX)
-    if (machine_has_amxint8()) *next++ = &amxint8::table;
+    if (machine_has_amx()) *next++ = &amx::table;
 #endif
     if (machine_has_avx512()) *next++ = &avx512::table;
 #if defined(EXPERT_HAS_AVXVNNI)
@@ -165,12 +160,6 @@ const CpuKernels* find_kernels(const char* isa) {
   for (const CpuKernels* const* table = available_kernels(); *table != nullptr; ++table) {
     if (strcmp((*table)->isa, isa) == 0) return *table;
   }
-#if defined(EXPERT_HAS_AMX)
-  if (strcmp(isa, "amx") == 0) {
-    static const bool granted = machine_has_amx();
-    return granted ? &amx::table : nullptr;
-  }
-#endif
   return nullptr;
 }
 

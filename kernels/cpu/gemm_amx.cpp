@@ -11,16 +11,22 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileInputs = 32;
 constexpr int64_t kTileBytes = 1024;
-constexpr int64_t kPartBytes = kInputBlock * 2;  // of one row and block
 constexpr int kParts = 3;  // from the highest bits to the lowest
-constexpr int64_t kRowBytes = kParts * kPartBytes;
-constexpr int64_t kRowsAtOnce = kGemmScratch * 4 / kRowBytes / kTileRows * kTileRows;
+constexpr int64_t kPartBytes = kTileInputs * 2;  // of one row: a line
+constexpr int64_t kStepBytes = kParts * kPartBytes;
+constexpr int64_t kBlockInputs = 1024;
+constexpr int64_t kMostRows = 128;  // whose block of inputs stays in the second-level cache
 
-// Registers: four sums, activations 4 and 5, weights 6 and 7. Four sums are what hides the unit's latency: up to 16 rows
-// go four panels at a time, more rows in two tiles and two panels, which loads least.
+// A row: for each 32 inputs the lines of their parts. An odd number of lines, or all rows of a tile would fall into the
+// same few sets of the first-level cache.
+constexpr int64_t row_bytes(int64_t inputs) { return ((inputs + kTileInputs - 1) / kTileInputs * kParts | 1) * kPartBytes; }
+
+// Registers: sums 0 and 1, activations 2, weights 3 and 4. Products of one sum do not wait for one another, and few
+// registers are safer than many: a product takes 5.7 ns, however many are written; but at times, as if another thread of
+// the core had a share of them, 10 with three, 11 with five and 23 with eight.
 TileConfig config_for(int64_t activation_rows) {
   TileConfig config;
-  for (int t = 0; t < 8; ++t) config.set(t, t < 6 ? activation_rows : kTileRows, 64);
+  for (int t = 0; t < 5; ++t) config.set(t, t < 3 ? activation_rows : kTileRows, 64);
   return config;
 }
 
@@ -29,7 +35,7 @@ EXPERT_INLINE void store_upper_halves(unsigned char* to, __m512i bits) {
 }
 
 // Cut, not rounded: the largest floats would round to infinity. Nothing is left over of what is not finite.
-EXPERT_INLINE void split_row(const float* x, int64_t inputs, unsigned char* parts) {
+EXPERT_INLINE void cut_row(const float* x, int64_t inputs, unsigned char* parts) {
   const int64_t padded = (inputs + kTileInputs - 1) / kTileInputs * kTileInputs;
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
   const __m512i exponent = _mm512_set1_epi32(0x7F800000);
@@ -46,9 +52,10 @@ EXPERT_INLINE void split_row(const float* x, int64_t inputs, unsigned char* part
     high = _mm512_mask_or_epi32(high, nan, high, _mm512_set1_epi32(0x400000));
     const __m512i middle = _mm512_and_si512(_mm512_castps_si512(rest), upper);
     rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(middle));
-    store_upper_halves(parts + k * 2, high);
-    store_upper_halves(parts + kPartBytes + k * 2, middle);
-    store_upper_halves(parts + 2 * kPartBytes + k * 2, _mm512_castps_si512(rest));
+    unsigned char* to = parts + k / kTileInputs * kStepBytes + k % kTileInputs * 2;
+    store_upper_halves(to, high);
+    store_upper_halves(to + kPartBytes, middle);
+    store_upper_halves(to + 2 * kPartBytes, _mm512_castps_si512(rest));
   }
 }
 
@@ -66,35 +73,65 @@ void put_sums(const GemmArgs& a, bool add, int64_t row, int64_t rows, int64_t pa
   }
 }
 
-// One input block of a few row tiles and panels.
+// The rows [first, last) of a call in parts, those of one input block at `parts`.
+struct SplitRows {
+  int64_t first;
+  int64_t last;
+  const unsigned char* parts;
+  int64_t stride;
+};
+
+// Which rows a tile holds, from `first` on, and which of them are wanted: the last tile reaches back instead of out.
+struct TileOfRows {
+  int64_t first;
+  int64_t skipped;
+  int64_t wanted;
+};
+
+// One input block of one tile of rows and one or two panels.
 class Block {
  public:
-  Block(const GemmArgs& args, int64_t k, const unsigned char* parts) : a_(args), k_(k), parts_(parts) {
-    inputs_ = a_.inputs - k < kInputBlock ? a_.inputs - k : kInputBlock;
+  Block(const GemmArgs& args, int64_t k, const SplitRows& rows) : a_(args), k_(k), rows_(rows) {
+    inputs_ = a_.inputs - k < kBlockInputs ? a_.inputs - k : kBlockInputs;
   }
 
-  // `first_row` is the row of the first parts.
-  template <int RowTiles, int Panels>
-  __attribute__((always_inline)) void multiply(int64_t first_row, int64_t row, int64_t rows, int64_t panel) const {
-    const unsigned char* x = parts_ + (row - first_row) * kRowBytes;
-    const unsigned char* w[Panels];
-    for (int p = 0; p < Panels; ++p) w[p] = lines_of(panel + p);
-    _tile_zero(0);
-    if constexpr (RowTiles * Panels > 1) _tile_zero(1);
-    if constexpr (RowTiles * Panels > 2) _tile_zero(2);
-    if constexpr (RowTiles * Panels > 3) _tile_zero(3);
-    const int64_t whole = inputs_ / kTileInputs;
-    for (int64_t i = 0; i < whole; ++i) {
-      const unsigned char* lines[Panels];
-      for (int p = 0; p < Panels; ++p) lines[p] = w[p] + i * kTileBytes;
-      if constexpr (RowTiles == 1) prefetch(lines);
-      products<RowTiles, Panels>(x + i * 64, lines);
-    }
-    if (inputs_ % kTileInputs != 0) last_products<RowTiles, Panels>(x + whole * 64, w, whole);
-    put<RowTiles, Panels>(row, rows, panel);
+  // All rows times these panels, which are read from memory once.
+  template <int Panels>
+  __attribute__((always_inline)) void multiply(int64_t panel) const {
+    for (int64_t row = rows_.first; row < rows_.last; row += kTileRows) multiply<Panels>(tile_at(row), panel);
   }
 
  private:
+  TileOfRows tile_at(int64_t row) const {
+    const int64_t wanted = rows_.last - row < kTileRows ? rows_.last - row : kTileRows;
+    const int64_t back = rows_.last - kTileRows;
+    const int64_t first = row <= back ? row : back < rows_.first ? rows_.first : back;
+    return {first, row - first, wanted};
+  }
+
+  template <int Panels>
+  __attribute__((always_inline)) void multiply(const TileOfRows& tile, int64_t panel) const {
+    const unsigned char* x = rows_.parts + (tile.first - rows_.first) * rows_.stride;
+    const unsigned char* w[Panels];
+    for (int p = 0; p < Panels; ++p) w[p] = lines_of(panel + p);
+    _tile_zero(0);
+    if constexpr (Panels > 1) _tile_zero(1);
+    const int64_t whole = inputs_ / kTileInputs;
+    const bool few = rows_.last - rows_.first <= kTileRows;
+    for (int64_t i = 0; i < whole; ++i) {
+      const unsigned char* lines[Panels];
+      for (int p = 0; p < Panels; ++p) lines[p] = w[p] + i * kTileBytes;
+      if (few) {
+        prefetch(lines);
+      } else {
+        prefetch_next<Panels>(tile.first + tile.skipped, lines);
+      }
+      products<Panels>(x + i * kStepBytes, lines);
+    }
+    if (inputs_ % kTileInputs != 0) last_products<Panels>(x + whole * kStepBytes, w, whole);
+    put<Panels>(tile, panel);
+  }
+
   const unsigned char* lines_of(int64_t panel) const {
     return static_cast<const unsigned char*>(a_.panels) + panel * panel_bytes(Storage::bf16, a_.inputs) +
            panel_bytes(Storage::bf16, k_);
@@ -109,38 +146,33 @@ class Block {
     }
   }
 
-  // All parts of 32 inputs. Two tiles of rows: sums 0 to Panels - 1 are the upper one's.
-  template <int RowTiles, int Panels>
-  EXPERT_INLINE void products(const unsigned char* x, const unsigned char* const (&lines)[Panels]) {
-    _tile_loadd(6, lines[0], 64);
-    if constexpr (Panels > 1) _tile_loadd(7, lines[1], 64);
-    for (int part = 0; part < kParts; ++part) {
-      _tile_loadd(4, x + part * kPartBytes, kRowBytes);
-      _tile_dpbf16ps(0, 4, 6);
-      if constexpr (Panels > 1) _tile_dpbf16ps(1, 4, 7);
-      if constexpr (RowTiles > 1) {
-        _tile_loadd(5, x + kTileRows * kRowBytes + part * kPartBytes, kRowBytes);
-        if constexpr (Panels > 1) {
-          _tile_dpbf16ps(2, 5, 6);
-          _tile_dpbf16ps(3, 5, 7);
-        } else {
-          _tile_dpbf16ps(1, 5, 6);
-        }
-      }
+  // With many rows this tile's share of what the next panels have here, while these are multiplied.
+  template <int Panels>
+  __attribute__((always_inline)) void prefetch_next(int64_t row, const unsigned char* const (&lines)[Panels]) const {
+    const int64_t rows = rows_.last - rows_.first;
+    const int64_t begin = (row - rows_.first) * kTileBytes / 64 / rows * 64;
+    const int64_t end = (row - rows_.first + kTileRows) * kTileBytes / 64 / rows * 64;
+    const int64_t ahead = Panels * panel_bytes(Storage::bf16, a_.inputs);
+    for (int p = 0; p < Panels; ++p) {
+      for (int64_t line = begin; line < end; line += 64) __builtin_prefetch(lines[p] + ahead + line, 0, 2);
     }
-    if constexpr (RowTiles == 1 && Panels > 2) {
-      _tile_loadd(6, lines[2], 64);
-      _tile_loadd(7, lines[3], 64);
-      for (int part = 0; part < kParts; ++part) {
-        _tile_loadd(4, x + part * kPartBytes, kRowBytes);
-        _tile_dpbf16ps(2, 4, 6);
-        _tile_dpbf16ps(3, 4, 7);
-      }
+  }
+
+  // All parts of 32 inputs.
+  template <int Panels>
+  __attribute__((always_inline)) void products(const unsigned char* x, const unsigned char* const (&lines)[Panels]) const {
+    const auto stride = static_cast<size_t>(rows_.stride);
+    _tile_loadd(3, lines[0], 64);
+    if constexpr (Panels > 1) _tile_loadd(4, lines[1], 64);
+    for (int part = 0; part < kParts; ++part) {
+      _tile_loadd(2, x + part * kPartBytes, stride);
+      _tile_dpbf16ps(0, 2, 3);
+      if constexpr (Panels > 1) _tile_dpbf16ps(1, 2, 4);
     }
   }
 
   // The lines of a panel end in the middle of a tile: what is behind them belongs to others.
-  template <int RowTiles, int Panels>
+  template <int Panels>
   __attribute__((noinline)) void last_products(const unsigned char* x, const unsigned char* const (&w)[Panels],
                                                int64_t whole) const {
     alignas(64) unsigned char rest[Panels][kTileBytes] = {};
@@ -151,77 +183,71 @@ class Block {
       lines[p] = rest[p];
     }
     tile_memory();
-    products<RowTiles, Panels>(x, lines);
+    products<Panels>(x, lines);
   }
 
-  template <int RowTiles, int Panels>
-  __attribute__((always_inline)) void put(int64_t row, int64_t rows, int64_t panel) const {
-    alignas(64) float sums[kTileRows * kPanelRows];
-    const bool add = a_.accumulate || k_ > 0;
-    const auto put_tile = [&](int tile) {
-      const int64_t below = tile / Panels * kTileRows;
-      const int64_t count = rows - below < kTileRows ? rows - below : kTileRows;
-      put_sums(a_, add, row + below, count, panel + tile % Panels, sums);
-    };
-    _tile_stored(0, sums, 64);
-    put_tile(0);
-    if constexpr (RowTiles * Panels > 1) {
-      _tile_stored(1, sums, 64);
-      put_tile(1);
-    }
-    if constexpr (RowTiles * Panels > 2) {
-      _tile_stored(2, sums, 64);
-      put_tile(2);
-      _tile_stored(3, sums, 64);
-      put_tile(3);
+  template <int Panels>
+  __attribute__((always_inline)) void put(const TileOfRows& tile, int64_t panel) const {
+    alignas(64) float sums[Panels][kTileRows * kPanelRows];
+    _tile_stored(0, sums[0], 64);
+    if constexpr (Panels > 1) _tile_stored(1, sums[1], 64);
+    for (int p = 0; p < Panels; ++p) {
+      put_sums(a_, a_.accumulate || k_ > 0, tile.first + tile.skipped, tile.wanted, panel + p,
+               sums[p] + tile.skipped * kPanelRows);
     }
   }
 
   const GemmArgs& a_;
   int64_t k_;
   int64_t inputs_;
-  const unsigned char* parts_;
+  SplitRows rows_;
 };
 
-// Rows [first, last) times these panels, which are read from memory once.
-template <int Panels>
-EXPERT_INLINE void many_rows(const Block& block, int64_t first, int64_t last, int64_t panel) {
-  int64_t row = first;
-  for (; row + kTileRows < last; row += 2 * kTileRows) {
-    block.multiply<2, Panels>(first, row, last - row < 2 * kTileRows ? last - row : 2 * kTileRows, panel);
-  }
-  if (row < last) block.multiply<1, Panels>(first, row, last - row, panel);
+void multiply_block(const GemmArgs& a, int64_t k, const SplitRows& rows) {
+  tile_memory();
+  const Block block(a, k, rows);
+  int64_t panel = a.panel_begin;
+  for (; panel + 2 <= a.panel_end; panel += 2) block.multiply<2>(panel);
+  if (panel < a.panel_end) block.multiply<1>(panel);
 }
 
-void rows_of(const GemmArgs& a, int64_t first, int64_t last, unsigned char* parts) {
-  for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
-    const Block block(a, k, parts);
-    const int64_t inputs = a.inputs - k < kInputBlock ? a.inputs - k : kInputBlock;
-    for (int64_t row = first; row < last; ++row) {
-      split_row(a.x + row * a.x_stride + k, inputs, parts + (row - first) * kRowBytes);
+void rows_of(const GemmArgs& a, int64_t first, int64_t last, unsigned char* own) {
+  for (int64_t k = 0; k < a.inputs; k += kBlockInputs) {
+    if (a.prepared != nullptr) {
+      const int64_t stride = row_bytes(a.inputs);
+      const unsigned char* parts = a.prepared + first * stride + k / kTileInputs * kStepBytes;
+      multiply_block(a, k, {first, last, parts, stride});
+      continue;
     }
-    tile_memory();
-    const bool few = last - first <= kTileRows;
-    int64_t panel = a.panel_begin;
-    for (; few && panel + 4 <= a.panel_end; panel += 4) block.multiply<1, 4>(first, first, last - first, panel);
-    for (; panel + 2 <= a.panel_end; panel += 2) many_rows<2>(block, first, last, panel);
-    for (; panel < a.panel_end; ++panel) many_rows<1>(block, first, last, panel);
+    const int64_t inputs = a.inputs - k < kBlockInputs ? a.inputs - k : kBlockInputs;
+    const int64_t stride = row_bytes(kBlockInputs);
+    for (int64_t row = first; row < last; ++row) {
+      cut_row(a.x + row * a.x_stride + k, inputs, own + (row - first) * stride);
+    }
+    multiply_block(a, k, {first, last, own, stride});
   }
 }
 
 }  // namespace
 
-// The tiles are configured for each call: the host application may use the unit too. A tile of activations may hold rows
-// of an earlier call behind its last one; their sums are not stored.
+int64_t split_row_bytes(int64_t inputs) { return row_bytes(inputs); }
+
+void split_row(const float* x, int64_t inputs, unsigned char* out) { cut_row(x, inputs, out); }
+
+// The tiles are configured for each call: the host application may use the unit too. Rows are taken in pieces of about
+// equal size, so that each fills a tile where there are enough; a smaller one of our own may read what is left behind it.
 void gemm_tiles(const GemmArgs& args) {
   if (args.rows == 0) return;
-  alignas(64) unsigned char own[kTileRows * kRowBytes];
-  auto* parts = args.scratch != nullptr ? reinterpret_cast<unsigned char*>(args.scratch) : own;
-  const int64_t at_once = args.scratch != nullptr ? kRowsAtOnce : kTileRows;
-  const TileConfig config = config_for(args.rows < kTileRows ? args.rows : kTileRows);
-  configure_tiles(config);
-  for (int64_t row = 0; row < args.rows; row += at_once) {
-    rows_of(args, row, row + at_once < args.rows ? row + at_once : args.rows, parts);
+  constexpr int64_t kOwnRowBytes = row_bytes(kBlockInputs);
+  alignas(64) unsigned char few[kTileRows * kOwnRowBytes];
+  auto* own = args.scratch != nullptr ? reinterpret_cast<unsigned char*>(args.scratch) : few;
+  const int64_t room = args.scratch != nullptr ? kGemmScratch * 4 / kOwnRowBytes : kTileRows;
+  const int64_t at_once = args.prepared != nullptr ? kMostRows : room;
+  const int64_t pieces = (args.rows + at_once - 1) / at_once;
+  const int64_t most = (args.rows + pieces - 1) / pieces;
+  configure_tiles(config_for(most < kTileRows ? most : kTileRows));
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    rows_of(args, args.rows * piece / pieces, args.rows * (piece + 1) / pieces, own);
   }
   _tile_release();
 }

@@ -92,7 +92,7 @@ const unsigned char* panel_of(const GemmArgs& a, int64_t panel) {
   return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(Codes::kStorage, a.inputs);
 }
 
-const unsigned char* codes_of(const GemmArgs& a, int64_t row) { return a.codes + row * quantised_row_bytes(a.inputs); }
+const unsigned char* codes_of(const GemmArgs& a, int64_t row) { return a.prepared + row * quantised_row_bytes(a.inputs); }
 
 EXPERT_INLINE void put(const GemmArgs& a, int64_t row, int64_t n, Floats sum) {
   const Floats value = sum * splat(a.scale);
@@ -313,10 +313,7 @@ class UnitTiles {
     Totals<kUnitRows> total;
     total.begin(first_group_, totals_ + row * kPanelRows);
     Products products[kBlockGroups];
-    for (int64_t g = first_group_; g < last_group_; g += 2) {
-      multiply<0>(rows, g, products[g - first_group_]);
-      if (g + 1 < last_group_) multiply<1>(rows, g + 1, products[g + 1 - first_group_]);
-    }
+    for (int64_t g = first_group_; g < last_group_; ++g) multiply(rows, g, products[g - first_group_]);
     for (int64_t g = first_group_; g < last_group_; ++g) fold(total, rows, g, products[g - first_group_]);
     total.store_to(totals_ + row * kPanelRows);
   }
@@ -328,26 +325,14 @@ class UnitTiles {
 
   const unsigned char* steps_of(int64_t g) const { return unpacked_ + (g - first_group_) * kUnpackedBytes<Codes>; }
 
-  // Registers 3 * Set to 3 * Set + 2: sums, activations, weights.
-  template <int Set>
+  // Registers: sums, activations, weights. No more of them: see gemm_amx.cpp.
   __attribute__((always_inline)) void multiply(const unsigned char* rows, int64_t g, Products& to) const {
-    const unsigned char* steps = steps_of(g);
-    const unsigned char* x = rows + g * kCodeBytes<Codes>;
-    const auto stride = static_cast<size_t>(stride_);
     tile_memory();
-    if constexpr (Set == 0) {
-      _tile_zero(0);
-      _tile_loadd(1, x, stride);
-      _tile_loadd(2, steps, 64);
-      _tile_dpbssd(0, 1, 2);
-      _tile_stored(0, to.sum, 64);
-    } else {
-      _tile_zero(3);
-      _tile_loadd(4, x, stride);
-      _tile_loadd(5, steps, 64);
-      _tile_dpbssd(3, 4, 5);
-      _tile_stored(3, to.sum, 64);
-    }
+    _tile_zero(0);
+    _tile_loadd(1, rows + g * kCodeBytes<Codes>, static_cast<size_t>(stride_));
+    _tile_loadd(2, steps_of(g), 64);
+    _tile_dpbssd(0, 1, 2);
+    _tile_stored(0, to.sum, 64);
     tile_memory();
   }
 
@@ -374,11 +359,9 @@ class UnitTiles {
 
 void configure_unit() {
   TileConfig config;
-  for (int set = 0; set < 2; ++set) {
-    config.set(3 * set, kUnitRows, kPanelRows * 4);
-    config.set(3 * set + 1, kUnitRows, kGroup);
-    config.set(3 * set + 2, kGroup / 4, kPanelRows * 4);
-  }
+  config.set(0, kUnitRows, kPanelRows * 4);
+  config.set(1, kUnitRows, kGroup);
+  config.set(2, kGroup / 4, kPanelRows * 4);
   configure_tiles(config);
 }
 

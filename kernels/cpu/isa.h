@@ -38,7 +38,9 @@ void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, f
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
-void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit
+void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit; activations in three parts
+int64_t split_row_bytes(int64_t inputs);
+void split_row(const float* x, int64_t inputs, unsigned char* out);
 void gemm_quantised(Storage storage, const GemmArgs& args);
 void attend_codes(const AttendArgs& args);  // INT8 keys and values
 void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);

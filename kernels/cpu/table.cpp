@@ -15,6 +15,21 @@ void gemm(Storage storage, const GemmArgs& args) {
   floats::gemm_floats(storage, args);
 }
 
+int64_t prepared_row_bytes(Storage storage, int64_t inputs) {
+  if (is_quantised(storage)) return quantised_row_bytes(inputs);
+#if defined(__AMX_BF16__)
+  if (storage == Storage::bf16) return split_row_bytes(inputs);
+#endif
+  return 0;
+}
+
+void prepare_row(Storage storage, const float* x, int64_t inputs, unsigned char* out) {
+#if defined(__AMX_BF16__)
+  if (storage == Storage::bf16) return split_row(x, inputs, out);
+#endif
+  quantise_row(storage, x, inputs, out);
+}
+
 void attend(const AttendArgs& args) {
   if (args.format == KvFormat::int8) return attend_codes(args);
   floats::attend_floats(args);
@@ -27,7 +42,8 @@ const CpuKernels table = {
 #define EXPERT_QUOTED(isa) #isa
     EXPERT_NAME_OF(EXPERT_ISA_NAMESPACE),
     gemm,
-    quantise_row,
+    prepared_row_bytes,
+    prepare_row,
     floats::quantise_weights,
     floats::unpack_row,
     floats::rms_norm,

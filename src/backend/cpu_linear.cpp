@@ -35,7 +35,7 @@ const float* floats_or_null(const Tensor& tensor) { return tensor ? host_floats(
 CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool)
     : kernels_(kernels),
       pool_(pool),
-      quantised_(kernels, pool),
+      prepared_(kernels, pool),
       work_(allocate_host(static_cast<size_t>(pool.threads()) * kernels::kGemmScratch * sizeof(float))) {}
 
 float* CpuLinear::work_of(int worker) const {
@@ -47,7 +47,7 @@ void CpuLinear::run(const Tensor& x, std::span<const LinearOutput> outputs) {
   plan(x, outputs);
   place_scratch();
   scale_inputs();
-  quantise_inputs();
+  prepare_inputs();
   plan_tasks();
   do_tasks();
 }
@@ -195,12 +195,12 @@ void CpuLinear::scale_inputs() {
   }
 }
 
-void CpuLinear::quantise_inputs() {
-  quantised_.clear();
+void CpuLinear::prepare_inputs() {
+  prepared_.clear();
   for (Output& output : outputs_) {
-    output.codes = output.with_base.empty()
+    output.prepared = output.with_base.empty()
                        ? nullptr
-                       : quantised_.codes_of(output.weight->storage(), output.x, rows_, inputs_);
+                       : prepared_.rows_for(output.weight->storage(), output.x, rows_, inputs_);
   }
 }
 
@@ -291,10 +291,10 @@ void CpuLinear::do_shrink(const Task& task) {
 void CpuLinear::base_product(const Output& output, const Task& task, float* work) {
   const int64_t n = output.weight->rows();
   for (const Rows rows : output.with_base) {
-    const unsigned char* codes =
-        output.codes == nullptr ? nullptr : output.codes + rows.first * kernels::quantised_row_bytes(inputs_);
+    const unsigned char* prepared =
+        output.prepared == nullptr ? nullptr : output.prepared + rows.first * kernels_.prepared_row_bytes(output.weight->storage(), inputs_);
     multiply(*output.weight, task, output.x + rows.first * inputs_, rows.count, output.y + rows.first * n, 1.0F, false,
-             work, codes);
+             work, prepared);
   }
   const int64_t first = task.begin * kernels::kPanelRows;
   const int64_t last = std::min(n, task.end * kernels::kPanelRows);
@@ -334,8 +334,8 @@ void CpuLinear::correct(const Output& output, const Segment& segment, const Task
 }
 
 void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t rows, float* y, float scale,
-                         bool accumulate, float* work, const unsigned char* codes) const {
-  if (codes == nullptr && kernels::is_quantised(w.storage())) {
+                         bool accumulate, float* work, const unsigned char* prepared) const {
+  if (prepared == nullptr && kernels::is_quantised(w.storage())) {
     fail(ErrorCode::internal, "linear: an expert's matrix in {}", name_of(w.format()));
   }
   kernels::GemmArgs args{};
@@ -346,7 +346,7 @@ void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, i
   args.panel_end = task.end;
   args.x = x;
   args.x_stride = w.cols();
-  args.codes = codes;
+  args.prepared = prepared;
   args.rows = rows;
   args.y = y;
   args.y_stride = w.rows();

@@ -12,7 +12,7 @@
 #include "backend/backend.h"
 #include "backend/cpu_factor.h"
 #include "backend/cpu_matrix.h"
-#include "backend/cpu_quantised_input.h"
+#include "backend/cpu_prepared_input.h"
 #include "core/thread_pool.h"
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -58,7 +58,7 @@ class CpuLinear {
     const CpuMatrix* weight;
     const float* bias;  // or null
     const float* x;     // d * x where a segment has a d
-    const unsigned char* codes;  // the same for a quantised weight, else null
+    const unsigned char* prepared;  // the same as the weight wants it, or null
     float* y;
     bool scaled;
     size_t scaled_x;  // in scratch
@@ -82,7 +82,7 @@ class CpuLinear {
   size_t shrink_for(Rows rows, int64_t scaled_output, kernels::Storage storage);
   void place_scratch();
   void scale_inputs();
-  void quantise_inputs();
+  void prepare_inputs();
   void plan_tasks();
   double cost_per_panel(const Output& output) const;
   void split(Task task, int64_t count, int64_t grain, double cost, double target);
@@ -100,7 +100,7 @@ class CpuLinear {
 
   const kernels::CpuKernels& kernels_;
   ThreadPool& pool_;
-  QuantisedInputs quantised_;
+  PreparedInputs prepared_;
   const float* x_ = nullptr;
   int64_t rows_ = 0;
   int64_t inputs_ = 0;

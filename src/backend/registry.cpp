@@ -30,7 +30,6 @@ const kernels::CpuKernels& choose_kernels(std::string isa) {
   for (const kernels::CpuKernels* const* table = kernels::available_kernels(); *table != nullptr; ++table) {
     available += available.empty() ? (*table)->isa : std::string(", ") + (*table)->isa;
   }
-  if (kernels::find_kernels("amx") != nullptr) available += ", amx";
   throw Error(
       ErrorCode::unsupported, fmt::format("instruction set '{}' is not available", isa),
       fmt::format("this machine and build have: {} (EXPERT_ISA chooses one; unset takes the first)", available));

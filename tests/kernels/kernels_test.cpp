@@ -25,7 +25,6 @@ constexpr float kEps = std::numeric_limits<float>::epsilon();
 std::vector<const CpuKernels*> all_kernels() {
   std::vector<const CpuKernels*> all;
   for (const CpuKernels* const* k = available_kernels(); *k != nullptr; ++k) all.push_back(*k);
-  if (const CpuKernels* tiles = find_kernels("amx")) all.push_back(tiles);
   return all;
 }
 
@@ -213,25 +212,32 @@ TEST_CASE("gemm stays within the bound its data give, for every kernel path") {
   }
 }
 
-TEST_CASE("gemm gives a row the same bits alone, in a crowd, with scratch or without") {
+TEST_CASE("gemm gives a row the same bits alone, in a crowd, with scratch or without, prepared or not") {
   for (const Storage storage : {Storage::f32, Storage::bf16}) {
     const int64_t inputs = 777;
     const int64_t outputs = 83;
-    const int64_t rows = 131;
+    const int64_t rows = 277;
     const Packed w = pack(random_floats(outputs * inputs, 1), outputs, inputs, storage);
     const std::vector<float> x = random_floats(rows * inputs, 2);
     for (const CpuKernels* k : all_kernels()) {
       std::vector<float> work = scratch();
       std::vector<float> all(static_cast<size_t>(rows * outputs));
       k->gemm(storage, gemm_args(w, outputs, inputs, x, rows, all, work.data()));
-      for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 19, 20, 25, 64, 131}) {
-        for (float* with : {work.data(), static_cast<float*>(nullptr)}) {
-          const int64_t first = (rows - count) / 2;
+      // Exactly as long as the rows are, so that whoever reads behind them is seen.
+      const int64_t row_bytes = k->prepared_row_bytes(storage, inputs);
+      for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 16, 17, 19, 20, 25, 64, 131, 257, 261, 277}) {
+        const int64_t first = (rows - count) / 2;
+        std::vector<unsigned char> prepared(static_cast<size_t>(count * row_bytes));
+        for (int64_t r = 0; row_bytes != 0 && r < count; ++r) {
+          k->prepare_row(storage, x.data() + (first + r) * inputs, inputs, prepared.data() + r * row_bytes);
+        }
+        for (const int way : {0, 1, 2}) {
           std::vector<float> some(static_cast<size_t>(count * outputs));
-          GemmArgs args = gemm_args(w, outputs, inputs, x, count, some, with);
+          GemmArgs args = gemm_args(w, outputs, inputs, x, count, some, way == 0 ? nullptr : work.data());
           args.x += first * inputs;
+          if (way == 2) args.prepared = row_bytes == 0 ? nullptr : prepared.data();
           k->gemm(storage, args);
-          INFO(k->isa, " rows ", count);
+          INFO(k->isa, " rows ", count, " way ", way);
           CHECK(same_bits(some.data(), all.data() + first * outputs, some.size()));
         }
       }

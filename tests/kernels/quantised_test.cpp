@@ -60,7 +60,7 @@ std::vector<unsigned char> codes_of(const CpuKernels& k, Storage storage, const 
   const auto rows = static_cast<int64_t>(x.size()) / inputs;
   std::vector<unsigned char> codes(static_cast<size_t>(rows * quantised_row_bytes(inputs)), 0xEE);
   for (int64_t r = 0; r < rows; ++r) {
-    k.quantise_row(storage, x.data() + r * inputs, inputs, codes.data() + r * quantised_row_bytes(inputs));
+    k.prepare_row(storage, x.data() + r * inputs, inputs, codes.data() + r * quantised_row_bytes(inputs));
   }
   return codes;
 }
@@ -77,7 +77,7 @@ std::vector<float> multiply(const CpuKernels& k, const Layer& layer, const std::
   args.outputs = layer.outputs;
   args.inputs = layer.inputs;
   args.panel_end = panel_count(layer.outputs);
-  args.codes = codes.data();
+  args.prepared = codes.data();
   args.rows = rows;
   args.y = y.data();
   args.y_stride = layer.outputs;
@@ -300,7 +300,7 @@ TEST_CASE("a quantised row gets the same bits alone, in a crowd, with scratch or
 }
 
 TEST_CASE("the tile unit gives the bits that vectors give") {
-  const CpuKernels* tiles = find_kernels("amxint8");
+  const CpuKernels* tiles = find_kernels("amx");
   if (tiles == nullptr) return;
   const CpuKernels* vectors = find_kernels("avx512");
   REQUIRE(vectors != nullptr);
@@ -335,7 +335,7 @@ TEST_CASE("quantised gemm writes its panels only, scales, and adds where told") 
         args.inputs = inputs;
         args.panel_begin = 1;
         args.panel_end = 3;
-        args.codes = codes.data();
+        args.prepared = codes.data();
         args.rows = rows;
         args.y = y.data();
         args.y_stride = outputs;

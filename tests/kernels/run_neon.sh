@@ -35,7 +35,7 @@ isa neoni8mm neon -march=armv8.2-a+dotprod+i8mm
 for unit in kernels/cpu/dispatch kernels/cpu/panels kernels/cpu/factors kernels/reference/reference src/core/thread_pool src/core/cores src/core/pages src/core/log \
             src/backend/registry src/backend/cuda_loader src/backend/weight_format src/backend/host_memory src/backend/factors src/backend/cpu_backend \
             src/backend/cpu_factor src/backend/cpu_linear src/backend/cpu_attention src/backend/cpu_matrix \
-            src/backend/cpu_quantised_input src/backend/reference_backend; do
+            src/backend/cpu_prepared_input src/backend/reference_backend; do
   $cxx $flags -ffp-contract=off '-DEXPERT_BACKEND_STAMP="none"' -c "$root/$unit.cpp" -o "$build/$(echo $unit | tr / _).o"
 done
 
