@@ -14,8 +14,9 @@ constexpr int64_t kTileBytes = 1024;
 constexpr int kParts = 3;  // from the highest bits to the lowest
 constexpr int64_t kPartBytes = kTileInputs * 2;  // of one row: a line
 constexpr int64_t kStepBytes = kParts * kPartBytes;
-constexpr int64_t kBlockInputs = 1024;
-constexpr int64_t kMostRows = 128;  // whose block of inputs stays in the second-level cache
+constexpr int64_t kBlockInputs = 256;  // whose activations of one tile of rows stay in the first-level cache
+constexpr int64_t kMostRows = 128;     // whose block of inputs stays in the second
+constexpr int64_t kMostPanels = kGemmScratch / (kMostRows * kPanelRows);  // whose sums find room between blocks
 
 // A row: for each 32 inputs the lines of their parts. An odd number of lines, or all rows of a tile would fall into the
 // same few sets of the first-level cache.
@@ -73,14 +74,6 @@ void put_sums(const GemmArgs& a, bool add, int64_t row, int64_t rows, int64_t pa
   }
 }
 
-// The rows [first, last) of a call in parts, those of one input block at `parts`.
-struct SplitRows {
-  int64_t first;
-  int64_t last;
-  const unsigned char* parts;
-  int64_t stride;
-};
-
 // Which rows a tile holds, from `first` on, and which of them are wanted: the last tile reaches back instead of out.
 struct TileOfRows {
   int64_t first;
@@ -88,144 +81,185 @@ struct TileOfRows {
   int64_t wanted;
 };
 
-// One input block of one tile of rows and one or two panels.
-class Block {
+TileOfRows tile_at(int64_t row, int64_t first, int64_t last) {
+  const int64_t wanted = last - row < kTileRows ? last - row : kTileRows;
+  const int64_t back = last - kTileRows;
+  const int64_t begin = row <= back ? row : back < first ? first : back;
+  return {begin, row - begin, wanted};
+}
+
+// A tile of rows in parts, from input `begin` on.
+struct SplitRows {
+  const unsigned char* parts;
+  int64_t stride;
+  int64_t begin;
+
+  const unsigned char* at(int64_t k) const { return parts + (k - begin) / kTileInputs * kStepBytes; }
+};
+
+// What memory is asked for while a block is multiplied.
+enum class Ahead { these_panels, next_block };
+
+// One tile of rows times one or two panels. The sums stay in registers 0 and 1, whatever blocks the inputs come in: so a
+// row gets the same bits either way.
+template <int Panels>
+class Product {
  public:
-  Block(const GemmArgs& args, int64_t k, const SplitRows& rows) : a_(args), k_(k), rows_(rows) {
-    inputs_ = a_.inputs - k < kBlockInputs ? a_.inputs - k : kBlockInputs;
+  Product(const GemmArgs& args, int64_t panel) : a_(args), panel_(panel) {}
+
+  __attribute__((always_inline)) void begin() const {
+    _tile_zero(0);
+    if constexpr (Panels > 1) _tile_zero(1);
+  }
+  // Sums of the panels [.., Panels] as tiles of 1 KB.
+  __attribute__((always_inline)) void load(const float* sums) const {
+    _tile_loadd(0, sums, 64);
+    if constexpr (Panels > 1) _tile_loadd(1, sums + kTileFloats, 64);
+  }
+  __attribute__((always_inline)) void store(float* sums) const {
+    _tile_stored(0, sums, 64);
+    if constexpr (Panels > 1) _tile_stored(1, sums + kTileFloats, 64);
   }
 
-  // All rows times these panels, which are read from memory once.
-  template <int Panels>
-  __attribute__((always_inline)) void multiply(int64_t panel) const {
-    for (int64_t row = rows_.first; row < rows_.last; row += kTileRows) multiply<Panels>(tile_at(row), panel);
+  // Inputs [k, end): k is a multiple of 32, and so is end unless it is the last. The lines [first, last) of each
+  // weight tile are asked for in the next block.
+  template <Ahead kAhead>
+  __attribute__((always_inline)) void add(const SplitRows& x, int64_t k, int64_t end, int64_t first_line,
+                                          int64_t last_line) const {
+    const int64_t whole = end / kTileInputs * kTileInputs;
+    for (; k < whole; k += kTileInputs) {
+      const unsigned char* lines[Panels];
+      for (int p = 0; p < Panels; ++p) lines[p] = lines_of(p, k);
+      if constexpr (kAhead == Ahead::these_panels) {
+        // With few rows memory is what is waited for, and tile loads do not run ahead far enough.
+        for (int p = 0; p < Panels; ++p) prefetch<3>(lines[p] + 3 * kTileBytes, 0, kTileBytes / 64);
+      } else {
+        for (int p = 0; p < Panels; ++p) prefetch<2>(lines[p] + kBlockInputs * kPanelRows * 2, first_line, last_line);
+      }
+      products(x.at(k), x.stride, lines);
+    }
+    if (end != whole) last_products(x.at(whole), x.stride, whole, end - whole);
+  }
+
+  __attribute__((always_inline)) void put(const TileOfRows& tile) const {
+    alignas(64) float sums[Panels * kTileFloats];
+    store(sums);
+    for (int p = 0; p < Panels; ++p) {
+      put_sums(a_, a_.accumulate, tile.first + tile.skipped, tile.wanted, panel_ + p,
+               sums + p * kTileFloats + tile.skipped * kPanelRows);
+    }
   }
 
  private:
-  TileOfRows tile_at(int64_t row) const {
-    const int64_t wanted = rows_.last - row < kTileRows ? rows_.last - row : kTileRows;
-    const int64_t back = rows_.last - kTileRows;
-    const int64_t first = row <= back ? row : back < rows_.first ? rows_.first : back;
-    return {first, row - first, wanted};
+  static constexpr int64_t kTileFloats = kTileRows * kPanelRows;
+
+  const unsigned char* lines_of(int p, int64_t k) const {
+    return static_cast<const unsigned char*>(a_.panels) + (panel_ + p) * panel_bytes(Storage::bf16, a_.inputs) +
+           k * kPanelRows * 2;
   }
 
-  template <int Panels>
-  __attribute__((always_inline)) void multiply(const TileOfRows& tile, int64_t panel) const {
-    const unsigned char* x = rows_.parts + (tile.first - rows_.first) * rows_.stride;
-    const unsigned char* w[Panels];
-    for (int p = 0; p < Panels; ++p) w[p] = lines_of(panel + p);
-    _tile_zero(0);
-    if constexpr (Panels > 1) _tile_zero(1);
-    const int64_t whole = inputs_ / kTileInputs;
-    const bool few = rows_.last - rows_.first <= kTileRows;
-    for (int64_t i = 0; i < whole; ++i) {
-      const unsigned char* lines[Panels];
-      for (int p = 0; p < Panels; ++p) lines[p] = w[p] + i * kTileBytes;
-      if (few) {
-        prefetch(lines);
-      } else {
-        prefetch_next<Panels>(tile.first + tile.skipped, lines);
-      }
-      products<Panels>(x + i * kStepBytes, lines);
-    }
-    if (inputs_ % kTileInputs != 0) last_products<Panels>(x + whole * kStepBytes, w, whole);
-    put<Panels>(tile, panel);
-  }
-
-  const unsigned char* lines_of(int64_t panel) const {
-    return static_cast<const unsigned char*>(a_.panels) + panel * panel_bytes(Storage::bf16, a_.inputs) +
-           panel_bytes(Storage::bf16, k_);
-  }
-
-  // A tile of each panel that is three ahead: with few rows memory is what is waited for, and tile loads do not run ahead
-  // far enough.
-  template <int Panels>
-  EXPERT_INLINE void prefetch(const unsigned char* const (&lines)[Panels]) {
-    for (int p = 0; p < Panels; ++p) {
-      for (int64_t line = 0; line < kTileBytes; line += 64) __builtin_prefetch(lines[p] + 3 * kTileBytes + line);
-    }
-  }
-
-  // With many rows this tile's share of what the next panels have here, while these are multiplied.
-  template <int Panels>
-  __attribute__((always_inline)) void prefetch_next(int64_t row, const unsigned char* const (&lines)[Panels]) const {
-    const int64_t rows = rows_.last - rows_.first;
-    const int64_t begin = (row - rows_.first) * kTileBytes / 64 / rows * 64;
-    const int64_t end = (row - rows_.first + kTileRows) * kTileBytes / 64 / rows * 64;
-    const int64_t ahead = Panels * panel_bytes(Storage::bf16, a_.inputs);
-    for (int p = 0; p < Panels; ++p) {
-      for (int64_t line = begin; line < end; line += 64) __builtin_prefetch(lines[p] + ahead + line, 0, 2);
-    }
+  template <int kLevel>
+  EXPERT_INLINE void prefetch(const unsigned char* lines, int64_t first, int64_t last) {
+    for (int64_t line = first; line < last; ++line) __builtin_prefetch(lines + line * 64, 0, kLevel);
   }
 
   // All parts of 32 inputs.
-  template <int Panels>
-  __attribute__((always_inline)) void products(const unsigned char* x, const unsigned char* const (&lines)[Panels]) const {
-    const auto stride = static_cast<size_t>(rows_.stride);
+  __attribute__((always_inline)) void products(const unsigned char* x, int64_t stride,
+                                               const unsigned char* const (&lines)[Panels]) const {
     _tile_loadd(3, lines[0], 64);
     if constexpr (Panels > 1) _tile_loadd(4, lines[1], 64);
     for (int part = 0; part < kParts; ++part) {
-      _tile_loadd(2, x + part * kPartBytes, stride);
+      _tile_loadd(2, x + part * kPartBytes, static_cast<size_t>(stride));
       _tile_dpbf16ps(0, 2, 3);
       if constexpr (Panels > 1) _tile_dpbf16ps(1, 2, 4);
     }
   }
 
   // The lines of a panel end in the middle of a tile: what is behind them belongs to others.
-  template <int Panels>
-  __attribute__((noinline)) void last_products(const unsigned char* x, const unsigned char* const (&w)[Panels],
-                                               int64_t whole) const {
+  __attribute__((noinline)) void last_products(const unsigned char* x, int64_t stride, int64_t k, int64_t inputs) const {
     alignas(64) unsigned char rest[Panels][kTileBytes] = {};
     const unsigned char* lines[Panels];
-    const auto bytes = static_cast<size_t>((inputs_ % kTileInputs + 1) / 2 * 64);
+    const auto bytes = static_cast<size_t>((inputs + 1) / 2 * 64);
     for (int p = 0; p < Panels; ++p) {
-      __builtin_memcpy(rest[p], w[p] + whole * kTileBytes, bytes);
+      __builtin_memcpy(rest[p], lines_of(p, k), bytes);
       lines[p] = rest[p];
     }
     tile_memory();
-    products<Panels>(x, lines);
-  }
-
-  template <int Panels>
-  __attribute__((always_inline)) void put(const TileOfRows& tile, int64_t panel) const {
-    alignas(64) float sums[Panels][kTileRows * kPanelRows];
-    _tile_stored(0, sums[0], 64);
-    if constexpr (Panels > 1) _tile_stored(1, sums[1], 64);
-    for (int p = 0; p < Panels; ++p) {
-      put_sums(a_, a_.accumulate || k_ > 0, tile.first + tile.skipped, tile.wanted, panel + p,
-               sums[p] + tile.skipped * kPanelRows);
-    }
+    products(x, stride, lines);
   }
 
   const GemmArgs& a_;
-  int64_t k_;
-  int64_t inputs_;
-  SplitRows rows_;
+  int64_t panel_;
 };
 
-void multiply_block(const GemmArgs& a, int64_t k, const SplitRows& rows) {
-  tile_memory();
-  const Block block(a, k, rows);
-  int64_t panel = a.panel_begin;
-  for (; panel + 2 <= a.panel_end; panel += 2) block.multiply<2>(panel);
-  if (panel < a.panel_end) block.multiply<1>(panel);
+// Calls `use` with 2 or 1 as a constant, and the panel they begin with.
+template <typename Use>
+EXPERT_INLINE void over_panels(int64_t begin, int64_t end, Use&& use) {
+  for (; begin + 2 <= end; begin += 2) use.template operator()<2>(begin);
+  if (begin < end) use.template operator()<1>(begin);
 }
 
-void rows_of(const GemmArgs& a, int64_t first, int64_t last, unsigned char* own) {
+// Up to 16 rows: memory is read in the order in which it lies.
+void few_rows(const GemmArgs& a, const SplitRows& x) {
+  tile_memory();
+  over_panels(a.panel_begin, a.panel_end, [&]<int Panels>(int64_t panel) __attribute__((always_inline)) {
+    const Product<Panels> product(a, panel);
+    product.begin();
+    product.template add<Ahead::these_panels>(x, 0, a.inputs, 0, 0);
+    product.put({0, 0, a.rows});
+  });
+}
+
+// Rows [first, last) and panels [begin, end) block by block: a tile of rows meets all panels, then the next one does.
+// Sums wait in `sums`, a KB for each tile of rows and panel.
+void many_rows(const GemmArgs& a, int64_t first, int64_t last, int64_t begin, int64_t end, float* sums) {
+  const int64_t stride = row_bytes(a.inputs);
+  const int64_t lines = kTileBytes / 64;
+  tile_memory();
   for (int64_t k = 0; k < a.inputs; k += kBlockInputs) {
-    if (a.prepared != nullptr) {
-      const int64_t stride = row_bytes(a.inputs);
-      const unsigned char* parts = a.prepared + first * stride + k / kTileInputs * kStepBytes;
-      multiply_block(a, k, {first, last, parts, stride});
-      continue;
+    const int64_t k_end = k + kBlockInputs < a.inputs ? k + kBlockInputs : a.inputs;
+    for (int64_t row = first; row < last; row += kTileRows) {
+      const TileOfRows tile = tile_at(row, first, last);
+      const SplitRows x = {a.prepared + tile.first * stride, stride, 0};
+      const int64_t first_line = (row - first) * lines / (last - first);
+      const int64_t last_line = row + kTileRows < last ? (row - first + kTileRows) * lines / (last - first) : lines;
+      over_panels(begin, end, [&]<int Panels>(int64_t panel) __attribute__((always_inline)) {
+        const Product<Panels> product(a, panel);
+        float* here = sums + ((row - first) / kTileRows * (end - begin) + panel - begin) * kTileRows * kPanelRows;
+        if (k == 0) {
+          product.begin();
+        } else {
+          product.load(here);
+        }
+        if (k == 0 && row == first) {
+          product.template add<Ahead::these_panels>(x, k, k_end, 0, 0);
+        } else {
+          product.template add<Ahead::next_block>(x, k, k_end, first_line, last_line);
+        }
+        if (k_end == a.inputs) return product.put(tile);
+        product.store(here);
+      });
     }
-    const int64_t inputs = a.inputs - k < kBlockInputs ? a.inputs - k : kBlockInputs;
-    const int64_t stride = row_bytes(kBlockInputs);
-    for (int64_t row = first; row < last; ++row) {
-      cut_row(a.x + row * a.x_stride + k, inputs, own + (row - first) * stride);
-    }
-    multiply_block(a, k, {first, last, own, stride});
   }
+}
+
+// Rows that nobody has prepared are cut a block at a time, for each panel again: slow, and short of memory for no one.
+void cut_rows(const GemmArgs& a, int64_t row, int64_t rows) {
+  alignas(64) unsigned char parts[kTileRows * row_bytes(kBlockInputs)];
+  const int64_t stride = row_bytes(kBlockInputs);
+  over_panels(a.panel_begin, a.panel_end, [&]<int Panels>(int64_t panel) __attribute__((always_inline)) {
+    const Product<Panels> product(a, panel);
+    product.begin();
+    for (int64_t k = 0; k < a.inputs; k += kBlockInputs) {
+      const int64_t k_end = k + kBlockInputs < a.inputs ? k + kBlockInputs : a.inputs;
+      for (int64_t r = 0; r < rows; ++r) {
+        cut_row(a.x + (row + r) * a.x_stride + k, k_end - k, parts + r * stride);
+      }
+      tile_memory();
+      product.template add<Ahead::these_panels>({parts, stride, k}, k, k_end, 0, 0);
+    }
+    product.put({row, 0, rows});
+  });
 }
 
 }  // namespace
@@ -234,20 +268,25 @@ int64_t split_row_bytes(int64_t inputs) { return row_bytes(inputs); }
 
 void split_row(const float* x, int64_t inputs, unsigned char* out) { cut_row(x, inputs, out); }
 
-// The tiles are configured for each call: the host application may use the unit too. Rows are taken in pieces of about
-// equal size, so that each fills a tile where there are enough; a smaller one of our own may read what is left behind it.
+// The tiles are configured for each call: the host application may use the unit too.
 void gemm_tiles(const GemmArgs& args) {
   if (args.rows == 0) return;
-  constexpr int64_t kOwnRowBytes = row_bytes(kBlockInputs);
-  alignas(64) unsigned char few[kTileRows * kOwnRowBytes];
-  auto* own = args.scratch != nullptr ? reinterpret_cast<unsigned char*>(args.scratch) : few;
-  const int64_t room = args.scratch != nullptr ? kGemmScratch * 4 / kOwnRowBytes : kTileRows;
-  const int64_t at_once = args.prepared != nullptr ? kMostRows : room;
-  const int64_t pieces = (args.rows + at_once - 1) / at_once;
-  const int64_t most = (args.rows + pieces - 1) / pieces;
-  configure_tiles(config_for(most < kTileRows ? most : kTileRows));
-  for (int64_t piece = 0; piece < pieces; ++piece) {
-    rows_of(args, args.rows * piece / pieces, args.rows * (piece + 1) / pieces, own);
+  configure_tiles(config_for(args.rows < kTileRows ? args.rows : kTileRows));
+  if (args.prepared != nullptr && args.rows <= kTileRows) {
+    few_rows(args, {args.prepared, row_bytes(args.inputs), 0});
+  } else if (args.prepared != nullptr && args.scratch != nullptr) {
+    // Pieces of about equal size, so that each has a whole tile.
+    const int64_t pieces = (args.rows + kMostRows - 1) / kMostRows;
+    for (int64_t i = 0; i < pieces; ++i) {
+      for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += kMostPanels) {
+        const int64_t end = panel + kMostPanels < args.panel_end ? panel + kMostPanels : args.panel_end;
+        many_rows(args, args.rows * i / pieces, args.rows * (i + 1) / pieces, panel, end, args.scratch);
+      }
+    }
+  } else {
+    for (int64_t row = 0; row < args.rows; row += kTileRows) {
+      cut_rows(args, row, row + kTileRows < args.rows ? kTileRows : args.rows - row);
+    }
   }
   _tile_release();
 }

@@ -115,7 +115,12 @@ void CpuLinear::plan_segment(const SegmentDelta& part, size_t index) {
   require_vector(delta.output_scale, n, "linear: output scale");
   require_vector(delta.bias, n, "linear: delta bias");
   require_vector(delta.result_scale, n, "linear: result scale");
-  for (const DenseTerm& term : delta.dense) require_matrix<CpuMatrix>(term.d.get(), n, inputs_, "dense term");
+  for (const DenseTerm& term : delta.dense) {
+    const CpuMatrix& d = require_matrix<CpuMatrix>(term.d.get(), n, inputs_, "dense term");
+    if (kernels::is_quantised(d.storage())) {
+      fail(ErrorCode::internal, "linear: an expert's matrix in {}", name_of(d.format()));
+    }
+  }
   if (part.row_count == 0) return;
   output.scaled = output.scaled || delta.input_scale;
   Segment segment{{part.first_row, part.row_count}, &delta, terms_.size(), 0};
@@ -198,9 +203,12 @@ void CpuLinear::scale_inputs() {
 void CpuLinear::prepare_inputs() {
   prepared_.clear();
   for (Output& output : outputs_) {
-    output.prepared = output.with_base.empty()
-                       ? nullptr
-                       : prepared_.rows_for(output.weight->storage(), output.x, rows_, inputs_);
+    if (!output.with_base.empty()) prepared_.prepare(output.weight->storage(), output.x, rows_, inputs_);
+    for (const Segment& segment : output.segments) {
+      for (const DenseTerm& term : segment.delta->dense) {
+        prepared_.prepare(packed(*term.d).storage(), output.x, rows_, inputs_);
+      }
+    }
   }
 }
 
@@ -291,10 +299,7 @@ void CpuLinear::do_shrink(const Task& task) {
 void CpuLinear::base_product(const Output& output, const Task& task, float* work) {
   const int64_t n = output.weight->rows();
   for (const Rows rows : output.with_base) {
-    const unsigned char* prepared =
-        output.prepared == nullptr ? nullptr : output.prepared + rows.first * kernels_.prepared_row_bytes(output.weight->storage(), inputs_);
-    multiply(*output.weight, task, output.x + rows.first * inputs_, rows.count, output.y + rows.first * n, 1.0F, false,
-             work, prepared);
+    multiply(*output.weight, task, output.x, rows, output.y + rows.first * n, 1.0F, false, work);
   }
   const int64_t first = task.begin * kernels::kPanelRows;
   const int64_t last = std::min(n, task.end * kernels::kPanelRows);
@@ -318,7 +323,7 @@ void CpuLinear::correct(const Output& output, const Segment& segment, const Task
     if (args.base_scale != nullptr) scale_rows(output, task, rows, args.base_scale);
     args.base_scale = nullptr;
     for (const DenseTerm& term : delta.dense)
-      multiply(packed(*term.d), task, output.x + rows.first * inputs_, rows.count, args.y, term.weight, true, work);
+      multiply(packed(*term.d), task, output.x, rows, args.y, term.weight, true, work);
   }
   args.terms = expands_.data() + segment.first_term;
   args.count = static_cast<int64_t>(segment.last_term - segment.first_term);
@@ -333,21 +338,20 @@ void CpuLinear::correct(const Output& output, const Segment& segment, const Task
   kernels_.expand(args);
 }
 
-void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t rows, float* y, float scale,
-                         bool accumulate, float* work, const unsigned char* prepared) const {
-  if (prepared == nullptr && kernels::is_quantised(w.storage())) {
-    fail(ErrorCode::internal, "linear: an expert's matrix in {}", name_of(w.format()));
-  }
+// `x`: of row 0, `y` of the first of `rows`.
+void CpuLinear::multiply(const CpuMatrix& w, const Task& task, const float* x, Rows rows, float* y, float scale,
+                         bool accumulate, float* work) const {
   kernels::GemmArgs args{};
   args.panels = w.panels();
   args.outputs = w.rows();
   args.inputs = w.cols();
   args.panel_begin = task.begin;
   args.panel_end = task.end;
-  args.x = x;
+  args.x = x + rows.first * w.cols();
   args.x_stride = w.cols();
-  args.prepared = prepared;
-  args.rows = rows;
+  args.prepared = prepared_.find(w.storage(), x);
+  if (args.prepared != nullptr) args.prepared += rows.first * kernels_.prepared_row_bytes(w.storage(), w.cols());
+  args.rows = rows.count;
   args.y = y;
   args.y_stride = w.rows();
   args.scale = scale;

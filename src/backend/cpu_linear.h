@@ -58,7 +58,6 @@ class CpuLinear {
     const CpuMatrix* weight;
     const float* bias;  // or null
     const float* x;     // d * x where a segment has a d
-    const unsigned char* prepared;  // the same as the weight wants it, or null
     float* y;
     bool scaled;
     size_t scaled_x;  // in scratch
@@ -92,8 +91,8 @@ class CpuLinear {
   // `work`: scratch of the worker that does the task.
   void base_product(const Output& output, const Task& task, float* work);
   void correct(const Output& output, const Segment& segment, const Task& task, float* work);
-  void multiply(const CpuMatrix& w, const Task& task, const float* x, int64_t rows, float* y, float scale,
-                bool accumulate, float* work, const unsigned char* codes = nullptr) const;
+  void multiply(const CpuMatrix& w, const Task& task, const float* x, Rows rows, float* y, float scale,
+                bool accumulate, float* work) const;
   float* work_of(int worker) const;
   void add_to_rows(const Output& output, const Task& task, Rows rows, const float* values) const;
   void scale_rows(const Output& output, const Task& task, Rows rows, const float* values) const;

@@ -12,20 +12,23 @@ constexpr int64_t kLeastValues = 16384;  // worth a task of their own
 
 }  // namespace
 
-const unsigned char* PreparedInputs::rows_for(kernels::Storage storage, const float* x, int64_t rows, int64_t inputs) {
+void PreparedInputs::prepare(kernels::Storage storage, const float* x, int64_t rows, int64_t inputs) {
   const int64_t row_bytes = kernels_.prepared_row_bytes(storage, inputs);
-  if (row_bytes == 0) return nullptr;
-  for (size_t i = 0; i < used_; ++i) {
-    if (entries_[i].x == x && entries_[i].storage == storage) {
-      return reinterpret_cast<const unsigned char*>(entries_[i].bytes.get());
-    }
-  }
+  if (row_bytes == 0 || find(storage, x) != nullptr) return;
   if (used_ == entries_.size()) entries_.emplace_back();
   Entry& entry = entries_[used_++];
   entry.storage = storage;
   entry.x = x;
   fill(entry, rows, inputs, row_bytes);
-  return reinterpret_cast<const unsigned char*>(entry.bytes.get());
+}
+
+const unsigned char* PreparedInputs::find(kernels::Storage storage, const float* x) const {
+  for (size_t i = 0; i < used_; ++i) {
+    if (entries_[i].x == x && entries_[i].storage == storage) {
+      return reinterpret_cast<const unsigned char*>(entries_[i].bytes.get());
+    }
+  }
+  return nullptr;
 }
 
 void PreparedInputs::fill(Entry& entry, int64_t rows, int64_t inputs, int64_t row_bytes) {

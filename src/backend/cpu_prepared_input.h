@@ -16,8 +16,10 @@ class PreparedInputs {
 
   // Forgets the rows of the last call; their memory is used again.
   void clear() noexcept { used_ = 0; }
-  // x [rows, inputs] for weights stored so (kernels::GemmArgs::prepared); null where they read x itself.
-  const unsigned char* rows_for(kernels::Storage storage, const float* x, int64_t rows, int64_t inputs);
+  // x [rows, inputs] for weights stored so, unless they read x itself.
+  void prepare(kernels::Storage storage, const float* x, int64_t rows, int64_t inputs);
+  // kernels::GemmArgs::prepared of row 0; null where x was not prepared. Any thread, while nothing is prepared.
+  const unsigned char* find(kernels::Storage storage, const float* x) const;
 
  private:
   struct Entry {
