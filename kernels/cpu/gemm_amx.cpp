@@ -243,7 +243,7 @@ void many_rows(const GemmArgs& a, int64_t first, int64_t last, int64_t begin, in
   }
 }
 
-// Rows that nobody has prepared are cut a block at a time, for each panel again: slow, and short of memory for no one.
+// Rows that nobody has prepared are cut a block at a time, for each pair of panels again: slow, but it takes no memory.
 void cut_rows(const GemmArgs& a, int64_t row, int64_t rows) {
   alignas(64) unsigned char parts[kTileRows * row_bytes(kBlockInputs)];
   const int64_t stride = row_bytes(kBlockInputs);
