@@ -24,7 +24,7 @@ struct GemmArgs {
   int64_t panel_end;
   const float* x;
   int64_t x_stride;
-  const unsigned char* prepared;  // rows of prepare_row(), prepared_row_bytes() apart; null: x, which quantised W cannot read
+  const unsigned char* prepared;  // rows of prepare_row(), prepared_row_bytes() apart; F32 weights read x instead
   int64_t rows;
   float* y;
   int64_t y_stride;
@@ -129,8 +129,8 @@ constexpr int64_t attend_scratch(int64_t states, int64_t head_dim) {
 struct CpuKernels {
   const char* isa;
   void (*gemm)(Storage storage, const GemmArgs& args);
-  // Activations as a product with W stored so reads them: bytes of a row, 0 where it reads x itself; and one row.
-  // Quantised formats: per group, scale = max |x| / 127 and codes round(x / scale) of -127 to 127,
+  // Activations as a product with W stored so reads them: bytes of a row, 0 where it reads x itself (F32); and one row.
+  // BF16: rounded to it, half to even, infinite above its largest number. Quantised formats: per group, scale = max |x| / 127 and codes round(x / scale) of -127 to 127,
   // half to even. A group with a value that is not finite gets a NaN scale; one below 2^-100 everywhere counts as zero.
   int64_t (*prepared_row_bytes)(Storage storage, int64_t inputs);
   void (*prepare_row)(Storage storage, const float* x, int64_t inputs, unsigned char* out);
@@ -168,8 +168,8 @@ struct CpuKernels {
                              Storage storage, unsigned char* to);
 };
 
-// "baseline", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this machine does
-// not have it.
+// "baseline", "avx2", "avxvnni", "avx512", "avx512bf16", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this
+// machine does not have it.
 const CpuKernels* find_kernels(const char* isa);
 // The best this machine has; never null.
 const CpuKernels* best_kernels();

@@ -28,6 +28,9 @@ extern const CpuKernels table;
 namespace avx512 {
 extern const CpuKernels table;
 }
+namespace avx512bf16 {
+extern const CpuKernels table;
+}
 namespace amx {
 extern const CpuKernels table;
 }
@@ -85,13 +88,15 @@ bool machine_has_avx2() {
 bool machine_has_avxvnni() { return machine_has_avx2() && has(cpuid(7, 1).eax, 1U << 4); }
 #endif
 
-// x86-64-v4 with VNNI. BF16 products are not asked for: no kernel uses them, and processors before 2020 lack them.
+// x86-64-v4 with VNNI.
 bool machine_has_avx512() {
   const Registers seven = cpuid(7, 0);
   return machine_has_avx2() && has(saved_state(), 0xE6U) &&
          has(seven.ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL) &&
          has(seven.ecx, bit_AVX512VNNI);
 }
+
+bool machine_has_pairs() { return machine_has_avx512() && has(cpuid(7, 1).eax, 1U << 5); }
 
 #if defined(EXPERT_HAS_AMX)
 // The tile unit. Its registers are 8 KiB that the system saves for a process only when asked to; it refuses where a
@@ -106,7 +111,7 @@ bool tile_unit_granted() {
 // With products of bytes and of BF16: no processor has one without the other.
 bool machine_has_amx() {
   constexpr unsigned kTiles = 1U << 24 | 1U << 25 | 1U << 22;
-  return machine_has_avx512() && has(cpuid(7, 0).edx, kTiles) && tile_unit_granted();
+  return machine_has_pairs() && has(cpuid(7, 0).edx, kTiles) && tile_unit_granted();
 }
 #endif
 
@@ -123,7 +128,7 @@ bool machine_has_i8mm() { return false; }
 #endif
 
 struct Available {
-  const CpuKernels* tables[6] = {};
+  const CpuKernels* tables[7] = {};
 
   Available() {
     const CpuKernels** next = tables;
@@ -131,6 +136,7 @@ struct Available {
 #if defined(EXPERT_HAS_AMX)
     if (machine_has_amx()) *next++ = &amx::table;
 #endif
+    if (machine_has_pairs()) *next++ = &avx512bf16::table;
     if (machine_has_avx512()) *next++ = &avx512::table;
 #if defined(EXPERT_HAS_AVXVNNI)
     if (machine_has_avxvnni()) *next++ = &avxvnni::table;

@@ -1,6 +1,6 @@
 // y = x W^T over BF16 panels on the tile unit (AMX). A panel's lines are its weight tile as they lie: 16 lines of 16
-// outputs x 2 inputs. Activations stay F32: each is cut in three BF16 numbers of 8 bits, which add up to it exactly, and
-// every part is multiplied. One row goes the same way as many, so a row's sums never depend on the others.
+// outputs x 2 inputs; activations are rows of pair_row(). One row goes the same way as many, so a row's sums never depend
+// on the others.
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/tile_unit.h"
 
@@ -11,16 +11,10 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileInputs = 32;
 constexpr int64_t kTileBytes = 1024;
-constexpr int kParts = 3;  // from the highest bits to the lowest
-constexpr int64_t kPartBytes = kTileInputs * 2;  // of one row: a line
-constexpr int64_t kStepBytes = kParts * kPartBytes;
-constexpr int64_t kBlockInputs = 256;  // whose activations of one tile of rows stay in the first-level cache
+constexpr int64_t kLineBytes = kTileInputs * 2;  // of one row
+constexpr int64_t kBlockInputs = 512;  // whose activations of one tile of rows stay in the first-level cache
 constexpr int64_t kMostRows = 128;     // whose block of inputs stays in the second
 constexpr int64_t kMostPanels = kGemmScratch / (kMostRows * kPanelRows);  // whose sums find room between blocks
-
-// A row: for each 32 inputs the lines of their parts. An odd number of lines, or all rows of a tile would fall into the
-// same few sets of the first-level cache.
-constexpr int64_t row_bytes(int64_t inputs) { return ((inputs + kTileInputs - 1) / kTileInputs * kParts | 1) * kPartBytes; }
 
 // Registers: sums 0 and 1, activations 2, weights 3 and 4. Products of one sum do not wait for one another, and few
 // registers are safer than many: a product takes 5.7 ns, however many are written; but at times, as if another thread of
@@ -29,35 +23,6 @@ TileConfig config_for(int64_t activation_rows) {
   TileConfig config;
   for (int t = 0; t < 5; ++t) config.set(t, t < 3 ? activation_rows : kTileRows, 64);
   return config;
-}
-
-EXPERT_INLINE void store_upper_halves(unsigned char* to, __m512i bits) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
-}
-
-// Cut, not rounded: the largest floats would round to infinity. Nothing is left over of what is not finite.
-EXPERT_INLINE void cut_row(const float* x, int64_t inputs, unsigned char* parts) {
-  const int64_t padded = (inputs + kTileInputs - 1) / kTileInputs * kTileInputs;
-  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
-  const __m512i exponent = _mm512_set1_epi32(0x7F800000);
-  for (int64_t k = 0; k < padded; k += 16) {
-    const int64_t left = inputs - k;
-    const auto mask = static_cast<__mmask16>(left >= 16 ? 0xFFFFU : left <= 0 ? 0U : (1U << left) - 1U);
-    const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, x + k));
-    const __mmask16 finite = _mm512_cmpneq_epi32_mask(_mm512_and_si512(bits, exponent), exponent);
-    // A NaN may have all its bits in the lower half.
-    const auto nan =
-        static_cast<__mmask16>(~finite & _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x7FFFFF)) & 0xFFFFU);
-    __m512i high = _mm512_and_si512(bits, upper);
-    __m512 rest = _mm512_maskz_sub_ps(finite, _mm512_castsi512_ps(bits), _mm512_castsi512_ps(high));
-    high = _mm512_mask_or_epi32(high, nan, high, _mm512_set1_epi32(0x400000));
-    const __m512i middle = _mm512_and_si512(_mm512_castps_si512(rest), upper);
-    rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(middle));
-    unsigned char* to = parts + k / kTileInputs * kStepBytes + k % kTileInputs * 2;
-    store_upper_halves(to, high);
-    store_upper_halves(to + kPartBytes, middle);
-    store_upper_halves(to + 2 * kPartBytes, _mm512_castps_si512(rest));
-  }
 }
 
 // y[row + r, panel's outputs] for `rows` rows: scale * sums, added or not.
@@ -88,13 +53,12 @@ TileOfRows tile_at(int64_t row, int64_t first, int64_t last) {
   return {begin, row - begin, wanted};
 }
 
-// A tile of rows in parts, from input `begin` on.
-struct SplitRows {
-  const unsigned char* parts;
+// A tile of rows.
+struct PairRows {
+  const unsigned char* first;
   int64_t stride;
-  int64_t begin;
 
-  const unsigned char* at(int64_t k) const { return parts + (k - begin) / kTileInputs * kStepBytes; }
+  const unsigned char* at(int64_t k) const { return first + k / kTileInputs * kLineBytes; }
 };
 
 // What memory is asked for while a block is multiplied.
@@ -124,7 +88,7 @@ class Product {
   // Inputs [k, end): k is a multiple of 32, and so is end unless it is the last. The lines [first, last) of each
   // weight tile are asked for in the next block.
   template <Ahead kAhead>
-  __attribute__((always_inline)) void add(const SplitRows& x, int64_t k, int64_t end, int64_t first_line,
+  __attribute__((always_inline)) void add(const PairRows& x, int64_t k, int64_t end, int64_t first_line,
                                           int64_t last_line) const {
     const int64_t whole = end / kTileInputs * kTileInputs;
     for (; k < whole; k += kTileInputs) {
@@ -163,16 +127,14 @@ class Product {
     for (int64_t line = first; line < last; ++line) __builtin_prefetch(lines + line * 64, 0, kLevel);
   }
 
-  // All parts of 32 inputs.
+  // 32 inputs.
   __attribute__((always_inline)) void products(const unsigned char* x, int64_t stride,
                                                const unsigned char* const (&lines)[Panels]) const {
     _tile_loadd(3, lines[0], 64);
     if constexpr (Panels > 1) _tile_loadd(4, lines[1], 64);
-    for (int part = 0; part < kParts; ++part) {
-      _tile_loadd(2, x + part * kPartBytes, static_cast<size_t>(stride));
-      _tile_dpbf16ps(0, 2, 3);
-      if constexpr (Panels > 1) _tile_dpbf16ps(1, 2, 4);
-    }
+    _tile_loadd(2, x, static_cast<size_t>(stride));
+    _tile_dpbf16ps(0, 2, 3);
+    if constexpr (Panels > 1) _tile_dpbf16ps(1, 2, 4);
   }
 
   // The lines of a panel end in the middle of a tile: what is behind them belongs to others.
@@ -200,27 +162,30 @@ EXPERT_INLINE void over_panels(int64_t begin, int64_t end, Use&& use) {
 }
 
 // Up to 16 rows: memory is read in the order in which it lies.
-void few_rows(const GemmArgs& a, const SplitRows& x) {
+void few_rows(const GemmArgs& a, int64_t row, int64_t rows) {
+  const int64_t stride = pair_row_bytes(a.inputs);
+  const TileOfRows tile = tile_at(row, 0, row + rows);
+  const PairRows x = {a.prepared + tile.first * stride, stride};
   tile_memory();
   over_panels(a.panel_begin, a.panel_end, [&]<int Panels>(int64_t panel) __attribute__((always_inline)) {
     const Product<Panels> product(a, panel);
     product.begin();
     product.template add<Ahead::these_panels>(x, 0, a.inputs, 0, 0);
-    product.put({0, 0, a.rows});
+    product.put(tile);
   });
 }
 
 // Rows [first, last) and panels [begin, end) block by block: a tile of rows meets all panels, then the next one does.
 // Sums wait in `sums`, a KB for each tile of rows and panel.
 void many_rows(const GemmArgs& a, int64_t first, int64_t last, int64_t begin, int64_t end, float* sums) {
-  const int64_t stride = row_bytes(a.inputs);
+  const int64_t stride = pair_row_bytes(a.inputs);
   const int64_t lines = kTileBytes / 64;
   tile_memory();
   for (int64_t k = 0; k < a.inputs; k += kBlockInputs) {
     const int64_t k_end = k + kBlockInputs < a.inputs ? k + kBlockInputs : a.inputs;
     for (int64_t row = first; row < last; row += kTileRows) {
       const TileOfRows tile = tile_at(row, first, last);
-      const SplitRows x = {a.prepared + tile.first * stride, stride, 0};
+      const PairRows x = {a.prepared + tile.first * stride, stride};
       const int64_t first_line = (row - first) * lines / (last - first);
       const int64_t last_line = row + kTileRows < last ? (row - first + kTileRows) * lines / (last - first) : lines;
       over_panels(begin, end, [&]<int Panels>(int64_t panel) __attribute__((always_inline)) {
@@ -243,38 +208,17 @@ void many_rows(const GemmArgs& a, int64_t first, int64_t last, int64_t begin, in
   }
 }
 
-// Rows that nobody has prepared are cut a block at a time, for each pair of panels again: slow, but it takes no memory.
-void cut_rows(const GemmArgs& a, int64_t row, int64_t rows) {
-  alignas(64) unsigned char parts[kTileRows * row_bytes(kBlockInputs)];
-  const int64_t stride = row_bytes(kBlockInputs);
-  over_panels(a.panel_begin, a.panel_end, [&]<int Panels>(int64_t panel) __attribute__((always_inline)) {
-    const Product<Panels> product(a, panel);
-    product.begin();
-    for (int64_t k = 0; k < a.inputs; k += kBlockInputs) {
-      const int64_t k_end = k + kBlockInputs < a.inputs ? k + kBlockInputs : a.inputs;
-      for (int64_t r = 0; r < rows; ++r) {
-        cut_row(a.x + (row + r) * a.x_stride + k, k_end - k, parts + r * stride);
-      }
-      tile_memory();
-      product.template add<Ahead::these_panels>({parts, stride, k}, k, k_end, 0, 0);
-    }
-    product.put({row, 0, rows});
-  });
-}
-
 }  // namespace
-
-int64_t split_row_bytes(int64_t inputs) { return row_bytes(inputs); }
-
-void split_row(const float* x, int64_t inputs, unsigned char* out) { cut_row(x, inputs, out); }
 
 // The tiles are configured for each call: the host application may use the unit too.
 void gemm_tiles(const GemmArgs& args) {
   if (args.rows == 0) return;
   configure_tiles(config_for(args.rows < kTileRows ? args.rows : kTileRows));
-  if (args.prepared != nullptr && args.rows <= kTileRows) {
-    few_rows(args, {args.prepared, row_bytes(args.inputs), 0});
-  } else if (args.prepared != nullptr && args.scratch != nullptr) {
+  if (args.rows <= kTileRows || args.scratch == nullptr) {
+    for (int64_t row = 0; row < args.rows; row += kTileRows) {
+      few_rows(args, row, row + kTileRows < args.rows ? kTileRows : args.rows - row);
+    }
+  } else {
     // Pieces of about equal size, so that each has a whole tile.
     const int64_t pieces = (args.rows + kMostRows - 1) / kMostRows;
     for (int64_t i = 0; i < pieces; ++i) {
@@ -282,10 +226,6 @@ void gemm_tiles(const GemmArgs& args) {
         const int64_t end = panel + kMostPanels < args.panel_end ? panel + kMostPanels : args.panel_end;
         many_rows(args, args.rows * i / pieces, args.rows * (i + 1) / pieces, panel, end, args.scratch);
       }
-    }
-  } else {
-    for (int64_t row = 0; row < args.rows; row += kTileRows) {
-      cut_rows(args, row, row + kTileRows < args.rows ? kTileRows : args.rows - row);
     }
   }
   _tile_release();

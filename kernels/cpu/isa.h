@@ -7,14 +7,19 @@
 #error "compile with -DEXPERT_ISA_NAMESPACE=<instruction set>"
 #endif
 
-// A set that differs from another in its integer products only takes everything else from that one (EXPERT_ISA_FLOATS).
+// A set that differs from another in a few products only takes everything else from that one.
 #ifndef EXPERT_ISA_FLOATS
 #define EXPERT_ISA_FLOATS EXPERT_ISA_NAMESPACE
+#endif
+#ifndef EXPERT_ISA_INTEGERS
+#define EXPERT_ISA_INTEGERS EXPERT_ISA_NAMESPACE
 #endif
 
 namespace expert::kernels::EXPERT_ISA_FLOATS {
 
 void gemm_floats(Storage storage, const GemmArgs& args);
+int64_t rounded_row_bytes(int64_t inputs);  // of activations rounded to BF16, as floats
+void round_row(const float* x, int64_t inputs, unsigned char* out);
 void shrink(Storage storage, const ShrinkArgs& args);
 void expand(const ExpandArgs& args);
 void pack_factor_rows(Source type, const void* source, int64_t rows, int64_t inputs, FactorScale scale, Storage storage,
@@ -36,14 +41,20 @@ void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, f
 
 }  // namespace expert::kernels::EXPERT_ISA_FLOATS
 
-namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+namespace expert::kernels::EXPERT_ISA_INTEGERS {
 
-void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit; activations in three parts
-int64_t split_row_bytes(int64_t inputs);
-void split_row(const float* x, int64_t inputs, unsigned char* out);
 void gemm_quantised(Storage storage, const GemmArgs& args);
 void attend_codes(const AttendArgs& args);  // INT8 keys and values
 void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);
+
+}  // namespace expert::kernels::EXPERT_ISA_INTEGERS
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+void gemm_pairs(const GemmArgs& args);  // BF16, of sets with products of pairs
+void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit
+int64_t pair_row_bytes(int64_t inputs);  // of both: activations in BF16
+void pair_row(const float* x, int64_t inputs, unsigned char* out);
 
 extern const CpuKernels table;
 

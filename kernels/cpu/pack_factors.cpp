@@ -154,12 +154,12 @@ void pack_panel_piece(Source type, const unsigned char* from, int64_t rows, int6
     float values[kPiece];
     gather_ranks(type, from, rows, rank, count, scale, values,
                  [&](auto... run) { read_scaled(type, run...); });
-    turn_words(values, count * 4, count, to);
+    turn_words<kPanelRows>(values, count * 4, count, to);
     return;
   }
   uint16_t values[kPiece];
   gather_ranks(type, from, rows, rank, count, scale, values, [&](auto... run) { read_bf16(type, run...); });
-  turn_words(values, count * 2, count / 2, to);
+  turn_words<kPanelRows>(values, count * 2, count / 2, to);
   if (count % 2 == 0) return;
   for (int64_t r = 0; r < kPanelRows; ++r) {
     memcpy(to + (count - 1) * 32 + r * 2, values + r * count + count - 1, sizeof(uint16_t));

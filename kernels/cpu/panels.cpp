@@ -52,7 +52,7 @@ void pack_panel(Source type, const unsigned char* source, int64_t rows, int64_t 
       }
     }
     const int64_t lines = storage == Storage::f32 ? count : (count + 1) / 2;
-    turn_words(words, sizeof words[0], lines, panel + panel_bytes(storage, k));
+    turn_words<kPanelRows>(words, sizeof words[0], lines, panel + panel_bytes(storage, k));
   }
 }
 

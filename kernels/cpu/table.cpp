@@ -4,34 +4,41 @@
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace floats = EXPERT_ISA_FLOATS;
+namespace integers = EXPERT_ISA_INTEGERS;
 
 namespace {
 
 void gemm(Storage storage, const GemmArgs& args) {
-  if (is_quantised(storage)) return gemm_quantised(storage, args);
+  if (is_quantised(storage)) return integers::gemm_quantised(storage, args);
 #if defined(__AMX_BF16__)
   if (storage == Storage::bf16) return gemm_tiles(args);
+#elif defined(__AVX512BF16__)
+  if (storage == Storage::bf16) return gemm_pairs(args);
 #endif
   floats::gemm_floats(storage, args);
 }
 
 int64_t prepared_row_bytes(Storage storage, int64_t inputs) {
+  if (storage == Storage::f32) return 0;
   if (is_quantised(storage)) return quantised_row_bytes(inputs);
-#if defined(__AMX_BF16__)
-  if (storage == Storage::bf16) return split_row_bytes(inputs);
+#if defined(__AVX512BF16__)
+  return pair_row_bytes(inputs);
+#else
+  return floats::rounded_row_bytes(inputs);
 #endif
-  return 0;
 }
 
 void prepare_row(Storage storage, const float* x, int64_t inputs, unsigned char* out) {
-#if defined(__AMX_BF16__)
-  if (storage == Storage::bf16) return split_row(x, inputs, out);
+  if (is_quantised(storage)) return integers::quantise_row(storage, x, inputs, out);
+#if defined(__AVX512BF16__)
+  pair_row(x, inputs, out);
+#else
+  floats::round_row(x, inputs, out);
 #endif
-  quantise_row(storage, x, inputs, out);
 }
 
 void attend(const AttendArgs& args) {
-  if (args.format == KvFormat::int8) return attend_codes(args);
+  if (args.format == KvFormat::int8) return integers::attend_codes(args);
   floats::attend_floats(args);
 }
 

@@ -52,22 +52,42 @@ EXPERT_INLINE void over_tiles(int64_t first, int64_t last, const F& f) {
   }
 }
 
-// sum[r] += x[r * x_stride] * W for one input, with w(v) the weights of vector v. Few rows take a weight at a time,
+// What a step multiplies: a word of 32 bits of a row's activations with one vector of weights.
+struct FloatStep {
+  EXPERT_INLINE Floats value(const float* x) { return splat(*x); }
+  EXPERT_INLINE Floats add(Floats sum, Floats value, Floats weight) { return fma(value, weight, sum); }
+};
+
+#if defined(__AVX512BF16__)
+// Two inputs in BF16, the lower half first: sum + x1 w1, then + x0 w0, each rounded once; subnormal numbers count as zero.
+struct PairStep {
+  EXPERT_INLINE Words value(const float* x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, x, sizeof bits);
+    return bits - Words{};
+  }
+  EXPERT_INLINE Floats add(Floats sum, Words value, Floats weight) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(value), reinterpret_cast<__m512bh>(weight));
+  }
+};
+#endif
+
+// sum[r] += x[r * x_stride] * W for one step, with w(v) the weights of vector v. Few rows take a weight at a time,
 // many rows an activation at a time: so accumulators and operands fit the registers.
-template <int R, int P, class Weights>
+template <int R, int P, class Step = FloatStep, class Weights>
 EXPERT_INLINE void multiply_input(Tile<R, P>& tile, const float* x, int64_t x_stride, const Weights& w) {
   constexpr int kVectors = P * kPanelVectors;
   if constexpr (R > kVectors) {
     Floats weight[kVectors];
     for (int v = 0; v < kVectors; ++v) weight[v] = w(v);
     for (int r = 0; r < R; ++r) {
-      const Floats value = splat(x[r * x_stride]);
-      for (int v = 0; v < kVectors; ++v) tile.sum[r][v] = fma(value, weight[v], tile.sum[r][v]);
+      const auto value = Step::value(x + r * x_stride);
+      for (int v = 0; v < kVectors; ++v) tile.sum[r][v] = Step::add(tile.sum[r][v], value, weight[v]);
     }
   } else {
     for (int v = 0; v < kVectors; ++v) {
       const Floats weight = w(v);
-      for (int r = 0; r < R; ++r) tile.sum[r][v] = fma(splat(x[r * x_stride]), weight, tile.sum[r][v]);
+      for (int r = 0; r < R; ++r) tile.sum[r][v] = Step::add(tile.sum[r][v], Step::value(x + r * x_stride), weight);
     }
   }
 }
@@ -104,6 +124,7 @@ EXPERT_INLINE Words line_words(const unsigned char* line, int v) {
 
 // multiply: sum[r] += x[r, 0..inputs) * W over the lines that start at line[p].
 struct F32Panel {
+  typedef FloatStep Step;
   static constexpr Storage kStorage = Storage::f32;
   static constexpr int kTileRows = kRegisterRows;
 
@@ -126,7 +147,30 @@ struct F32Panel {
   }
 };
 
+#if defined(__AVX512BF16__)
+// A BF16 panel as lines of pairs of inputs, which lie as the lines of an F32 panel do; x and `inputs` are pairs too.
+struct PairPanel {
+  typedef PairStep Step;
+  static constexpr Storage kStorage = Storage::f32;
+  static constexpr int kTileRows = kRegisterRows;
+
+  template <int R, int P>
+  EXPERT_INLINE void multiply(Tile<R, P>& tile, const unsigned char* const (&line)[P], const float* x, int64_t x_stride,
+                              int64_t inputs) {
+    const LongPanels<R, P> prefetch{line};
+    for (int64_t j = 0; j < inputs; ++j) {
+      prefetch.reach(j * 64);
+      multiply_input<R, P, Step>(
+          tile, x + j, x_stride, [&](int v) __attribute__((always_inline)) {
+            return reinterpret_cast<Floats>(line_words(line[v / kPanelVectors] + j * 64, v));
+          });
+    }
+  }
+};
+#endif
+
 struct Bf16Panel {
+  typedef FloatStep Step;
   static constexpr Storage kStorage = Storage::bf16;
   static constexpr int kTileRows = kRegisterRows < 6 ? kRegisterRows : kRegisterRows - 1;  // the mask takes a register
 

@@ -19,7 +19,8 @@ template <Storage S, int R>
 __device__ inline void load_floats(const ProductArgs& args, int64_t first_entry, int64_t first_input,
                                    const InputTile<S>& tile) {
   for (int i = static_cast<int>(threadIdx.x); i < R * kSumInputs; i += kProductWarps * kWarpLanes) {
-    tile.floats(0)[i] = scaled_input(args, first_entry + i / kSumInputs, first_input + i % kSumInputs);
+    const float value = scaled_input(args, first_entry + i / kSumInputs, first_input + i % kSumInputs);
+    tile.floats(0)[i] = S == Storage::bf16 ? float_of(static_cast<uint32_t>(bf16_bits(value)) << 16) : value;
   }
 }
 

@@ -6,8 +6,9 @@
 
 namespace expert::kernels::cuda {
 
-// The rows of x a block of threads works on, kSumInputs inputs of each, in the form the weights are met in: F32, or for
-// quantised weights whole numbers of 8 bits with one scale per group (as in kernels/reference: quantise_activations).
+// The rows of x a block of threads works on, kSumInputs inputs of each, in the form the weights are met in
+// (kernels/reference: round_activations): F32, for BF16 weights rounded to it, for quantised ones whole numbers of 8 bits
+// with one scale per group.
 template <Storage S>
 struct InputTile {
   static constexpr int kGroups = kSumInputs / static_cast<int>(kGroup);

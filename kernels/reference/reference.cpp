@@ -106,7 +106,13 @@ void dequantise_weights(Storage storage, const uint16_t* scales, const unsigned 
   }
 }
 
-void quantise_activations(const float* x, int64_t inputs, double* out) {
+void round_activations(Storage storage, const float* x, int64_t inputs, double* out) {
+  if (!is_quantised(storage)) {
+    for (int64_t i = 0; i < inputs; ++i) {
+      out[i] = static_cast<double>(storage == Storage::bf16 ? float_from_bf16(bf16_from_float(x[i])) : x[i]);
+    }
+    return;
+  }
   for (int64_t first = 0; first < inputs; first += kGroup) {
     const int64_t end = first + kGroup < inputs ? first + kGroup : inputs;
     float most = 0;

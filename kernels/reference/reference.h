@@ -14,8 +14,9 @@ void add_product(const double* x, int64_t rows, int64_t inputs, const float* w, 
 // CpuKernels::quantise_weights, and the weights [32][16] its scales and codes stand for (exact in FP32).
 void quantise_weights(Storage storage, const float* w, uint16_t* scales, unsigned char* codes);
 void dequantise_weights(Storage storage, const uint16_t* scales, const unsigned char* codes, float* w);
-// What the activations of one row count as where the weights are quantised: groups of 32 in steps of max |x| / 127.
-void quantise_activations(const float* x, int64_t inputs, double* out);
+// What the activations of one row count as where they meet weights stored so: as they are (F32), rounded to BF16 as well
+// (BF16), groups of 32 in steps of max |x| / 127 (quantised).
+void round_activations(Storage storage, const float* x, int64_t inputs, double* out);
 // out = x / sqrt(mean(x^2) + eps) * weight per row; out may be x.
 void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);
 // Half-split rotation of the first 2 * half values of x.

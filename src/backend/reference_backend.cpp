@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/host_memory.h"
+#include "backend/storage.h"
 #include "core/error.h"
 #include "kernels/formats.h"
 #include "kernels/reference/reference.h"
@@ -25,7 +26,6 @@ void round_all(WeightFormat format, int64_t rows, int64_t cols, std::vector<floa
     for (float& value : values) value = round_to(format, value);
     return;
   }
-  const auto storage = format == WeightFormat::int8 ? kernels::Storage::int8 : kernels::Storage::int4;
   constexpr int64_t kRows = kernels::kPanelRows;
   for (int64_t first = 0; first < rows; first += kRows) {
     for (int64_t group = 0; group < cols; group += kernels::kGroup) {
@@ -40,8 +40,8 @@ void round_all(WeightFormat format, int64_t rows, int64_t cols, std::vector<floa
       uint16_t scales[kRows];
       unsigned char codes[kernels::kGroup * kRows];
       over_group([](float& to, float from) { to = from; });
-      ref::quantise_weights(storage, w, scales, codes);
-      ref::dequantise_weights(storage, scales, codes, w);
+      ref::quantise_weights(storage_of(format), w, scales, codes);
+      ref::dequantise_weights(storage_of(format), scales, codes, w);
       over_group([](float from, float& to) { to = from; });
     }
   }
@@ -114,14 +114,14 @@ class LinearRow {
   LinearRow(const LinearOutput& output, const float* x, const LinearDelta* delta)
       : weight_(*output.weight), x_(x, x + weight_.cols()), y_(static_cast<size_t>(weight_.rows())) {
     if (delta == nullptr) {
-      add_base();
+      add_matrix(weight_, 1.0);
       add(output.bias);
       return;
     }
     scale(x_, delta->input_scale);
-    if (!delta->skip_base) add_base();
+    if (!delta->skip_base) add_matrix(weight_, 1.0);
     scale(y_, delta->output_scale);
-    for (const DenseTerm& term : delta->dense) add_product(*term.d, static_cast<double>(term.weight));
+    for (const DenseTerm& term : delta->dense) add_matrix(*term.d, static_cast<double>(term.weight));
     for (const LowRankTerm& term : delta->low_rank) add_low_rank(term);
     add(output.bias);
     add(&delta->bias);
@@ -133,17 +133,12 @@ class LinearRow {
   }
 
  private:
-  // A quantised weight sees its input quantised as well; deltas never do.
-  void add_base() {
-    if (!is_quantised(weight_.format())) return add_product(weight_, 1.0);
-    const std::vector<double> exact = x_;
+  // A matrix sees its input rounded as its format says; low-rank terms never do.
+  void add_matrix(const Matrix& w, double weight) {
     const std::vector<float> row(x_.begin(), x_.end());
-    ref::quantise_activations(row.data(), weight_.cols(), x_.data());
-    add_product(weight_, 1.0);
-    x_ = exact;
-  }
-  void add_product(const Matrix& w, double weight) {
-    ref::add_product(x_.data(), 1, w.cols(), values_of(w), w.rows(), weight, y_.data());
+    std::vector<double> seen(x_.size());
+    ref::round_activations(storage_of(w.format()), row.data(), w.cols(), seen.data());
+    ref::add_product(seen.data(), 1, w.cols(), values_of(w), w.rows(), weight, y_.data());
   }
   void add_low_rank(const LowRankTerm& term) {
     std::vector<double> t(static_cast<size_t>(term.a->rows()));

@@ -80,7 +80,7 @@ inline constexpr const char* kIsas[] = {"cuda"};
 inline std::unique_ptr<Backend> backend_on(const char* device, int threads) { return make_backend({device, threads, ""}); }
 #else
 inline constexpr bool kThorough = true;
-inline constexpr const char* kIsas[] = {"baseline", "avx2", "avxvnni", "avx512",
+inline constexpr const char* kIsas[] = {"baseline", "avx2", "avxvnni", "avx512",  "avx512bf16",
                                         "amx",      "neon", "neondot", "neoni8mm"};
 // The CPU backend on this instruction set; null where the machine does not have it.
 inline std::unique_ptr<Backend> backend_on(const char* isa, int threads) {

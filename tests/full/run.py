@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import bootstrap  # noqa: E402
 
-ISAS = ["baseline", "avx2", "avxvnni", "avx512", "amx"]
+ISAS = ["baseline", "avx2", "avxvnni", "avx512", "avx512bf16", "amx"]
 
 
 class Log:

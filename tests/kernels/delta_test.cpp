@@ -11,18 +11,13 @@
 
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/factors.h"
+#include "tests/kernels/all_kernels.h"
 
 using namespace expert::kernels;
 
 namespace {
 
 constexpr double kEps = std::numeric_limits<float>::epsilon();
-
-std::vector<const CpuKernels*> all_kernels() {
-  std::vector<const CpuKernels*> all;
-  for (const CpuKernels* const* k = available_kernels(); *k != nullptr; ++k) all.push_back(*k);
-  return all;
-}
 
 std::vector<float> random_floats(int64_t count, uint32_t seed) {
   std::mt19937 random(seed);

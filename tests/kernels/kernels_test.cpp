@@ -15,18 +15,13 @@
 #include "kernels/cpu/panels.h"
 #include "kernels/kv_format.h"
 #include "kernels/reference/reference.h"
+#include "tests/kernels/all_kernels.h"
 
 using namespace expert::kernels;
 
 namespace {
 
 constexpr float kEps = std::numeric_limits<float>::epsilon();
-
-std::vector<const CpuKernels*> all_kernels() {
-  std::vector<const CpuKernels*> all;
-  for (const CpuKernels* const* k = available_kernels(); *k != nullptr; ++k) all.push_back(*k);
-  return all;
-}
 
 std::vector<float> random_floats(int64_t count, uint32_t seed) {
   std::mt19937 random(seed);
@@ -54,6 +49,15 @@ Packed pack(const std::vector<float>& w, int64_t outputs, int64_t inputs, Storag
 bool same_bits(const float* a, const float* b, size_t count) { return std::memcmp(a, b, count * sizeof(float)) == 0; }
 
 std::vector<float> scratch() { return std::vector<float>(static_cast<size_t>(kGemmScratch)); }
+
+// Rows of x as the kernels read them, exactly as long as they are, so that whoever reads behind them is seen.
+std::vector<unsigned char> prepare(const CpuKernels& k, Storage storage, const float* x, int64_t x_stride, int64_t inputs,
+                                   int64_t rows) {
+  const int64_t bytes = k.prepared_row_bytes(storage, inputs);
+  std::vector<unsigned char> prepared(static_cast<size_t>(rows * bytes), 0xFF);
+  for (int64_t r = 0; bytes != 0 && r < rows; ++r) k.prepare_row(storage, x + r * x_stride, inputs, prepared.data() + r * bytes);
+  return prepared;
+}
 
 GemmArgs gemm_args(const Packed& w, int64_t outputs, int64_t inputs, const std::vector<float>& x, int64_t rows,
                    std::vector<float>& y, float* work) {
@@ -181,16 +185,21 @@ TEST_CASE("gemm stays within the bound its data give, for every kernel path") {
         for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 19, 20, 21, 97, 100}) {
           if (rows > 21 && inputs > 600) continue;
           const std::vector<float> x = random_floats(rows * inputs, ++seed);
+          std::vector<double> seen(x.size());
+          reference::round_activations(storage, x.data(), rows * inputs, seen.data());
           for (const CpuKernels* k : all_kernels()) {
             std::vector<float> work = scratch();
             std::vector<float> y(static_cast<size_t>(rows * outputs), NAN);
-            k->gemm(storage, gemm_args(w, outputs, inputs, x, rows, y, work.data()));
+            const std::vector<unsigned char> prepared = prepare(*k, storage, x.data(), inputs, inputs, rows);
+            GemmArgs args = gemm_args(w, outputs, inputs, x, rows, y, work.data());
+            args.prepared = prepared.data();
+            k->gemm(storage, args);
             for (int64_t r = 0; r < rows; ++r) {
               for (int64_t n = 0; n < outputs; ++n) {
                 double sum = 0;
                 double magnitude = 0;
                 for (int64_t i = 0; i < inputs; ++i) {
-                  const double product = static_cast<double>(x[static_cast<size_t>(r * inputs + i)]) *
+                  const double product = seen[static_cast<size_t>(r * inputs + i)] *
                                          static_cast<double>(w.values[static_cast<size_t>(n * inputs + i)]);
                   sum += product;
                   magnitude += std::abs(product);
@@ -212,7 +221,7 @@ TEST_CASE("gemm stays within the bound its data give, for every kernel path") {
   }
 }
 
-TEST_CASE("gemm gives a row the same bits alone, in a crowd, with scratch or without, prepared or not") {
+TEST_CASE("gemm gives a row the same bits alone, in a crowd, with scratch or without") {
   for (const Storage storage : {Storage::f32, Storage::bf16}) {
     const int64_t inputs = 777;
     const int64_t outputs = 83;
@@ -221,23 +230,22 @@ TEST_CASE("gemm gives a row the same bits alone, in a crowd, with scratch or wit
     const std::vector<float> x = random_floats(rows * inputs, 2);
     for (const CpuKernels* k : all_kernels()) {
       std::vector<float> work = scratch();
-      std::vector<float> all(static_cast<size_t>(rows * outputs));
-      k->gemm(storage, gemm_args(w, outputs, inputs, x, rows, all, work.data()));
-      // Exactly as long as the rows are, so that whoever reads behind them is seen.
-      const int64_t row_bytes = k->prepared_row_bytes(storage, inputs);
+      const auto multiply = [&](int64_t first, int64_t count, float* scratch) {
+        const float* from = x.data() + first * inputs;
+        const std::vector<unsigned char> prepared = prepare(*k, storage, from, inputs, inputs, count);
+        std::vector<float> y(static_cast<size_t>(count * outputs));
+        GemmArgs args = gemm_args(w, outputs, inputs, x, count, y, scratch);
+        args.x = from;
+        args.prepared = prepared.data();
+        k->gemm(storage, args);
+        return y;
+      };
+      const std::vector<float> all = multiply(0, rows, work.data());
       for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 16, 17, 19, 20, 25, 64, 131, 257, 261, 277}) {
         const int64_t first = (rows - count) / 2;
-        std::vector<unsigned char> prepared(static_cast<size_t>(count * row_bytes));
-        for (int64_t r = 0; row_bytes != 0 && r < count; ++r) {
-          k->prepare_row(storage, x.data() + (first + r) * inputs, inputs, prepared.data() + r * row_bytes);
-        }
-        for (const int way : {0, 1, 2}) {
-          std::vector<float> some(static_cast<size_t>(count * outputs));
-          GemmArgs args = gemm_args(w, outputs, inputs, x, count, some, way == 0 ? nullptr : work.data());
-          args.x += first * inputs;
-          if (way == 2) args.prepared = row_bytes == 0 ? nullptr : prepared.data();
-          k->gemm(storage, args);
-          INFO(k->isa, " rows ", count, " way ", way);
+        for (float* const scratch : {static_cast<float*>(nullptr), work.data()}) {
+          const std::vector<float> some = multiply(first, count, scratch);
+          INFO(k->isa, " rows ", count, " scratch ", scratch != nullptr);
           CHECK(same_bits(some.data(), all.data() + first * outputs, some.size()));
         }
       }
@@ -254,10 +262,13 @@ TEST_CASE("gemm writes its panels only, scales, and adds where told") {
       const std::vector<float> x = random_floats(rows * inputs, 2);
       for (const CpuKernels* k : all_kernels()) {
         std::vector<float> work = scratch();
+        const std::vector<unsigned char> prepared = prepare(*k, storage, x.data(), inputs, inputs, rows);
         std::vector<float> plain(static_cast<size_t>(rows * outputs));
-        k->gemm(storage, gemm_args(w, outputs, inputs, x, rows, plain, work.data()));
+        GemmArgs args = gemm_args(w, outputs, inputs, x, rows, plain, work.data());
+        args.prepared = prepared.data();
+        k->gemm(storage, args);
         std::vector<float> y(plain.size(), 7.0F);
-        GemmArgs args = gemm_args(w, outputs, inputs, x, rows, y, work.data());
+        args.y = y.data();
         args.panel_begin = 1;
         args.panel_end = 3;
         args.scale = -2.0F;
@@ -281,12 +292,33 @@ TEST_CASE("an input beyond the last does not matter, also where BF16 pairs it") 
     for (const int64_t rows : {1, 4, 30}) {
       std::vector<float> x = random_floats(rows * (inputs + 1), 2);
       for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * (inputs + 1) + inputs)] = NAN;
+      const std::vector<unsigned char> prepared = prepare(*k, Storage::bf16, x.data(), inputs + 1, inputs, rows);
       std::vector<float> work = scratch();
       std::vector<float> y(static_cast<size_t>(rows * 16));
       GemmArgs args = gemm_args(w, 16, inputs, x, rows, y, work.data());
-      args.x_stride = inputs + 1;
+      args.prepared = prepared.data();
       k->gemm(Storage::bf16, args);
       for (const float value : y) CHECK(std::isfinite(value));
+    }
+  }
+}
+
+TEST_CASE("BF16 weights see activations rounded to BF16, whatever they are") {
+  const float ends[] = {0.0F, 1.0F, float_from_bits(0x3F808000), float_from_bits(0x3F818000), float_from_bits(0x3F808001),
+                        std::numeric_limits<float>::max(), float_from_bits(0x7F7F7FFF), INFINITY, -INFINITY,
+                        float_from_bits(0x7F800001), float_from_bits(0xFFFFFFFF), 0x1p-126F};  // fmt: skip
+  const Packed one = pack({1.0F}, 1, 1, Storage::bf16);
+  for (const CpuKernels* k : all_kernels()) {
+    for (const float value : ends) {
+      const std::vector<float> x = {value};
+      const std::vector<unsigned char> prepared = prepare(*k, Storage::bf16, x.data(), 1, 1, 1);
+      std::vector<float> y(1);
+      GemmArgs args = gemm_args(one, 1, 1, x, 1, y, nullptr);
+      args.prepared = prepared.data();
+      k->gemm(Storage::bf16, args);
+      const float expected = float_from_bf16(bf16_from_float(value));
+      INFO(k->isa, " ", value);
+      CHECK((std::isnan(expected) ? std::isnan(y[0]) : y[0] == expected));
     }
   }
 }
@@ -457,7 +489,7 @@ TEST_CASE("tables are found by name, the best first") {
   const std::vector<const CpuKernels*> all = all_kernels();
   REQUIRE(!all.empty());
   CHECK(best_kernels() == all[0]);
-  for (const CpuKernels* k : all) CHECK(find_kernels(k->isa) == k);
+  for (const CpuKernels* const* k = available_kernels(); *k != nullptr; ++k) CHECK(find_kernels((*k)->isa) == *k);
   CHECK(find_kernels("sse9") == nullptr);
   CHECK(find_kernels("") == nullptr);
 }

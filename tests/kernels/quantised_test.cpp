@@ -13,6 +13,7 @@
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/reference/reference.h"
+#include "tests/kernels/all_kernels.h"
 
 using namespace expert::kernels;
 
@@ -22,12 +23,6 @@ constexpr Storage kQuantised[] = {Storage::int8, Storage::int4};
 constexpr int64_t kBlock = kGroup * kPanelRows;
 
 const char* name_of(Storage storage) { return storage == Storage::int8 ? "int8" : "int4"; }
-
-std::vector<const CpuKernels*> all_kernels() {
-  std::vector<const CpuKernels*> all;
-  for (const CpuKernels* const* k = available_kernels(); *k != nullptr; ++k) all.push_back(*k);
-  return all;
-}
 
 std::vector<float> random_floats(int64_t count, uint32_t seed, float spread = 1.0F) {
   std::mt19937 random(seed);
@@ -233,7 +228,7 @@ TEST_CASE("quantised gemm equals the reference, for every kernel path") {
           std::vector<double> seen(x.size());
           std::vector<double> truth(static_cast<size_t>(rows * outputs));
           for (int64_t r = 0; r < rows; ++r) {
-            reference::quantise_activations(x.data() + r * inputs, inputs, seen.data() + r * inputs);
+            reference::round_activations(storage, x.data() + r * inputs, inputs, seen.data() + r * inputs);
           }
           reference::add_product(seen.data(), rows, inputs, layer.values.data(), outputs, 1.0, truth.data());
           for (const CpuKernels* k : all_kernels()) {
@@ -300,7 +295,7 @@ TEST_CASE("a quantised row gets the same bits alone, in a crowd, with scratch or
 }
 
 TEST_CASE("the tile unit gives the bits that vectors give") {
-  const CpuKernels* tiles = find_kernels("amx");
+  const CpuKernels* tiles = tile_kernels();
   if (tiles == nullptr) return;
   const CpuKernels* vectors = find_kernels("avx512");
   REQUIRE(vectors != nullptr);

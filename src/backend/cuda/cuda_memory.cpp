@@ -6,6 +6,7 @@
 
 #include "backend/cpu_matrix.h"
 #include "backend/op_checks.h"
+#include "backend/storage.h"
 #include "core/error.h"
 #include "kernels/cuda/args.h"
 
