@@ -1,5 +1,7 @@
 'use strict';
 
+const { isMainThread } = require('node:worker_threads');
+
 // Finds the compiled part: EXPERT_NODE_ADDON, else the platform's package, which npm installed beside this one.
 
 function isMusl() {
@@ -27,4 +29,13 @@ function load() {
   }
 }
 
-module.exports = load();
+const native = load();
+
+// Not in workers: what belongs to them ends with them. Once, however often this file is loaded.
+const listening = Symbol.for('@hivellm/expert: listens for exit');
+if (isMainThread && !process[listening]) {
+  Object.defineProperty(process, listening, { value: true });
+  process.on('exit', () => native.endProcess());
+}
+
+module.exports = native;

@@ -1,11 +1,13 @@
 #include "addon.h"
 
+#include "engines.h"
 #include "running.h"
 
 namespace expert_node {
 
 Addon::Addon(Napi::Env env)
     : env_(env), channel_(std::make_shared<Channel>(env)), wakeup_(Wakeup::open(env, wake)) {
+  begin_environment();
   // Registered after the channel's function, so it runs before Node destroys that.
   env.AddCleanupHook(end, this);
 }
@@ -17,6 +19,7 @@ void Addon::end(Addon* addon) {
   addon->wakeup_ = nullptr;  // it closes itself
   for (const auto& [id, running] : addon->running_) running->cancel();
   addon->running_.clear();
+  end_environment();
 }
 
 Napi::Value Addon::promise(Napi::Env env, Place place, Work work) {

@@ -6,6 +6,7 @@
 
 #include "addon.h"
 #include "camel.h"
+#include "engines.h"
 #include "request.h"
 #include "running.h"
 
@@ -19,11 +20,6 @@ using Info = Napi::CallbackInfo;
 struct EngineBox {
   EngineHandle handle;
 };
-
-// Freeing waits for the engine's thread, so it happens on none of JavaScript's.
-EngineHandle hold_engine(expert_engine* engine) {
-  return {engine, [](expert_engine* owned) { run_in_thread([owned] { expert_engine_free(owned); }); }};
-}
 
 // Node refuses where a worker is being terminated: then nobody else would free the value.
 template <typename T>
@@ -84,7 +80,7 @@ struct Progress {
         Addon::of(env).call(env, id, {Napi::Number::New(env, fraction)});
       });
     }
-    return *self.stopped ? 1 : 0;
+    return *self.stopped || work_ends() ? 1 : 0;
   }
 };
 
@@ -169,6 +165,9 @@ Napi::Value close(const Info& info) {
     return nothing();
   });
 }
+
+// For the event 'exit' of the process.
+void end_process(const Info& /*info*/) { end_all(); }
 
 Napi::Value is_closed(const Info& info) {
   const EngineHandle& handle = unwrap<EngineBox>(info[0]).handle;
@@ -559,6 +558,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add(exports, "dropCallback", drop_callback);
   add(exports, "open", open);
   add(exports, "close", close);
+  add(exports, "endProcess", end_process);
   add(exports, "isClosed", is_closed);
   add(exports, "info", engine_text<expert_engine_info>);
   add(exports, "stats", engine_text<expert_engine_stats>);

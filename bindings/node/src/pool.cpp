@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -11,6 +13,47 @@ namespace {
 
 constexpr size_t kThreads = 4;
 
+// What runs, on whichever thread.
+class Work {
+ public:
+  void run(const Task& task) {
+    if (!begin()) return;
+    task();
+    end();
+  }
+
+  bool end_all(double seconds) {
+    std::unique_lock lock(mutex_);
+    ends_ = true;
+    return idle_.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return running_ == 0; });
+  }
+
+  bool ends() const { return ends_; }
+  void begin_again() { ends_ = false; }
+
+ private:
+  bool begin() {
+    const std::lock_guard lock(mutex_);
+    if (!ends_) ++running_;
+    return !ends_;
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    if (--running_ == 0) idle_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable idle_;
+  std::atomic<bool> ends_ = false;
+  size_t running_ = 0;
+};
+
+// Neither this nor the pool is ever destroyed: threads use them until the process has ended.
+Work& work() {
+  static Work& made = *new Work;
+  return made;
+}
+
 class Pool {
  public:
   void add(Task task) {
@@ -20,13 +63,13 @@ class Pool {
       added_.notify_one();
       return;
     }
-    std::thread([this] { work(); }).detach();
+    std::thread([this] { serve(); }).detach();
     ++threads_;
   }
 
  private:
-  [[noreturn]] void work() {
-    while (true) take()();
+  [[noreturn]] void serve() {
+    while (true) work().run(take());
   }
 
   Task take() {
@@ -49,10 +92,18 @@ class Pool {
 }  // namespace
 
 void run_in_pool(Task task) {
-  static Pool& pool = *new Pool;  // never destroyed: its threads run until the process ends
+  static Pool& pool = *new Pool;
   pool.add(std::move(task));
 }
 
-void run_in_thread(Task task) { std::thread(std::move(task)).detach(); }
+void run_in_thread(Task task) {
+  std::thread([task = std::move(task)] { work().run(task); }).detach();
+}
+
+bool end_work(double seconds) { return work().end_all(seconds); }
+
+bool work_ends() { return work().ends(); }
+
+void begin_work() { work().begin_again(); }
 
 }  // namespace expert_node
