@@ -18,7 +18,8 @@ constexpr int kManyPanels = 2;  // of B, for several rows: a value of t is read 
 constexpr int kManyInputs = 2;
 constexpr int kManyPanels = 1;
 #endif
-constexpr int64_t kAhead = 2048;  // bytes of B asked for early
+constexpr int64_t kTermsAhead = 2;  // whose lines of B are asked for early, of each no more than kAhead bytes
+constexpr int64_t kAhead = 2048;
 
 template <int M, int R>
 struct Dots {
@@ -153,17 +154,25 @@ EXPERT_INLINE Floats half_line(const unsigned char* line, int v) {
   return reinterpret_cast<Floats>(__builtin_convertvector(bits, Words) << 16);
 }
 
+// With one row every line of B is met once, and those of a term are too few for the hardware to follow: the lines of the
+// term that comes kTermsAhead after the i-th, in this tile of P panels or in one of the next.
+template <int P>
+EXPERT_INLINE void prefetch_term(const ExpandArgs& a, int64_t i, int64_t panel) {
+  i += kTermsAhead;
+  for (; i >= a.count; i -= a.count) panel += P;
+  const ExpandTerm& term = a.terms[i];
+  const int64_t bytes = factor_panel_bytes(term.storage, term.rank);
+  const unsigned char* lines = term.panels + panel * bytes;
+  const int64_t ahead = P * bytes < kAhead ? P * bytes : kAhead;
+  for (int64_t at = 0; at < ahead; at += 64) __builtin_prefetch(lines + at);
+}
+
 template <class Panel, int R, int P>
 EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t panel, int64_t row) {
   const float* t = term.t + row * term.t_stride;
   const int64_t bytes = factor_panel_bytes(Panel::kStorage, term.rank);
   const unsigned char* line[P];
   for (int p = 0; p < P; ++p) line[p] = term.panels + (panel + p) * bytes;
-  if constexpr (R == 1) {
-    const unsigned char* next = line[P - 1] + bytes;
-    const int64_t ahead = P * bytes < kAhead ? P * bytes : kAhead;
-    for (int64_t i = 0; i < ahead; i += 64) __builtin_prefetch(next + i);
-  }
   const int64_t whole = Panel::kStorage == Storage::bf16 ? term.rank / 2 * 2 : term.rank;
   Panel::template multiply<R, P>(tile, line, t, term.t_stride, whole);
   if (whole < term.rank) {
@@ -219,6 +228,7 @@ EXPERT_INLINE void expand_tile(const ExpandArgs& a, int64_t panel, int64_t row) 
   Tile<R, P> tile;
   clear(tile);
   for (int64_t i = 0; i < a.count; ++i) {
+    if constexpr (R == 1) prefetch_term<P>(a, i, panel);
     if (a.terms[i].storage == Storage::bf16) {
       add_term<Bf16Panel, R, P>(tile, a.terms[i], panel, row);
     } else {

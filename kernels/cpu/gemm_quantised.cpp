@@ -73,6 +73,15 @@ template <class Codes>
 EXPERT_INLINE Scales unpack_scales(const unsigned char* scales, int v) {
   const Words bits = load_high_halves(scales + v * kLanes * 2);
   Scales result = {reinterpret_cast<Floats>(bits), Floats{}};
+#if defined(__AVX512F__)
+  if constexpr (Codes::kStorage == Storage::int4) {
+    // Of the four bits that the instruction looks at three are the zero point's.
+    float zeros[kLanes];
+    for (int i = 0; i < kLanes; ++i) zeros[i] = kInt4FirstZero + kInt4ZeroStep * static_cast<float>(i % kInt4Zeros);
+    result.zero = _mm512_maskz_permutexvar_ps(0xFFFF, reinterpret_cast<__m512i>(bits >> 16), load(zeros));
+    return result;
+  }
+#endif
   if constexpr (Codes::kStorage == Storage::int4) {
     result.zero = fma(to_floats(reinterpret_cast<Ints>((bits >> 16) & 7U)), splat(kInt4ZeroStep), splat(kInt4FirstZero));
   }
@@ -152,8 +161,7 @@ struct PanelTiles {
         const RowGroup x_group = row_group<Codes>(rows + r * stride, g, groups);
         for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(x_group);
       }
-#pragma GCC unroll 1  // unrolled, GCC gathers the products before it adds them up, and runs out of registers
-      for (int l = 0; l < Codes::kLines; ++l) {
+      const auto add_line = [&](int l) __attribute__((always_inline)) {
         __builtin_prefetch(line + l * 64 + kPrefetchBytes);
         for (int v = 0; v < kPanelVectors; ++v) {
           Words step[Codes::kSteps];
@@ -164,6 +172,13 @@ struct PanelTiles {
             }
           }
         }
+      };
+      if constexpr (R == 1) {
+#pragma GCC unroll 8
+        for (int l = 0; l < Codes::kLines; ++l) add_line(l);
+      } else {
+#pragma GCC unroll 1  // unrolled, GCC gathers the products before it adds them up, and runs out of registers
+        for (int l = 0; l < Codes::kLines; ++l) add_line(l);
       }
       for (int v = 0; v < kPanelVectors; ++v) {
         const Scales w = unpack_scales<Codes>(panel + scales_at(Codes::kStorage, g), v);

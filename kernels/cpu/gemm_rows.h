@@ -1,5 +1,5 @@
-// y = x W^T over panels. Few rows go several panels at a time: independent chains hide the latency, and every weight is
-// read once, in order. Some rows go in register tiles straight from the panels. Many rows are cut along the inputs, the
+// y = x W^T over panels. Few rows go as many panels at a time as chains hide the latency, and every weight is read once, in
+// order. Some rows go in register tiles straight from the panels. Many rows are cut along the inputs, the
 // block's activations interleaved and its weights widened once, and both stay in cache for all tiles. All three sum
 // every output in the same order.
 #pragma once
@@ -12,14 +12,6 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 namespace {
 
 
-// Panels at a time for one, two and three rows.
-#if defined(__AVX512F__)
-constexpr int kRowPanels[] = {8, 6, 4};
-#elif defined(__AVX2__) || defined(__ARM_NEON)
-constexpr int kRowPanels[] = {4, 2, 2};
-#else
-constexpr int kRowPanels[] = {2, 1, 1};
-#endif
 constexpr int64_t kManyRows = 20;  // from here on preparing a block pays
 constexpr int kManyPanels = kRegisterRows == 12 ? 2 : 1;  // of a tile then
 
@@ -77,7 +69,7 @@ void few_rows_panels(const GemmArgs& a, int64_t panel) {
 
 template <class Panel, int R>
 void few_rows(const GemmArgs& a) {
-  constexpr int kPanels = kRowPanels[R - 1];
+  constexpr int kPanels = Panel::kPanels.of(R);
   int64_t panel = a.panel_begin;
   for (; panel + kPanels <= a.panel_end; panel += kPanels) few_rows_panels<Panel, R, kPanels>(a, panel);
   for (; panel < a.panel_end; ++panel) few_rows_panels<Panel, R, 1>(a, panel);

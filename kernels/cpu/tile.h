@@ -15,6 +15,19 @@ constexpr int kRegisterRows = 6;
 constexpr int kRegisterRows = 3;
 #endif
 
+// Panels at a time for one, two and three rows.
+struct RowPanels {
+  int one, two, three;
+  constexpr int of(int rows) const { return rows == 1 ? one : rows == 2 ? two : three; }
+};
+#if defined(__AVX512F__)
+constexpr RowPanels kRowPanels = {8, 6, 4};
+#elif defined(__AVX2__) || defined(__ARM_NEON)
+constexpr RowPanels kRowPanels = {4, 2, 2};
+#else
+constexpr RowPanels kRowPanels = {2, 1, 1};
+#endif
+
 template <int R, int P>
 struct Tile {
   Floats sum[R][P * kPanelVectors];
@@ -125,6 +138,7 @@ EXPERT_INLINE Words line_words(const unsigned char* line, int v) {
 // multiply: sum[r] += x[r, 0..inputs) * W over the lines that start at line[p].
 struct F32Panel {
   typedef FloatStep Step;
+  static constexpr RowPanels kPanels = kRowPanels;
   static constexpr Storage kStorage = Storage::f32;
   static constexpr int kTileRows = kRegisterRows;
 
@@ -151,6 +165,8 @@ struct F32Panel {
 // A BF16 panel as lines of pairs of inputs, which lie as the lines of an F32 panel do; x and `inputs` are pairs too.
 struct PairPanel {
   typedef PairStep Step;
+  // One step a line: a chain or two are faster than memory, which likes few places to read from.
+  static constexpr RowPanels kPanels = {1, 2, 2};
   static constexpr Storage kStorage = Storage::f32;
   static constexpr int kTileRows = kRegisterRows;
 
@@ -171,6 +187,7 @@ struct PairPanel {
 
 struct Bf16Panel {
   typedef FloatStep Step;
+  static constexpr RowPanels kPanels = kRowPanels;
   static constexpr Storage kStorage = Storage::bf16;
   static constexpr int kTileRows = kRegisterRows < 6 ? kRegisterRows : kRegisterRows - 1;  // the mask takes a register
 

@@ -154,7 +154,6 @@ def measure_pair(args, weights, peer, variant, sampler):
     ours, other = start_ours(args, weights), start_peer(args, peer, variant)
     try:
         workers = [ours, other]
-        pids = [w.process.pid for w in workers] + [os.getpid()]
         ids = ours.hello["ids"]
         rates = {}  # (worker index, experts, what, tokens, context) -> tokens per second
         memory = [measure_memory(args, worker, ids) for worker in workers]
@@ -168,7 +167,8 @@ def measure_pair(args, weights, peer, variant, sampler):
                         if round_ == 0:
                             worker.hello.update(expert_bytes=worker.ask(**command).get("expert_bytes", 0))
                             continue
-                        answer = sampler.measure(lambda w=worker, c=command: w.ask(**c), pids)
+                        # The other engine too must be at rest.
+                        answer = sampler.measure(lambda w=worker, c=command: w.ask(**c), [worker.process.pid, os.getpid()])
                         rates.setdefault((index, experts, what, tokens, context), []).append(tokens / answer["seconds"])
             if round_ > 0:
                 rates.setdefault("bandwidth", []).append(bandwidth(args))
