@@ -14,6 +14,8 @@
 // A unit of two groups is a line of scales (16 of the first group, 16 of the second), then the lines of both; a unit cut
 // in half ends after the first group's lines.
 // One row of activations and many rows therefore sum the same products in the same order.
+// Activations meet weights in the precision of those: F32, BF16, or 8 bits with a scale per group (reference/reference.h:
+// round_activations).
 // Everything here has internal linkage: files built for one instruction set must not lend code to the others.
 #pragma once
 

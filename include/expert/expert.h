@@ -154,7 +154,7 @@ typedef struct expert_engine_options {
   const char* device;       /* "auto" | "cpu" | "reference" | "cuda[:N]"; NULL or auto: $EXPERT_DEVICE, else CUDA
                                where its plug-in is installed and finds a device, else cpu */
   const char* weights;      /* "auto" | "f32" | "bf16" | "int8" | "int4" (embedding and head in INT8) | "int4-all";
-                               NULL: auto = what loses nothing, bf16 for BF16 files, else f32 */
+                               NULL: auto = as the files hold them, bf16 for BF16 files, else f32 */
   const char* kv;           /* "auto" | "f32" | "bf16" | "int8"; NULL: auto = f32 over f32 weights, else bf16 */
   const char* rope_scaling; /* JSON as in config.json; NULL: the configuration's own */
   const char* home;         /* NULL: $EXPERT_HOME, else ~/.expert */

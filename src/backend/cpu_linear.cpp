@@ -36,6 +36,7 @@ CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool)
     : kernels_(kernels),
       pool_(pool),
       prepared_(kernels, pool),
+      output_tasks_(pool.threads()),
       work_(allocate_host(static_cast<size_t>(pool.threads()) * kernels::kGemmScratch * sizeof(float))) {}
 
 float* CpuLinear::work_of(int worker) const {
@@ -249,17 +250,20 @@ void CpuLinear::plan_tasks() {
   for (size_t i = 0; i < shrink_count_; ++i) {
     split({true, i, 0, 0}, shrinks_[i].stride(), kFactorGroup, cost_of(1, inputs_, shrinks_[i].rows.count), target);
   }
-  shrinks_left_.store(static_cast<int64_t>(tasks_.size()), std::memory_order_relaxed);
+  shrink_tasks_ = tasks_.size();
+  shrinks_left_.store(static_cast<int64_t>(shrink_tasks_), std::memory_order_relaxed);
   for (size_t o = 0; o < outputs_.size(); ++o) {
     const Output& output = outputs_[o];
     split({false, o, 0, 0}, output.weight->panel_count(), kPanelGroup, cost_per_panel(output), target);
   }
+  output_tasks_.fill(static_cast<int64_t>(tasks_.size() - shrink_tasks_));
 }
 
 void CpuLinear::do_tasks() {
   pool_.run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker) {
-    const Task& task = tasks_[static_cast<size_t>(i)];
-    if (task.shrinks) return do_shrink(task);
+    if (static_cast<size_t>(i) < shrink_tasks_) return do_shrink(tasks_[static_cast<size_t>(i)]);
+    // Weights that lie one behind the other: the processor runs ahead of a core that reads on and on.
+    const Task& task = tasks_[shrink_tasks_ + static_cast<size_t>(output_tasks_.next(worker))];
     const Output& output = outputs_[task.index];
     base_product(output, task, work_of(worker));
     if (output.segments.empty()) return;

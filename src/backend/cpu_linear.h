@@ -14,6 +14,7 @@
 #include "backend/cpu_matrix.h"
 #include "backend/cpu_prepared_input.h"
 #include "core/thread_pool.h"
+#include "core/work_ranges.h"
 #include "kernels/cpu/cpu_kernels.h"
 
 namespace expert {
@@ -108,7 +109,9 @@ class CpuLinear {
   size_t shrink_count_ = 0;
   std::vector<Term> terms_;
   std::vector<kernels::ExpandTerm> expands_;  // of terms_, once scratch has its place
-  std::vector<Task> tasks_;
+  std::vector<Task> tasks_;  // shrinks first
+  size_t shrink_tasks_ = 0;
+  WorkRanges output_tasks_;  // the others
   std::atomic<int64_t> shrinks_left_{0};  // tasks
   std::vector<float> scratch_;
   size_t scratch_size_ = 0;

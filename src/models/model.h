@@ -17,7 +17,7 @@
 
 namespace expert {
 
-// automatic: what loses nothing, BF16 for BF16 files, F32 for F32 and F16 files. int4: embedding and head in INT8, which
+// automatic: as the files hold them, BF16 for BF16 files, F32 for F32 and F16 files. int4: embedding and head in INT8, which
 // matter more than a layer; int4_all: they too in INT4.
 enum class WeightChoice : uint8_t { automatic, f32, bf16, int8, int4, int4_all };
 

@@ -44,7 +44,7 @@ class WeightPlan {
 // drops as well: `rotary_emb.inv_freq` buffers and the names in `tolerated`. Throws load, naming the tensor.
 void check_tensors(const WeightPlan& plan, const TensorSet& tensors, const std::vector<std::string>& tolerated);
 
-// The format that loses nothing: BF16 when every matrix is stored so, else F32.
+// The format in which the files hold them: BF16 when every matrix is stored so, else F32.
 WeightFormat lossless_format(const WeightPlan& plan, const TensorSet& tensors);
 
 // Reads and packs one matrix, row by row; a value that is not finite is a load error that names the tensor.

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <numeric>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "core/cores.h"
+#include "core/work_ranges.h"
 
 using expert::ThreadPool;
 
@@ -105,6 +107,30 @@ TEST_CASE("a child made by fork computes alone and ends") {
   CHECK(WEXITSTATUS(status) == 0);
 }
 #endif
+
+TEST_CASE("ranges give every number once, neighbours to a worker, and the rest to whoever asks") {
+  expert::WorkRanges alone(3);
+  alone.fill(7);  // [0, 2) [2, 4) [4, 7)
+  for (const int64_t expected : {2, 3, 6, 5, 4, 1, 0, -1, -1}) CHECK(alone.next(1) == expected);
+  alone.fill(0);
+  CHECK(alone.next(0) == -1);
+
+  constexpr int kThreads = 4;
+  expert::WorkRanges ranges(kThreads);
+  for (const int64_t count : {1, 3, 1000, 20'000}) {
+    ranges.fill(count);
+    std::vector<std::atomic<int>> given(static_cast<size_t>(count));
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      // Two of them are the same worker.
+      threads.emplace_back([&, worker = t % 3] {
+        for (int64_t i = ranges.next(worker); i >= 0; i = ranges.next(worker)) given[static_cast<size_t>(i)] += 1;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(std::all_of(given.begin(), given.end(), [](const std::atomic<int>& times) { return times == 1; }));
+  }
+}
 
 TEST_CASE("cores are counted within the quota") {
   CHECK(expert::cores_of_quota("max 100000") == std::nullopt);

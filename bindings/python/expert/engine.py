@@ -200,7 +200,7 @@ class Engine(_NotPickled):
 
     base_model: a directory or a registered name; None: the configured default, else the bundled model.
     device: "auto" (CUDA where its plug-in finds a device, else CPU), "cpu", "reference", "cuda", "cuda:1", …. kv: "auto", "f32", "bf16", "int8".
-    weights: "auto" (what loses nothing: "bf16" for BF16 files, else "f32"), "f32", "bf16", "int8", "int4" (embedding
+    weights: "auto" (as the files hold them: "bf16" for BF16 files, else "f32"), "f32", "bf16", "int8", "int4" (embedding
     and head in INT8), "int4-all".
     context_size: tokens, None: the model's own. threads: None: every processor. memory_limit: bytes.
     max_experts: of one request; one more is refused.
