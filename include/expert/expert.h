@@ -186,7 +186,8 @@ EXPERT_API expert_status expert_engine_open(const expert_engine_options* options
 EXPERT_API expert_status expert_engine_close(expert_engine* engine, uint32_t flags);
 /* 1 from expert_engine_close() on, also for NULL and in a child of fork(); else 0. Never fails. */
 EXPERT_API int expert_engine_closed(const expert_engine* engine);
-/* Closes, and gives the handle back. Waits until the step that runs has ended. */
+/* Closes, and gives the handle back. Waits until the step that runs has ended. Close or free every engine before exit(), which
+ * destroys what its threads use. */
 EXPERT_API void expert_engine_free(expert_engine* engine);
 
 /* {model, architecture, fingerprint, weights, kv, device, isa, threads, context_size, warnings, …} Errors: none of
