@@ -8,7 +8,7 @@
 
 #include "kernels/cpu/dot.h"
 #include "kernels/cpu/tile.h"
-#if defined(__AMX_INT8__)
+#if defined(EXPERT_TILE_UNIT)
 #include "kernels/cpu/tile_unit.h"
 #endif
 
@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kFewRows = kRegisterRows == 12 ? 12 : 3;
 // What is unpacked at a time and stays in the first-level cache: groups of how many panels. The tile unit reads the rows'
 // codes from the second level, so they serve two panels each time.
-#if defined(__AMX_INT8__)
+#if defined(EXPERT_TILE_UNIT)
 constexpr int64_t kBlockGroups = 8;
 constexpr int64_t kBlockPanels = 2;
 #else
@@ -29,7 +29,7 @@ constexpr int64_t kBlockPanels = 1;
 constexpr int64_t kPrefetchBytes = 4096;  // ahead of a panel read from memory
 // One row needs a line for so short a time that asking only gets into the way of the hardware, which follows a panel by
 // itself (INT8 32 -> 44 GB/s on Zen 4). Sets whose processors this was not measured on ask.
-#if defined(__AVX512F__) && !defined(__AMX_INT8__)
+#if defined(__AVX512F__) && !defined(EXPERT_TILE_UNIT)
 constexpr bool kAskForOneRow = false;
 #else
 constexpr bool kAskForOneRow = true;
@@ -307,7 +307,7 @@ struct UnpackedTiles {
   }
 };
 
-#if defined(__AMX_INT8__)
+#if defined(EXPERT_TILE_UNIT)
 
 constexpr int64_t kUnitRows = 16;
 
@@ -420,7 +420,7 @@ struct Block {
   // Adds the groups [begin, end); the tile unit takes the rows that it can.
   void add(int64_t begin, int64_t end) const {
     int64_t row = 0;
-#if defined(__AMX_INT8__)
+#if defined(EXPERT_TILE_UNIT)
     if (rows >= kUnitRows) unpack<UnitCodes<Codes>>(begin, end);
     for (; row + kUnitRows <= rows; row += kUnitRows) {
       for (int64_t p = 0; p < panels; ++p) {
@@ -460,13 +460,13 @@ void many_rows(const GemmArgs& a, int64_t first, int64_t rows) {
 template <class Codes>
 void gemm_of(const GemmArgs& a) {
   if (a.rows <= kFewRows || a.scratch == nullptr) return over_tiles<kFewRows>(0, a.rows, FewRows<Codes>{a});
-#if defined(__AMX_INT8__)
+#if defined(EXPERT_TILE_UNIT)
   configure_unit();  // for each call: the host application may use the unit too
 #endif
   for (int64_t row = 0; row < a.rows; row += kGemmRows) {
     many_rows<Codes>(a, row, row + kGemmRows < a.rows ? kGemmRows : a.rows - row);
   }
-#if defined(__AMX_INT8__)
+#if defined(EXPERT_TILE_UNIT)
   _tile_release();
 #endif
 }

@@ -10,7 +10,7 @@ namespace {
 
 void gemm(Storage storage, const GemmArgs& args) {
   if (is_quantised(storage)) return integers::gemm_quantised(storage, args);
-#if defined(__AMX_BF16__)
+#if defined(EXPERT_TILE_UNIT)
   if (storage == Storage::bf16) return gemm_tiles(args);
 #elif defined(__AVX512BF16__)
   if (storage == Storage::bf16) return gemm_pairs(args);
