@@ -1,7 +1,7 @@
 // y = x W^T over panels. Few rows go as many panels at a time as chains hide the latency, and every weight is read once, in
-// order. Some rows go in register tiles straight from the panels. Many rows are cut along the inputs, the
-// block's activations interleaved and its weights widened once, and both stay in cache for all tiles. All three sum
-// every output in the same order.
+// order. Some rows go in register tiles straight from the panels. Many rows are cut along the inputs, the block's
+// activations interleaved and its weights widened once, and both stay in cache for all tiles. All three sum every output in
+// the same order.
 #pragma once
 
 #include "kernels/cpu/tile.h"
@@ -10,7 +10,6 @@
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace {
-
 
 constexpr int64_t kManyRows = 20;  // from here on preparing a block pays
 constexpr int kManyPanels = kRegisterRows == 12 ? 2 : 1;  // of a tile then
