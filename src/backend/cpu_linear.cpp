@@ -248,13 +248,13 @@ void CpuLinear::plan_tasks() {
   }
   const double target = std::max(kLeastCost, total / (pool_.threads() * kTasksPerThread));
   for (size_t i = 0; i < shrink_count_; ++i) {
-    split({true, i, 0, 0}, shrinks_[i].stride(), kFactorGroup, cost_of(1, inputs_, shrinks_[i].rows.count), target);
+    split({i, 0, 0}, shrinks_[i].stride(), kFactorGroup, cost_of(1, inputs_, shrinks_[i].rows.count), target);
   }
   shrink_tasks_ = tasks_.size();
   shrinks_left_.store(static_cast<int64_t>(shrink_tasks_), std::memory_order_relaxed);
   for (size_t o = 0; o < outputs_.size(); ++o) {
     const Output& output = outputs_[o];
-    split({false, o, 0, 0}, output.weight->panel_count(), kPanelGroup, cost_per_panel(output), target);
+    split({o, 0, 0}, output.weight->panel_count(), kPanelGroup, cost_per_panel(output), target);
   }
   output_tasks_.fill(static_cast<int64_t>(tasks_.size() - shrink_tasks_));
 }

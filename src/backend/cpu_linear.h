@@ -69,7 +69,6 @@ class CpuLinear {
   };
   // Panels [begin, end) of an output, or factor rows [begin, end) of a shrink.
   struct Task {
-    bool shrinks;
     size_t index;
     int64_t begin;
     int64_t end;

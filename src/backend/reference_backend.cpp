@@ -135,6 +135,9 @@ class LinearRow {
  private:
   // A matrix sees its input rounded as its format says; low-rank terms never do.
   void add_matrix(const Matrix& w, double weight) {
+    if (w.format() == WeightFormat::f32) {  // not even d * x
+      return ref::add_product(x_.data(), 1, w.cols(), values_of(w), w.rows(), weight, y_.data());
+    }
     const std::vector<float> row(x_.begin(), x_.end());
     std::vector<double> seen(x_.size());
     ref::round_activations(storage_of(w.format()), row.data(), w.cols(), seen.data());
