@@ -16,6 +16,7 @@
 
 #include "core/cores.h"
 #include "core/error.h"
+#include "core/pages.h"
 
 namespace expert {
 namespace {
@@ -297,23 +298,37 @@ MappedFile MappedFile::open(const std::string& path) {
   if (fd.get() < 0 || ::fstat(fd.get(), &status) != 0) fail_system(path, "open", errno);
   require_regular(path, status);
   const auto size = static_cast<size_t>(status.st_size);
-  if (size == 0) return MappedFile(nullptr, identity_of(status));
-  void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
-  if (address == MAP_FAILED) fail_system(path, "map", errno);
-  return MappedFile(static_cast<const std::byte*>(address), identity_of(status));
+  MappedFile file(identity_of(status));
+  if (size == 0) return file;
+  // The reserved place has room for moving the file to a huge page's boundary.
+  void* place = ::mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) fail_system(path, "map", errno);
+  file.place_ = static_cast<std::byte*>(place);
+  std::byte* start = file.place_ + (kHugePage - reinterpret_cast<uintptr_t>(place) % kHugePage) % kHugePage;
+  if (::mmap(start, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd.get(), 0) == MAP_FAILED) {
+    fail_system(path, "map", errno);
+  }
+#if defined(MADV_HUGEPAGE)
+  static_cast<void>(::madvise(start, size, MADV_HUGEPAGE));  // only advice
+#endif
+  file.data_ = start;
+  return file;
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), identity_(std::exchange(other.identity_, {})) {}
+    : place_(std::exchange(other.place_, nullptr)),
+      data_(std::exchange(other.data_, nullptr)),
+      identity_(std::exchange(other.identity_, {})) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(place_, other.place_);
   std::swap(data_, other.data_);
   std::swap(identity_, other.identity_);
   return *this;
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), identity_.size);
+  if (place_ != nullptr) ::munmap(place_, identity_.size + kHugePage);
 }
 
 }  // namespace expert

@@ -94,7 +94,8 @@ inline void write_file_atomically(const std::string& path, std::string_view text
 void write_new_file(const std::string& path, ByteView bytes, unsigned mode = 0644);
 
 // Read-only mapping, only for our own cache files, which are renamed into place and never changed:
-// a mapped foreign file that is cut kills the process with SIGBUS.
+// a mapped foreign file that is cut kills the process with SIGBUS. It lies on a huge page's boundary, so that a file whose
+// pages the system holds in such large ones (ext4 and xfs do, written in large pieces) is mapped by them.
 class MappedFile {
  public:
   static MappedFile open(const std::string& path);
@@ -105,7 +106,8 @@ class MappedFile {
   const FileIdentity& identity() const { return identity_; }
 
  private:
-  MappedFile(const std::byte* data, const FileIdentity& identity) : data_(data), identity_(identity) {}
+  explicit MappedFile(const FileIdentity& identity) : identity_(identity) {}
+  std::byte* place_ = nullptr;  // reserved: a huge page more than the file has
   const std::byte* data_ = nullptr;
   FileIdentity identity_;
 };

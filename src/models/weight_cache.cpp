@@ -18,6 +18,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/pages.h"
 #include "io/hash_memo.h"
 #include "io/sha256.h"
 
@@ -27,7 +28,7 @@ namespace {
 constexpr std::string_view kMagic = "XPRTWTS1";
 constexpr uint64_t kAlignment = 64;
 constexpr uint64_t kSpareDiskBytes = uint64_t{256} << 20;  // left free for everyone else
-constexpr size_t kWriteChunk = size_t{8} << 20;
+constexpr size_t kWriteChunk = 4 * kHugePage;
 constexpr size_t kDigestBytes = 32;
 
 static_assert(std::endian::native == std::endian::little, "cache files hold packed weights in native byte order");
@@ -198,7 +199,8 @@ void require_undamaged(const WeightCacheKey& key, const MappedFile& file, const 
 
 [[noreturn]] void fail_system(const char* what) { fail(ErrorCode::load, "{}: {}", what, std::strerror(errno)); }
 
-// A file that only becomes visible under its name when commit() succeeds; otherwise it vanishes.
+// A file that only becomes visible under its name when commit() succeeds; otherwise it vanishes. Written in large aligned
+// pieces: what the system then holds in huge pages can be mapped by huge pages.
 class PartialFile {
  public:
   explicit PartialFile(const std::string& target) : target_(target), path_(target + ".partial") {
@@ -209,6 +211,7 @@ class PartialFile {
       fail(ErrorCode::load, "another process is writing it");
     }
     if (::ftruncate(descriptor_, 0) != 0) abandon("truncate");
+    piece_.reserve(kWriteChunk);
   }
   PartialFile(const PartialFile&) = delete;
   PartialFile& operator=(const PartialFile&) = delete;
@@ -219,13 +222,14 @@ class PartialFile {
 
   void append(ByteView bytes) {
     while (!bytes.empty()) {
-      const ssize_t written = ::write(descriptor_, bytes.data(), std::min(bytes.size(), kWriteChunk));
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) fail_system("write");
-      bytes = bytes.subspan(static_cast<size_t>(written));
+      const size_t taken = std::min(bytes.size(), kWriteChunk - piece_.size());
+      piece_.insert(piece_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(taken));
+      bytes = bytes.subspan(taken);
+      if (piece_.size() == kWriteChunk) write_piece();
     }
   }
   void commit() {
+    write_piece();
     if (::fsync(descriptor_) != 0) fail_system("fsync");
     if (::rename(path_.c_str(), target_.c_str()) != 0) fail_system("rename");
     committed_ = true;
@@ -233,6 +237,15 @@ class PartialFile {
   }
 
  private:
+  void write_piece() {
+    for (ByteView rest = piece_; !rest.empty();) {
+      const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) fail_system("write");
+      rest = rest.subspan(static_cast<size_t>(written));
+    }
+    piece_.clear();
+  }
   // Between open and lock another writer may have renamed this very file into place.
   bool still_ours() const {
     struct stat opened {};
@@ -252,6 +265,7 @@ class PartialFile {
   std::string path_;
   int descriptor_ = -1;
   bool committed_ = false;
+  std::vector<std::byte> piece_;
 };
 
 void require_space(const std::string& directory, uint64_t bytes) {

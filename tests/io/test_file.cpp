@@ -6,9 +6,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 
+#include "core/pages.h"
 #include "io/file.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
@@ -121,8 +123,17 @@ TEST_CASE("mapped cache files") {
   write_file_atomically(dir / "empty", std::string_view());
   MappedFile file = MappedFile::open(dir / "a");
   CHECK(as_text(file.bytes()) == "mapped");
+  CHECK(reinterpret_cast<uintptr_t>(file.bytes().data()) % kHugePage == 0);
   file = MappedFile::open(dir / "empty");
   CHECK(file.bytes().empty());
+  for (const size_t size : {size_t{4096}, size_t{4097}, kHugePage, kHugePage + 1}) {
+    Bytes bytes(size);
+    for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i * 31 % 251);
+    write_file_atomically(dir / "b", bytes);
+    const MappedFile mapped = MappedFile::open(dir / "b");
+    CHECK(reinterpret_cast<uintptr_t>(mapped.bytes().data()) % kHugePage == 0);
+    CHECK(std::ranges::equal(mapped.bytes(), bytes));
+  }
   EXPECT_ERROR(load, "is a directory", MappedFile::open(dir.path()));
 }
 
