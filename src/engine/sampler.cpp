@@ -24,23 +24,36 @@ std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> counter, uint32_t 
   return counter;
 }
 
-// The first of equal maxima. Throws when the row decides nothing.
-size_t index_of_largest(std::span<const float> logits) {
-  size_t best = 0;
-  float largest = kNever;
-  bool broken = logits.empty();
-  for (size_t i = 0; i < logits.size(); ++i) {
-    broken |= std::isnan(logits[i]);
-    if (logits[i] > largest) {
-      largest = logits[i];
-      best = i;
+// The largest of some logits; NaN where one of them is. In lanes of its own each, so that they are compared as vectors.
+float largest_of(std::span<const float> logits) {
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> most;
+  most.fill(kNever);
+  std::array<int32_t, kLanes> nan{};
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    const float* x = &logits[i];
+    for (size_t l = 0; l < kLanes; ++l) {
+      most[l] = x[l] > most[l] ? x[l] : most[l];
+      nan[l] |= static_cast<int32_t>(x[l] != x[l]);
     }
   }
-  if (broken || !std::isfinite(largest)) {
-    fail(ErrorCode::inference, "the model gave logits that are not numbers ({} of {} entries checked)", best,
-         logits.size());
+  for (size_t l = 0; i < logits.size(); ++i, ++l) {
+    most[l] = std::max(most[l], logits[i]);
+    nan[l] |= static_cast<int32_t>(std::isnan(logits[i]));
   }
-  return best;
+  if (std::ranges::any_of(nan, [](int32_t is) { return is != 0; })) return std::numeric_limits<float>::quiet_NaN();
+  return *std::ranges::max_element(most);
+}
+
+// The first of equal maxima. Throws when the row decides nothing.
+size_t index_of_largest(std::span<const float> logits) {
+  const float largest = largest_of(logits);
+  if (!std::isfinite(largest)) {
+    fail(ErrorCode::inference, "the model gave logits that are not numbers (the largest of {} is {})", logits.size(),
+         largest);
+  }
+  return static_cast<size_t>(std::ranges::find(logits, largest) - logits.begin());
 }
 
 double sum_of(std::span<const float> weights) {

@@ -278,6 +278,20 @@ TEST_CASE("logprobs are the model's own, before bias and penalties") {
   CHECK(logprobs.top[1].first == 1);
 }
 
+TEST_CASE("greedy finds the first maximum, and one entry that is no number, wherever they stand") {
+  SamplingParameters parameters;
+  parameters.temperature = 0;
+  for (const size_t vocab : {1, 15, 16, 17, 31, 32, 50}) {
+    for (size_t at = 0; at < vocab; ++at) {
+      std::vector<float> logits(vocab, -std::numeric_limits<float>::infinity());
+      for (size_t i = at; i < vocab; i += 7) logits[i] = -3.0F;
+      CHECK(Sampler(parameters, {}).sample(logits, nullptr) == static_cast<int32_t>(at));
+      logits[at] = std::numeric_limits<float>::quiet_NaN();
+      CHECK_THROWS_AS(Sampler(parameters, {}).sample(logits, nullptr), Error);
+    }
+  }
+}
+
 TEST_CASE("rows without a choice are inference errors; masked tokens are never taken") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();
