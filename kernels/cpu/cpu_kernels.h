@@ -48,6 +48,7 @@ constexpr int64_t kGemmScratch = (kGemmRows + 2 * kPanelRows) * kInputBlock;
 struct ShrinkArgs {
   const unsigned char* const* factors;
   const float* weights;
+  int64_t count;  // of all factor rows; those of this call are [begin, end)
   int64_t begin;
   int64_t end;
   const float* x;

@@ -8,9 +8,8 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace {
 
-// Factor rows at a time for one row of x and for several, and how many: sums, inputs and weights fit the registers.
-constexpr int kFactorsOfOne = 8;
-constexpr int kFactorsOfMany = 4;
+// Factor rows at a time, and how many rows of x when there are several: sums, inputs and weights fit the registers.
+constexpr int kFactors = 4;
 #if defined(__AVX512F__)
 constexpr int kManyInputs = 4;
 constexpr int kManyPanels = 2;  // of B, for several rows: a value of t is read once for them
@@ -18,8 +17,13 @@ constexpr int kManyPanels = 2;  // of B, for several rows: a value of t is read 
 constexpr int kManyInputs = 2;
 constexpr int kManyPanels = 1;
 #endif
-constexpr int64_t kTermsAhead = 2;  // whose lines of B are asked for early, of each no more than kAhead bytes
-constexpr int64_t kAhead = 2048;
+
+// One row of x meets every line of the factors once, in pieces too short for the hardware to follow: it asks for what is
+// read this much later, for the second-level cache, because the first has room for a tenth of the requests that fill the
+// time memory takes.
+constexpr int64_t kBytesAhead = 12288;
+constexpr int64_t kLongTerm = 2048;  // bytes of B after which the hardware does follow
+EXPERT_INLINE void ask_for(const unsigned char* line) { __builtin_prefetch(line, 0, 2); }
 
 template <int M, int R>
 struct Dots {
@@ -90,13 +94,16 @@ __attribute__((noinline)) void put_dots(const ShrinkArgs& a, int64_t row, int64_
 
 // M rows of x against R factor rows.
 template <class Line, int M, int R>
-EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor) {
+EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor, int64_t factors_ahead) {
   constexpr int64_t kLine = factor_line_inputs(Line::kStorage);
   const unsigned char* line[R];
-  const unsigned char* next[R];  // one row reads every line once: the group after this one is asked for meanwhile
+  const unsigned char* later[R];
   const float* x[M];
   for (int r = 0; r < R; ++r) line[r] = a.factors[factor + r];
-  for (int r = 0; r < R; ++r) next[r] = factor + R + r < a.end ? a.factors[factor + R + r] : line[r];
+  for (int r = 0; r < R; ++r) {
+    const int64_t next = factor + r + factors_ahead;
+    later[r] = a.factors[next < a.count ? next : a.count - 1];
+  }
   for (int m = 0; m < M; ++m) x[m] = a.x + (row + m) * a.x_stride;
   Dots<M, R> dots;
   for (int m = 0; m < M; ++m) {
@@ -106,7 +113,7 @@ EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor)
   int64_t at = 0;
   for (; k + kLine <= a.inputs; k += kLine, at += 64) {
     if constexpr (M == 1) {
-      for (int r = 0; r < R; ++r) __builtin_prefetch(next[r] + at);
+      for (int r = 0; r < R; ++r) ask_for(later[r] + at);
     }
     Line::template add<M, R>(dots, line, at, x);
     for (int m = 0; m < M; ++m) x[m] += kLine;
@@ -123,27 +130,25 @@ template <class Line, int M>
 struct FactorTiles {
   const ShrinkArgs& a;
   int64_t row;
+  int64_t factors_ahead;
 
   template <int R>
   __attribute__((always_inline)) void run(int64_t factor) const {
-    shrink_tile<Line, M, R>(a, row, factor);
+    shrink_tile<Line, M, R>(a, row, factor, factors_ahead);
   }
 };
 
 template <class Line>
 void shrink_of(const ShrinkArgs& a) {
-  if (a.rows == 1) {
-    for (int64_t j = a.begin; j < a.end; j += kFactorsOfOne)
-      run_rows<kFactorsOfOne>(a.end - j < kFactorsOfOne ? a.end - j : kFactorsOfOne, j, FactorTiles<Line, 1>{a, 0});
-    return;
-  }
+  const int64_t rows_of_it = kBytesAhead / factor_row_bytes(Line::kStorage, a.inputs);
+  const int64_t factors_ahead = rows_of_it > kFactors ? rows_of_it : kFactors;
   const auto all_factors = [&](auto tiles) __attribute__((always_inline)) {
-    for (int64_t j = a.begin; j < a.end; j += kFactorsOfMany)
-      run_rows<kFactorsOfMany>(a.end - j < kFactorsOfMany ? a.end - j : kFactorsOfMany, j, tiles);
+    for (int64_t j = a.begin; j < a.end; j += kFactors)
+      run_rows<kFactors>(a.end - j < kFactors ? a.end - j : kFactors, j, tiles);
   };
   int64_t row = 0;  // a few rows of x stay in the first-level cache while all factors pass by
-  for (; row + kManyInputs <= a.rows; row += kManyInputs) all_factors(FactorTiles<Line, kManyInputs>{a, row});
-  for (; row < a.rows; ++row) all_factors(FactorTiles<Line, 1>{a, row});
+  for (; row + kManyInputs <= a.rows; row += kManyInputs) all_factors(FactorTiles<Line, kManyInputs>{a, row, 0});
+  for (; row < a.rows; ++row) all_factors(FactorTiles<Line, 1>{a, row, factors_ahead});
 }
 
 // The half line of an odd last rank.
@@ -154,27 +159,51 @@ EXPERT_INLINE Floats half_line(const unsigned char* line, int v) {
   return reinterpret_cast<Floats>(__builtin_convertvector(bits, Words) << 16);
 }
 
-// With one row every line of B is met once, and those of a term are too few for the hardware to follow: the lines of the
-// term that comes kTermsAhead after the i-th, in this tile of P panels or in one of the next.
-template <int P>
-EXPERT_INLINE void prefetch_term(const ExpandArgs& a, int64_t i, int64_t panel) {
-  i += kTermsAhead;
-  for (; i >= a.count; i -= a.count) panel += P;
-  const ExpandTerm& term = a.terms[i];
-  const int64_t bytes = factor_panel_bytes(term.storage, term.rank);
-  const unsigned char* lines = term.panels + panel * bytes;
-  const int64_t ahead = P * bytes < kAhead ? P * bytes : kAhead;
-  for (int64_t at = 0; at < ahead; at += 64) __builtin_prefetch(lines + at);
-}
+struct AskFor {
+  const unsigned char* lines;
+  __attribute__((always_inline)) void reach(int64_t at) const { ask_for(lines + at); }
+};
 
-template <class Panel, int R, int P>
-EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t panel, int64_t row) {
+// Walks over the terms of one panel after the other, kBytesAhead before the tile that is computed, or as near to that as
+// whole terms come.
+class LaterTerms {
+ public:
+  LaterTerms(const ExpandArgs& a, int64_t panel) : a_(a), panel_(panel) {
+    for (int64_t ahead = 0; a.count > 0 && ahead < kBytesAhead; pass()) ahead += bytes();
+  }
+
+  __attribute__((always_inline)) AskFor next() {
+    const AskFor lines{a_.terms[term_].panels + panel_ * bytes()};
+    pass();
+    return lines;
+  }
+
+ private:
+  int64_t bytes() const { return factor_panel_bytes(a_.terms[term_].storage, a_.terms[term_].rank); }
+  void pass() {
+    if (++term_ < a_.count) return;
+    term_ = 0;
+    ++panel_;
+  }
+
+  const ExpandArgs& a_;
+  int64_t panel_;
+  int64_t term_ = 0;
+};
+
+struct NoTerms {
+  NoPrefetch next() { return {}; }
+};
+
+template <class Panel, int R, int P, class Prefetch>
+EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t panel, int64_t row,
+                            const Prefetch& prefetch) {
   const float* t = term.t + row * term.t_stride;
   const int64_t bytes = factor_panel_bytes(Panel::kStorage, term.rank);
   const unsigned char* line[P];
   for (int p = 0; p < P; ++p) line[p] = term.panels + (panel + p) * bytes;
   const int64_t whole = Panel::kStorage == Storage::bf16 ? term.rank / 2 * 2 : term.rank;
-  Panel::template multiply<R, P>(tile, line, t, term.t_stride, whole);
+  Panel::template multiply<R, P>(tile, line, t, term.t_stride, whole, prefetch);
   if (whole < term.rank) {
     multiply_input<R, P>(
         tile, t + whole, term.t_stride,
@@ -223,16 +252,16 @@ EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum)
   store(y, bent(a, load(y), sum, vectors));
 }
 
-template <int R, int P>
-EXPERT_INLINE void expand_tile(const ExpandArgs& a, int64_t panel, int64_t row) {
+template <int R, int P, class Later>
+EXPERT_INLINE void expand_tile(const ExpandArgs& a, int64_t panel, int64_t row, Later& later) {
   Tile<R, P> tile;
   clear(tile);
   for (int64_t i = 0; i < a.count; ++i) {
-    if constexpr (R == 1) prefetch_term<P>(a, i, panel);
+    const auto prefetch = later.next();
     if (a.terms[i].storage == Storage::bf16) {
-      add_term<Bf16Panel, R, P>(tile, a.terms[i], panel, row);
+      add_term<Bf16Panel, R, P>(tile, a.terms[i], panel, row, prefetch);
     } else {
-      add_term<F32Panel, R, P>(tile, a.terms[i], panel, row);
+      add_term<F32Panel, R, P>(tile, a.terms[i], panel, row, prefetch);
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -247,7 +276,8 @@ struct ExpandTiles {
 
   template <int R>
   __attribute__((always_inline)) void run(int64_t row) const {
-    expand_tile<R, P>(a, panel, row);
+    NoTerms none;
+    expand_tile<R, P>(a, panel, row, none);
   }
 };
 
@@ -264,8 +294,8 @@ void shrink(Storage storage, const ShrinkArgs& args) {
 void expand(const ExpandArgs& args) {
   int64_t panel = args.panel_begin;
   if (args.rows == 1) {
-    for (; panel + 4 <= args.panel_end; panel += 4) expand_tile<1, 4>(args, panel, 0);
-    for (; panel < args.panel_end; ++panel) expand_tile<1, 1>(args, panel, 0);
+    LaterTerms later(args, panel);
+    for (; panel < args.panel_end; ++panel) expand_tile<1, 1>(args, panel, 0, later);
     return;
   }
   for (; panel + kManyPanels <= args.panel_end; panel += kManyPanels)

@@ -483,10 +483,8 @@ EXPERT_INLINE float largest(const float* x) {
     const Ints magnitude = reinterpret_cast<Ints>(bits & 0x7FFFFFFFU);
     most = magnitude > most ? magnitude : most;
   }
-  int32_t lane[kLanes];
-  __builtin_memcpy(lane, &most, sizeof lane);
-  for (int i = 1; i < kLanes; ++i) lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
-  return float_from_bits(static_cast<uint32_t>(lane[0]));
+  const auto larger = [](Ints a, Ints b) __attribute__((always_inline)) { return a > b ? a : b; };
+  return float_from_bits(static_cast<uint32_t>(fold_lanes(most, larger)[0]));
 }
 
 // Half to even: adding and taking away 1.5 * 2^23 leaves the integer in the low bits.
@@ -543,15 +541,14 @@ EXPERT_INLINE GroupNumbers quantise_group(const float* x, unsigned char* words) 
     sums += code;
     words += put_codes<Dot>(code, words);
   }
-  int32_t lane[kLanes];
-  __builtin_memcpy(lane, &sums, sizeof lane);
-  for (int i = 1; i < kLanes; ++i) lane[0] += lane[i];
   const float scale = finite ? most / 127.0F : __builtin_nanf("");
-  return {counts || !finite ? scale : 0.0F, lane[0]};
+  return {counts || !finite ? scale : 0.0F, sum_lanes(sums)};
 }
 
 template <class Codes>
 void quantise_row_for(const float* x, int64_t inputs, unsigned char* out) {
+  // Another core may have written them.
+  for (int64_t i = 0; i < inputs; i += 64 / static_cast<int64_t>(sizeof(float))) __builtin_prefetch(x + i);
   const int64_t groups = group_count(inputs);
   float* scales = reinterpret_cast<float*>(out + groups * kGroupCodeBytes);
   auto* corrections = reinterpret_cast<uint32_t*>(scales + groups);

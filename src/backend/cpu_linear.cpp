@@ -14,7 +14,7 @@ namespace expert {
 namespace {
 
 constexpr double kLeastCost = 16384;         // multiply-adds worth a task of its own
-constexpr double kRowCost = 6;               // reading a weight, in multiply-adds
+constexpr double kByteCost = 3;              // reading a byte of weights, in multiply-adds
 constexpr int kTasksPerThread = 6;           // uneven progress of the cores is evened out
 constexpr int64_t kPanelGroup = 4;           // panels one row is multiplied with at a time
 constexpr int64_t kFactorGroup = 8;          // likewise rows of A
@@ -23,9 +23,11 @@ constexpr int kSpins = 4096;                 // before a thread that waits for a
 
 const CpuMatrix& packed(const Matrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
 
-// Of `outputs` outputs over `inputs` inputs.
-double cost_of(int64_t outputs, int64_t inputs, int64_t rows) {
-  return static_cast<double>(outputs * inputs) * (static_cast<double>(rows) + kRowCost);
+// In multiply-adds: of `weights` weights for `rows` rows.
+double cost_of(double weights, kernels::Storage storage, int64_t rows) {
+  constexpr int64_t kInputs = 1024;
+  const double bytes = static_cast<double>(kernels::panel_bytes(storage, kInputs)) / (kInputs * kernels::kPanelRows);
+  return weights * (static_cast<double>(rows) + kByteCost * bytes);
 }
 
 const float* floats_or_null(const Tensor& tensor) { return tensor ? host_floats(tensor) : nullptr; }
@@ -36,6 +38,7 @@ CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool)
     : kernels_(kernels),
       pool_(pool),
       prepared_(kernels, pool),
+      shrink_tasks_(pool.threads()),
       output_tasks_(pool.threads()),
       work_(allocate_host(static_cast<size_t>(pool.threads()) * kernels::kGemmScratch * sizeof(float))) {}
 
@@ -126,6 +129,14 @@ void CpuLinear::plan_segment(const SegmentDelta& part, size_t index) {
   output.scaled = output.scaled || delta.input_scale;
   Segment segment{{part.first_row, part.row_count}, &delta, terms_.size(), 0};
   const int64_t scaled_output = delta.input_scale ? static_cast<int64_t>(index) : -1;
+  // Scattered small objects, which have left the caches since the last token: they come all at once.
+  for (const LowRankTerm& term : delta.low_rank) {
+    for (const Matrix* matrix : {term.a.get(), term.b.get()}) {
+      for (size_t at = 0; at < sizeof(CpuFactor); at += 64) {
+        __builtin_prefetch(reinterpret_cast<const std::byte*>(matrix) + at);
+      }
+    }
+  }
   for (const LowRankTerm& term : delta.low_rank) terms_.push_back(plan_term(term, n, segment.rows, scaled_output));
   segment.last_term = terms_.size();
   output.segments.push_back(segment);
@@ -227,49 +238,70 @@ void CpuLinear::split(Task task, int64_t count, int64_t grain, double cost, doub
 }
 
 double CpuLinear::cost_per_panel(const Output& output) const {
-  double cost = cost_of(kernels::kPanelRows, inputs_, rows_);
+  const auto of = [](int64_t inputs, kernels::Storage storage, int64_t rows) {
+    return cost_of(static_cast<double>(kernels::kPanelRows * inputs), storage, rows);
+  };
+  double cost = of(inputs_, output.weight->storage(), rows_);
   for (const Segment& segment : output.segments) {
-    int64_t inputs = 4 + inputs_ * static_cast<int64_t>(segment.delta->dense.size());
-    for (size_t t = segment.first_term; t < segment.last_term; ++t) inputs += terms_[t].b->cols();
-    cost += cost_of(kernels::kPanelRows, inputs, segment.rows.count);
+    const int64_t rows = segment.rows.count;
+    cost += of(4, kernels::Storage::f32, rows);
+    for (const DenseTerm& term : segment.delta->dense) cost += of(inputs_, packed(*term.d).storage(), rows);
+    for (size_t t = segment.first_term; t < segment.last_term; ++t) {
+      cost += of(terms_[t].b->cols(), terms_[t].b->storage(), rows);
+    }
   }
   return cost;
 }
 
-// Tasks are begun in this order: when the first output task waits for the shrinks, all of them are done or being done.
-void CpuLinear::plan_tasks() {
-  tasks_.clear();
-  double total = 0;
-  for (size_t i = 0; i < shrink_count_; ++i) {
-    total += cost_of(shrinks_[i].stride(), inputs_, shrinks_[i].rows.count);
-  }
-  for (const Output& output : outputs_) {
-    total += static_cast<double>(output.weight->panel_count()) * cost_per_panel(output);
-  }
-  const double target = std::max(kLeastCost, total / (pool_.threads() * kTasksPerThread));
-  for (size_t i = 0; i < shrink_count_; ++i) {
-    split({i, 0, 0}, shrinks_[i].stride(), kFactorGroup, cost_of(1, inputs_, shrinks_[i].rows.count), target);
-  }
-  shrink_tasks_ = tasks_.size();
-  shrinks_left_.store(static_cast<int64_t>(shrink_tasks_), std::memory_order_relaxed);
-  for (size_t o = 0; o < outputs_.size(); ++o) {
-    const Output& output = outputs_[o];
-    split({o, 0, 0}, output.weight->panel_count(), kPanelGroup, cost_per_panel(output), target);
-  }
-  output_tasks_.fill(static_cast<int64_t>(tasks_.size() - shrink_tasks_));
+double CpuLinear::cost_per_factor(const Shrink& shrink) const {
+  return cost_of(static_cast<double>(inputs_), shrink.storage, shrink.rows.count);
 }
 
+double CpuLinear::target_of(double cost) const {
+  return std::max(kLeastCost, cost / (pool_.threads() * kTasksPerThread));
+}
+
+// Shrinks are begun first: when an output task waits for them, all are done or being done.
+void CpuLinear::plan_tasks() {
+  tasks_.clear();
+  double cost = 0;
+  for (size_t i = 0; i < shrink_count_; ++i) {
+    cost += static_cast<double>(shrinks_[i].stride()) * cost_per_factor(shrinks_[i]);
+  }
+  for (size_t i = 0; i < shrink_count_; ++i) {
+    split({i, 0, 0}, shrinks_[i].stride(), kFactorGroup, cost_per_factor(shrinks_[i]), target_of(cost));
+  }
+  first_output_task_ = tasks_.size();
+  cost = 0;
+  for (const Output& output : outputs_) {
+    cost += static_cast<double>(output.weight->panel_count()) * cost_per_panel(output);
+  }
+  for (size_t o = 0; o < outputs_.size(); ++o) {
+    split({o, 0, 0}, outputs_[o].weight->panel_count(), kPanelGroup, cost_per_panel(outputs_[o]), target_of(cost));
+  }
+  shrink_tasks_.fill(static_cast<int64_t>(first_output_task_));
+  shrinks_left_.store(static_cast<int64_t>(first_output_task_), std::memory_order_relaxed);
+  output_tasks_.fill(static_cast<int64_t>(tasks_.size() - first_output_task_));
+}
+
+// Each worker reads on and on where it can: the processor runs ahead of it, and so do the kernels.
 void CpuLinear::do_tasks() {
-  pool_.run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker) {
-    if (static_cast<size_t>(i) < shrink_tasks_) return do_shrink(tasks_[static_cast<size_t>(i)]);
-    // Weights that lie one behind the other: the processor runs ahead of a core that reads on and on.
-    const Task& task = tasks_[shrink_tasks_ + static_cast<size_t>(output_tasks_.next(worker))];
-    const Output& output = outputs_[task.index];
-    base_product(output, task, work_of(worker));
-    if (output.segments.empty()) return;
-    await_shrinks();
-    for (const Segment& segment : output.segments) correct(output, segment, task, work_of(worker));
+  pool_.run(std::min<int64_t>(pool_.threads(), static_cast<int64_t>(tasks_.size())), [&](int64_t, int worker) {
+    for (int64_t i = shrink_tasks_.next(worker); i >= 0; i = shrink_tasks_.next(worker)) {
+      do_shrink(tasks_[static_cast<size_t>(i)]);
+    }
+    for (int64_t i = output_tasks_.next(worker); i >= 0; i = output_tasks_.next(worker)) {
+      do_outputs(tasks_[first_output_task_ + static_cast<size_t>(i)], work_of(worker));
+    }
   });
+}
+
+void CpuLinear::do_outputs(const Task& task, float* work) {
+  const Output& output = outputs_[task.index];
+  base_product(output, task, work);
+  if (output.segments.empty()) return;
+  await_shrinks();
+  for (const Segment& segment : output.segments) correct(output, segment, task, work);
 }
 
 void CpuLinear::await_shrinks() const {
@@ -288,6 +320,7 @@ void CpuLinear::do_shrink(const Task& task) {
   kernels::ShrinkArgs args{};
   args.factors = shrink.factors.data();
   args.weights = shrink.weights.data();
+  args.count = shrink.stride();
   args.begin = task.begin;
   args.end = task.end;
   args.x = x + shrink.rows.first * inputs_;

@@ -84,10 +84,13 @@ class CpuLinear {
   void prepare_inputs();
   void plan_tasks();
   double cost_per_panel(const Output& output) const;
+  double cost_per_factor(const Shrink& shrink) const;
+  double target_of(double cost) const;
   void split(Task task, int64_t count, int64_t grain, double cost, double target);
   void do_tasks();
   void await_shrinks() const;
   void do_shrink(const Task& task);
+  void do_outputs(const Task& task, float* work);
   // `work`: scratch of the worker that does the task.
   void base_product(const Output& output, const Task& task, float* work);
   void correct(const Output& output, const Segment& segment, const Task& task, float* work);
@@ -109,8 +112,9 @@ class CpuLinear {
   std::vector<Term> terms_;
   std::vector<kernels::ExpandTerm> expands_;  // of terms_, once scratch has its place
   std::vector<Task> tasks_;  // shrinks first
-  size_t shrink_tasks_ = 0;
-  WorkRanges output_tasks_;  // the others
+  size_t first_output_task_ = 0;
+  WorkRanges shrink_tasks_;
+  WorkRanges output_tasks_;  // counted from the first of them
   std::atomic<int64_t> shrinks_left_{0};  // tasks
   std::vector<float> scratch_;
   size_t scratch_size_ = 0;

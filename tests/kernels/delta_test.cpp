@@ -68,7 +68,7 @@ struct Case {
   std::vector<float> shrunk(const CpuKernels& k, const float* x, int64_t rows, int64_t begin, int64_t end,
                             float fill = NAN) const {
     std::vector<float> t(static_cast<size_t>(rows * total()), fill);
-    k.shrink(storage, {factors.data(), weights.data(), begin, end, x, in, rows, in, t.data(), total()});
+    k.shrink(storage, {factors.data(), weights.data(), total(), begin, end, x, in, rows, in, t.data(), total()});
     return t;
   }
   std::vector<ExpandTerm> terms(const float* t) const {
@@ -345,7 +345,7 @@ TEST_CASE("an input beyond the last does not matter to shrink") {
     for (const CpuKernels* k : all_kernels()) {
       for (const int64_t rows : {1, 2}) {
         std::vector<float> t(static_cast<size_t>(rows * 3));
-        k->shrink(storage, {c.factors.data(), c.weights.data(), 0, 3, x.data(), 22, rows, 21, t.data(), 3});
+        k->shrink(storage, {c.factors.data(), c.weights.data(), 3, 0, 3, x.data(), 22, rows, 21, t.data(), 3});
         for (const float value : t) CHECK(std::isfinite(value));
       }
     }
