@@ -102,6 +102,9 @@ class Sampler:
         raise Busy(f"other processes used {share:.2f} of a core during a sample, {self.tries} times in a row")
 
 
+PEER_CONTEXT = 1024  # positions of llama.cpp's context: it too is made before the first sample, and written again and again
+
+
 def bandwidth(args):
     run = subprocess.run([args.build / "tests/bench/kernel_bench", "--bandwidth", "1", "--threads", str(args.threads)],
                          capture_output=True, text=True, check=True)  # fmt: skip
@@ -110,8 +113,9 @@ def bandwidth(args):
 
 def start_ours(args, weights):
     python_path = {"PYTHONPATH": str(args.build / "python"), "EXPERT_HOME": str(args.work / "home")}
-    return Worker(f"ours {weights}", [sys.executable, "worker_ours.py", str(args.model), weights, str(args.threads), args.kv],
-                  python_path)  # fmt: skip
+    positions = PEER_CONTEXT + max(args.contexts, default=0)
+    return Worker(f"ours {weights}", [sys.executable, "worker_ours.py", str(args.model), weights, str(args.threads), args.kv,
+                                      str(positions)], python_path)  # fmt: skip
 
 
 def start_peer(args, peer, variant):

@@ -1,4 +1,4 @@
-"""Our engine behind compare.py.   worker_ours.py MODEL WEIGHTS THREADS KV"""
+"""Our engine behind compare.py.   worker_ours.py MODEL WEIGHTS THREADS KV POSITIONS"""
 
 import itertools
 import json
@@ -13,8 +13,8 @@ import expert  # noqa: E402
 from random_lora import write_lora  # noqa: E402
 
 MOST_EXPERTS = 10
-model, weights, threads, kv = sys.argv[1:5]
-engine = expert.Engine(model, weights=weights, threads=int(threads), kv=kv)
+model, weights, threads, kv, positions = sys.argv[1:6]
+engine = expert.Engine(model, weights=weights, threads=int(threads), kv=kv, context_size=int(positions))
 salt = itertools.count()
 
 
