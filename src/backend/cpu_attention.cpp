@@ -1,5 +1,6 @@
 // Attention on the CPU: norm, rotation and KV write first, then tasks of (segment, kv head, rows) or, for few rows over
-// a long past, of (segment, kv head, position split) whose states are merged in order - with the same bits.
+// a long past, of (segment, kv head, position split) whose states are merged in order - with the same bits. Where all
+// segments have one row and a task is all that meets a head, it does the first part for that head too.
 #include <algorithm>
 #include <cmath>
 
@@ -22,29 +23,31 @@ int64_t splits_of(const Segment& segment) {
   return (segment.first_position + segment.row_count + kernels::kAttentionSplit - 1) / kernels::kAttentionSplit;
 }
 
-// Norm, rotation and KV write of one row.
-void prepare_row(const kernels::CpuKernels& kernels, const AttentionOp& op, const CpuKvStorage& kv,
-                 const Segment& segment, int64_t row) {
+// Norm, rotation and KV write of one row, for `heads` kv heads and their queries.
+void prepare_heads(const kernels::CpuKernels& kernels, const AttentionOp& op, const CpuKvStorage& kv,
+                   const Segment& segment, int64_t row, int64_t first_head, int64_t heads) {
   const int64_t position = segment.first_position + row - segment.first_row;
   const int64_t half = op.rope->rotary_dim / 2;
+  const int64_t group = op.heads / op.kv_heads;
   kernels::NormRopeArgs args{};
   args.head_dim = op.head_dim;
   args.eps = op.norm_eps;
   args.cos = host_floats(op.rope->cos) + position * half;
   args.sin = host_floats(op.rope->sin) + position * half;
   args.half = half;
-  args.x = host_floats(op.q) + row * op.q.cols;
-  args.heads = op.heads;
+  args.x = host_floats(op.q) + row * op.q.cols + first_head * group * op.head_dim;
+  args.heads = heads * group;
   args.norm = op.q_norm != nullptr ? host_floats(*op.q_norm) : nullptr;
   kernels.norm_rope(args);
-  args.x = host_floats(op.k) + row * op.k.cols;
-  args.heads = op.kv_heads;
+  args.x = host_floats(op.k) + row * op.k.cols + first_head * op.head_dim;
+  args.heads = heads;
   args.norm = op.k_norm != nullptr ? host_floats(*op.k_norm) : nullptr;
   kernels.norm_rope(args);
   const int64_t block = segment.block_table[static_cast<size_t>(position / kKvBlockTokens)];
-  for (int64_t h = 0; h < op.kv_heads; ++h) {
-    kernels.kv_write(kv.format(), args.x + h * op.head_dim, host_floats(op.v) + row * op.v.cols + h * op.head_dim,
-                     op.head_dim, position % kKvBlockTokens, kv.base(op.layer, h) + block * kv.block_stride());
+  const float* v = host_floats(op.v) + row * op.v.cols + first_head * op.head_dim;
+  for (int64_t h = 0; h < heads; ++h) {
+    kernels.kv_write(kv.format(), args.x + h * op.head_dim, v + h * op.head_dim, op.head_dim, position % kKvBlockTokens,
+                     kv.base(op.layer, first_head + h) + block * kv.block_stride());
   }
 }
 
@@ -130,13 +133,20 @@ void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
   const auto& kv = static_cast<const CpuKvStorage&>(*op.kv);
   require_attention_shapes(op, kv.shape());
   require_segments(layout, op, kv.shape());
-  const int64_t heads = op.heads + op.kv_heads;
-  in_pieces(op.q.rows, std::max<int64_t>(1, kSerialHeads / heads), [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) prepare_row(kernels_, op, kv, segment_of(layout, row), row);
-  });
-
   const AttentionPlan& plan = attention_plan_;
   plan_tasks(layout, op, pool_.threads(), attention_plan_);
+  const bool by_task = plan.cut == 0 && std::ranges::all_of(layout.segments, [](const Segment& segment) {
+    return segment.row_count <= 1;
+  });
+  if (!by_task) {
+    const int64_t heads = op.heads + op.kv_heads;
+    in_pieces(op.q.rows, std::max<int64_t>(1, kSerialHeads / heads), [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        prepare_heads(kernels_, op, kv, segment_of(layout, row), row, 0, op.kv_heads);
+      }
+    });
+  }
+
   const int64_t group = op.heads / op.kv_heads;
   const int64_t stride = kernels::state_stride(op.head_dim);
   const int64_t most_states = std::max(kTaskStates, kSplitRows * group);
@@ -153,6 +163,7 @@ void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
   };
   pool_.run(static_cast<int64_t>(plan.tasks.size()), [&](int64_t i, int worker) {
     const AttentionTask& task = plan.tasks[static_cast<size_t>(i)];
+    if (by_task) prepare_heads(kernels_, op, kv, *task.segment, task.segment->first_row, task.kv_head, 1);
     float* own = states + plan.state_size + static_cast<size_t>(worker * per_thread);
     kernels::AttendArgs args = attend_args(op, kv, task);
     const bool cut = static_cast<size_t>(i) < plan.cut;
