@@ -547,8 +547,7 @@ EXPERT_INLINE GroupNumbers quantise_group(const float* x, unsigned char* words) 
 
 template <class Codes>
 void quantise_row_for(const float* x, int64_t inputs, unsigned char* out) {
-  // Another core may have written them.
-  for (int64_t i = 0; i < inputs; i += 64 / static_cast<int64_t>(sizeof(float))) __builtin_prefetch(x + i);
+  claim_lines(out, quantised_row_bytes(inputs));
   const int64_t groups = group_count(inputs);
   float* scales = reinterpret_cast<float*>(out + groups * kGroupCodeBytes);
   auto* corrections = reinterpret_cast<uint32_t*>(scales + groups);

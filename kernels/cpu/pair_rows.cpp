@@ -13,6 +13,7 @@ constexpr int64_t kLineInputs = 32;
 int64_t pair_row_bytes(int64_t inputs) { return ((inputs + kLineInputs - 1) / kLineInputs | 1) * 64; }
 
 void pair_row(const float* x, int64_t inputs, unsigned char* out) {
+  claim_lines(out, inputs * 2);
   for (int64_t k = 0; k < inputs; k += kLineInputs) {
     const int64_t left = inputs - k;
     const auto mask = static_cast<uint32_t>(left >= kLineInputs ? 0xFFFFFFFFU : (1U << left) - 1U);

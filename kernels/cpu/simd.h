@@ -39,6 +39,11 @@ EXPERT_INLINE Words load_words(const unsigned char* p) {
   return v;
 }
 
+// Asks for lines that will be written. Other cores have read what stood there, and give them back one by one otherwise.
+EXPERT_INLINE void claim_lines(const unsigned char* first, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(first + at, 1);
+}
+
 EXPERT_INLINE void store(float* p, Floats v) { __builtin_memcpy(p, &v, sizeof v); }
 EXPERT_INLINE Floats splat(float x) { return x - Floats{}; }
 
