@@ -22,7 +22,6 @@ constexpr int kManyPanels = 1;
 // read this much later, for the second-level cache, because the first has room for a tenth of the requests that fill the
 // time memory takes.
 constexpr int64_t kBytesAhead = 12288;
-constexpr int64_t kLongTerm = 2048;  // bytes of B after which the hardware does follow
 EXPERT_INLINE void ask_for(const unsigned char* line) { __builtin_prefetch(line, 0, 2); }
 
 template <int M, int R>
