@@ -19,8 +19,8 @@ constexpr int kManyPanels = 1;
 #endif
 
 // One row of x meets every line of the factors once, in pieces too short for the hardware to follow: it asks for what is
-// read this much later, for the second-level cache, because the first has room for a tenth of the requests that fill the
-// time memory takes.
+// read this much later, for the second-level cache, because the first has too little room for requests to keep the memory
+// busy.
 constexpr int64_t kBytesAhead = 12288;
 EXPERT_INLINE void ask_for(const unsigned char* line) { __builtin_prefetch(line, 0, 2); }
 
