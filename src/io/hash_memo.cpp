@@ -15,7 +15,7 @@
 namespace expert {
 namespace {
 
-constexpr size_t kMostRemembered = 4096;
+constexpr size_t kMostRemembered = 4096;  // in memory, and about as many on disk
 constexpr int64_t kSettledNs = 100'000'000;  // file times advance in steps of up to 10 ms
 
 bool is_hash(const std::string& text) {
@@ -44,6 +44,24 @@ void write_quickly(const std::string& directory, const std::string& key, const s
   if (!file || error) std::filesystem::remove(temporary, error);
 }
 
+// Of too many files in the memo's folder, the older half goes: states that no file has any more are never asked for again,
+// and nothing else tells them. Looked at once in 256 keys, which are hashes.
+void prune(const std::string& directory, const std::string& key) {
+  if (!key.ends_with("00")) return;
+  std::error_code error;
+  std::vector<std::pair<std::filesystem::file_time_type, std::filesystem::path>> files;
+  std::filesystem::directory_iterator item(directory, error);
+  for (; !error && item != std::filesystem::directory_iterator(); item.increment(error)) {
+    const auto written = item->last_write_time(error);
+    if (!error) files.emplace_back(written, item->path());
+    error.clear();  // another process took it away
+  }
+  if (files.size() <= kMostRemembered) return;
+  const auto keep = files.begin() + static_cast<std::ptrdiff_t>(files.size() - kMostRemembered / 2);
+  std::nth_element(files.begin(), keep, files.end());
+  for (auto file = files.begin(); file != keep; ++file) std::filesystem::remove(file->second, error);
+}
+
 }  // namespace
 
 std::string HashMemo::find(const std::string& key) const {
@@ -70,6 +88,7 @@ void HashMemo::record(const std::string& key, const std::string& hash) {
     if (!known_.emplace(key, hash).second || directory_.empty()) return;
   }
   write_quickly(directory_, key, hash);
+  prune(directory_, key);
 }
 
 std::string memo_key(std::string_view what, const std::vector<std::pair<std::string, FileIdentity>>& files) {

@@ -15,8 +15,8 @@ namespace expert {
 
 class HashMemo {
  public:
-  // Files in `directory` (created when needed) keep the memo between processes; empty: this process only. An entry that
-  // cannot be read or written is only a lost saving.
+  // Files in `directory` (created when needed) keep the memo between processes, some thousands at most; empty: this process
+  // only. An entry that cannot be read or written is only a lost saving.
   explicit HashMemo(std::string directory = {}) : directory_(std::move(directory)) {}
 
   // The hash recorded under this key, else empty.
