@@ -53,8 +53,8 @@ TEST_CASE("a memo on disk does not grow for ever: the older half goes") {
   const std::filesystem::path folder = std::filesystem::path(dir.path()) / "memo";
   std::filesystem::create_directories(folder);
   const auto hour_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(1);
-  constexpr int kFiles = 4100;
-  for (int i = 0; i < kFiles; ++i) {
+  constexpr int kEarlier = 4100;
+  for (int i = 0; i < kEarlier; ++i) {
     const std::filesystem::path file = folder / fmt::format("{:064x}", i + 1);
     std::ofstream(file) << std::string(64, 'a');
     std::filesystem::last_write_time(file, hour_ago + std::chrono::milliseconds(i));
@@ -62,12 +62,12 @@ TEST_CASE("a memo on disk does not grow for ever: the older half goes") {
   const auto count = [&] { return std::distance(std::filesystem::directory_iterator(folder), {}); };
   HashMemo memo(folder.string());
   memo.record(std::string(63, 'b') + "1", std::string(64, 'c'));
-  CHECK(count() == kFiles + 1);
+  CHECK(count() == kEarlier + 1);
   const std::string key = std::string(62, 'd') + "00";
   memo.record(key, std::string(64, 'c'));
   CHECK(count() == 2048);
   const HashMemo later(folder.string());
   CHECK(later.find(key) == std::string(64, 'c'));
-  CHECK(later.find(fmt::format("{:064x}", kFiles)) == std::string(64, 'a'));
+  CHECK(later.find(fmt::format("{:064x}", kEarlier)) == std::string(64, 'a'));
   CHECK(later.find(fmt::format("{:064x}", 1)).empty());
 }
