@@ -95,7 +95,7 @@ void write_new_file(const std::string& path, ByteView bytes, unsigned mode = 064
 
 // Read-only mapping, only for our own cache files, which are renamed into place and never changed:
 // a mapped foreign file that is cut kills the process with SIGBUS. It lies on a huge page's boundary, so that a file whose
-// pages the system holds in such large ones (ext4 and xfs do, written in large pieces) is mapped by them.
+// pages the system holds in such large ones (ext4 of Linux 6.18 does, written in large pieces) is mapped by them.
 class MappedFile {
  public:
   static MappedFile open(const std::string& path);

@@ -31,6 +31,7 @@ from pathlib import Path
 from picture import draw
 
 HERE = Path(__file__).resolve().parent
+PEER_CONTEXT = 1024  # positions of llama.cpp's context: it too is made before the first sample, and written again and again
 PAIRS = {  # ours: [(peer, its variant)]
     "int8": [("llama.cpp", "q8_0")],
     "int4": [("llama.cpp", "q4_0")],
@@ -100,9 +101,6 @@ class Sampler:
             self.repeated += 1
             time.sleep(1)
         raise Busy(f"other processes used {share:.2f} of a core during a sample, {self.tries} times in a row")
-
-
-PEER_CONTEXT = 1024  # positions of llama.cpp's context: it too is made before the first sample, and written again and again
 
 
 def bandwidth(args):
