@@ -211,7 +211,6 @@ class Bench {
     load_ms_ = milliseconds_since(start);
     info_ = engine_->info();
     threads_ = info_.value("threads", 1);
-    base_bytes_ = engine_->stats().at("bytes_per_token").get<double>();
     const std::string directory = info_.at("path").get<std::string>();
     config_ = ModelConfig::parse(read_json_file(join_path(directory, "config.json")), nullptr, directory);
     for (int64_t tokens : options_.prompt_tokens) prompts_.push_back(prompt_of(*engine_, tokens));
@@ -343,6 +342,14 @@ class Bench {
     return rounded(median(ratios));
   }
 
+  // Of the base: as measured where its head is read through a screen.
+  double base_bytes() const {
+    const Json stats = engine_->stats();
+    const Json& screen = stats.at("head_screen");
+    const Json& measured = screen.is_null() ? screen : screen.at("bytes_per_token");
+    return (measured.is_null() ? stats.at("bytes_per_token") : measured).get<double>();
+  }
+
   // Weights of the base and of the row's experts, and the keys and values of an answer half way through.
   double bytes_per_token(int64_t experts) const {
     const std::string format = info_.value("kv", "");
@@ -350,7 +357,7 @@ class Bench {
     const double context = kDecodePrompt + 0.5 * static_cast<double>(options_.decode_tokens);
     const double kv = 2.0 * config_.layers * config_.kv_heads * config_.head_dim * context * per_kv;
     const auto row = expert_bytes_.begin();
-    return base_bytes_ + kv + std::accumulate(row, row + experts, 0.0);
+    return base_bytes() + kv + std::accumulate(row, row + experts, 0.0);
   }
 
   Json report_of(const Row& row) const {
@@ -386,7 +393,6 @@ class Bench {
   std::vector<std::string> sources_;
   LoadedExperts loaded_;
   int weights_used_ = 0;
-  double base_bytes_ = 0;
   std::vector<double> expert_bytes_;
   std::vector<Row> rows_;
   double steps_ = 1;

@@ -61,7 +61,7 @@ EngineOptions engine_options_of(const expert_engine_options* given) {
   const expert_engine_options defaults = EXPERT_ENGINE_OPTIONS_INIT;
   const expert_engine_options options =
       given == nullptr ? defaults : overlay(given, defaults, kFirstEngineOptions, "options");
-  require_flags(options.flags, EXPERT_ENGINE_NO_WEIGHT_CACHE, "options");
+  require_flags(options.flags, EXPERT_ENGINE_NO_WEIGHT_CACHE | EXPERT_ENGINE_NO_HEAD_SCREEN, "options");
   EngineOptions out;
   out.base_model = string_or(options.base_model, "");
   out.device = string_or(options.device, "auto");
@@ -78,6 +78,7 @@ EngineOptions engine_options_of(const expert_engine_options* given) {
   out.prefix_cache_bytes = options.prefix_cache_bytes;
   out.expert_cache_bytes = options.expert_cache_bytes;
   out.use_weight_cache = (options.flags & EXPERT_ENGINE_NO_WEIGHT_CACHE) == 0;
+  out.head_screen = (options.flags & EXPERT_ENGINE_NO_HEAD_SCREEN) == 0;
   if (options.progress != nullptr) {
     out.progress = [callback = options.progress, user_data = options.progress_user_data](double fraction) {
       if (callback(user_data, fraction) != 0) throw Error(ErrorCode::cancelled, "loading was cancelled");

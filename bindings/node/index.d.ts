@@ -146,6 +146,8 @@ export interface EngineOptions extends Progress {
   /** Bytes of host memory for experts that requests name. A quarter of the free memory. */
   expertCacheBytes?: number;
   useWeightCache?: boolean;
+  /** A second, smaller copy of a large head, with which greedy and topK requests read less of it. Default true. */
+  headScreen?: boolean;
 }
 
 export interface LoadedExpert {

@@ -58,7 +58,8 @@ class Engine {
   Engine(const OptionalText& base_model, const OptionalText& device, const OptionalText& weights,
          const OptionalText& kv, const OptionalText& rope_scaling, const OptionalText& home, int64_t context_size,
          uint64_t memory_limit, int32_t threads, int32_t max_queue, int32_t max_batch, int32_t max_experts,
-         uint64_t prefix_cache_bytes, uint64_t expert_cache_bytes, bool use_weight_cache, const py::object& listener) {
+         uint64_t prefix_cache_bytes, uint64_t expert_cache_bytes, bool use_weight_cache, bool head_screen,
+         const py::object& listener) {
     Progress progress(listener);
     expert_engine_options options = EXPERT_ENGINE_OPTIONS_INIT;
     options.base_model = or_null(base_model);
@@ -76,6 +77,7 @@ class Engine {
     options.prefix_cache_bytes = prefix_cache_bytes;
     options.expert_cache_bytes = expert_cache_bytes;
     if (!use_weight_cache) options.flags |= EXPERT_ENGINE_NO_WEIGHT_CACHE;
+    if (!head_screen) options.flags |= EXPERT_ENGINE_NO_HEAD_SCREEN;
     options.progress = Progress::report;
     options.progress_user_data = &progress;
     open(options, progress);
@@ -297,16 +299,18 @@ PYBIND11_MODULE(_core, m) {
                        const py::object& kv, const py::object& rope_scaling, const py::object& home,
                        int64_t context_size, uint64_t memory_limit, int32_t threads, int32_t max_queue,
                        int32_t max_batch, int32_t max_experts, uint64_t prefix_cache_bytes,
-                       uint64_t expert_cache_bytes, bool use_weight_cache, const py::object& progress) {
+                       uint64_t expert_cache_bytes, bool use_weight_cache, bool head_screen,
+                       const py::object& progress) {
              return std::make_unique<Engine>(optional_text(base_model), optional_text(device), optional_text(weights),
                                              optional_text(kv), optional_text(rope_scaling), optional_text(home),
                                              context_size, memory_limit, threads, max_queue, max_batch, max_experts,
-                                             prefix_cache_bytes, expert_cache_bytes, use_weight_cache, progress);
+                                             prefix_cache_bytes, expert_cache_bytes, use_weight_cache, head_screen,
+                                             progress);
            }),
            py::arg("base_model"), py::arg("device"), py::arg("weights"), py::arg("kv"), py::arg("rope_scaling"),
            py::arg("home"), py::arg("context_size"), py::arg("memory_limit"), py::arg("threads"), py::arg("max_queue"),
            py::arg("max_batch"), py::arg("max_experts"), py::arg("prefix_cache_bytes"), py::arg("expert_cache_bytes"),
-           py::arg("use_weight_cache"), py::arg("progress"))
+           py::arg("use_weight_cache"), py::arg("head_screen"), py::arg("progress"))
       .def("close", &Engine::close, py::arg("drain"))
       .def("load", &Engine::load, py::arg("source"))
       .def("find", &Engine::find, py::arg("name"))

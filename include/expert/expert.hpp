@@ -522,6 +522,7 @@ struct EngineOptions {
   uint64_t prefix_cache_bytes = EXPERT_UNSET_BYTES;
   uint64_t expert_cache_bytes = 0;
   bool use_weight_cache = true;
+  bool head_screen = true;
   std::function<bool(double fraction)> progress{};  // returns false to stop loading
 };
 
@@ -546,6 +547,7 @@ class Engine {
     view.prefix_cache_bytes = options.prefix_cache_bytes;
     view.expert_cache_bytes = options.expert_cache_bytes;
     if (!options.use_weight_cache) view.flags |= EXPERT_ENGINE_NO_WEIGHT_CACHE;
+    if (!options.head_screen) view.flags |= EXPERT_ENGINE_NO_HEAD_SCREEN;
     if (options.progress) {
       view.progress = Loading::report;
       view.progress_user_data = &loading;

@@ -68,22 +68,6 @@ void read_group(Source type, const unsigned char* source, int64_t rows, int64_t 
   }
 }
 
-// Codes [input][row] to the lines of a group.
-void put_codes(Storage storage, const unsigned char* codes, unsigned char* lines) {
-  const int64_t per_line = storage == Storage::int8 ? 4 : 8;
-  for (int64_t k = 0; k < kGroup; k += per_line) {
-    const unsigned char* from = codes + k * kPanelRows;
-    unsigned char* line = lines + k / per_line * 64;
-    for (int64_t r = 0; r < kPanelRows; ++r) {
-      for (int64_t i = 0; i < 4; ++i) {
-        const unsigned low = from[i * kPanelRows + r];
-        const unsigned high = storage == Storage::int8 ? 0U : from[(i + 4) * kPanelRows + r];
-        line[r * 4 + i] = static_cast<unsigned char>(low | high << 4);
-      }
-    }
-  }
-}
-
 void pack_quantised_panel(Source type, const unsigned char* source, int64_t rows, int64_t inputs, Storage storage,
                           QuantiseWeights quantise, unsigned char* panel) {
   const int64_t groups = group_count(inputs);
@@ -100,6 +84,21 @@ void pack_quantised_panel(Source type, const unsigned char* source, int64_t rows
 }
 
 }  // namespace
+
+void put_codes(Storage storage, const unsigned char* codes, unsigned char* lines) {
+  const int64_t per_line = storage == Storage::int8 ? 4 : 8;
+  for (int64_t k = 0; k < kGroup; k += per_line) {
+    const unsigned char* from = codes + k * kPanelRows;
+    unsigned char* line = lines + k / per_line * 64;
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      for (int64_t i = 0; i < 4; ++i) {
+        const unsigned low = from[i * kPanelRows + r];
+        const unsigned high = storage == Storage::int8 ? 0U : from[(i + 4) * kPanelRows + r];
+        line[r * 4 + i] = static_cast<unsigned char>(low | high << 4);
+      }
+    }
+  }
+}
 
 void pack_quantised_panels(Source type, const void* source, int64_t rows, int64_t inputs, Storage storage,
                            QuantiseWeights quantise, unsigned char* panels) {

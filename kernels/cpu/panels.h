@@ -19,4 +19,7 @@ typedef void (*QuantiseWeights)(Storage storage, const float* w, uint16_t* scale
 void pack_quantised_panels(Source type, const void* source, int64_t rows, int64_t inputs, Storage storage,
                            QuantiseWeights quantise, unsigned char* panels);
 
+// Codes [32 inputs][16 outputs] of one group, one byte each, to the group's lines.
+void put_codes(Storage storage, const unsigned char* codes, unsigned char* lines);
+
 }  // namespace expert::kernels

@@ -4,8 +4,8 @@
 // are F32 [rows, features], one row per token of a flat batch in which requests (segments) stand one after the other.
 // Batch invariance, bitwise: what a row gets depends on its own inputs, the weights and the format only - never on the
 // other rows, the chunking of a prompt, or the number of threads (docs/architecture.md).
-// Calls are not thread-safe with each other, except allocate(), pack(), pack_factors(), adopt(), unpack_rows() and
-// upload() to memory that no enqueued operation uses: experts are loaded while others generate.
+// Calls are not thread-safe with each other, except allocate(), pack(), pack_factors(), adopt(), unpack_rows(),
+// screen_stats() and upload() to memory that no enqueued operation uses: experts are loaded while others generate.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,7 @@
 #include "backend/linear_delta.h"
 #include "backend/matrix.h"
 #include "backend/tensor.h"
+#include "core/error.h"
 
 namespace expert {
 
@@ -95,6 +96,13 @@ struct AttentionOp {
   Tensor out;       // f32 [rows, heads * head_dim]
 };
 
+// What screened_linear() has read since the backend was made.
+struct ScreenStats {
+  uint64_t calls = 0;
+  uint64_t bytes = 0;  // of copies and matrices
+  uint64_t whole = 0;  // calls that read the whole matrix, because its copy did not help
+};
+
 struct BackendInfo {
   std::string device;  // "cpu", "reference", "cuda:0"
   std::string isa;     // "avx2", …, "sm_90"
@@ -133,6 +141,14 @@ class Backend {
   virtual void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const = 0;
   // Bytes packed_bytes() of such a matrix has; 0 where unsupported.
   virtual size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const = 0;
+  // The same for the screen of a large matrix: what screened_linear() finds its largest products with.
+  // screen_size() is 0 where a backend has none; nothing else of screens is called there.
+  virtual size_t screen_size(int64_t, int64_t) const { return 0; }
+  virtual MatrixPtr pack_screen(const Matrix&) { fail(ErrorCode::unsupported, "{}: screens", info().device); }
+  virtual MatrixPtr adopt_screen(int64_t, int64_t, std::span<const std::byte>, std::shared_ptr<const void>) {
+    fail(ErrorCode::unsupported, "{}: screens", info().device);
+  }
+  virtual ScreenStats screen_stats() const { return {}; }
 
   // --- operations -----------------------------------------------------------------------------------------------
   // out[r] = table[layout.token_ids[r]]; out f32 [rows, cols of table].
@@ -144,6 +160,12 @@ class Backend {
   virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) = 0;
   // For every output: y = W x + b, then the deltas of the segments. Outputs share one pass over x.
   virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs) = 0;
+  // y = W x of a matrix with its screen, exact where it matters: of row r, the best[r] >= 1 largest values and all that
+  // equal the last of them are those of linear(), bit for bit. The others are too, or estimates that are smaller.
+  virtual void screened_linear(const Tensor& /*x*/, const Matrix& /*weight*/, const Matrix& /*screen*/,
+                               std::span<const int32_t> /*best*/, const Tensor& /*y*/) {
+    fail(ErrorCode::unsupported, "{}: screens", info().device);
+  }
   // Norm per head (optional), rotation, write of K and V into the cache in its storage format, then causal attention
   // that reads K and V back as stored, also those this call wrote. Softmax is streamed over tiles at absolute positions.
   virtual void attention(const BatchLayout& layout, const AttentionOp& op) = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <typeinfo>
 
 #include "backend/cpu_factor.h"
 #include "backend/cpu_matrix.h"
@@ -21,7 +22,8 @@ CpuBackend::CpuBackend(const kernels::CpuKernels& kernels, int threads)
     : kernels_(kernels),
       pool_(threads),
       info_{"cpu", kernels.isa, pool_.threads(), kLayoutName},
-      linear_(kernels_, pool_) {}
+      linear_(kernels_, pool_),
+      screened_linear_(kernels_, pool_, linear_) {}
 
 Tensor CpuBackend::allocate(DType dtype, int64_t rows, int64_t cols) { return allocate_host_tensor(dtype, rows, cols); }
 
@@ -45,6 +47,7 @@ std::vector<MatrixPtr> CpuBackend::pack_factors(std::span<const FactorSource> so
 }
 
 std::span<const std::byte> CpuBackend::packed_bytes(const Matrix& matrix) const {
+  if (typeid(matrix) == typeid(CpuScreen)) return static_cast<const CpuScreen&>(matrix).bytes();
   return static_cast<const CpuMatrix&>(matrix).bytes();
 }
 
@@ -71,6 +74,21 @@ void CpuBackend::unpack_rows(const Matrix& matrix, int64_t first_row, int64_t co
 
 size_t CpuBackend::packed_size(int64_t rows, int64_t cols, WeightFormat format) const {
   return packed_matrix_size(rows, cols, format);
+}
+
+size_t CpuBackend::screen_size(int64_t rows, int64_t cols) const { return screen_bytes(rows, cols); }
+
+MatrixPtr CpuBackend::pack_screen(const Matrix& matrix) {
+  return expert::pack_screen(kernels_, static_cast<const CpuMatrix&>(matrix), pool_.threads());
+}
+
+MatrixPtr CpuBackend::adopt_screen(int64_t rows, int64_t cols, std::span<const std::byte> bytes,
+                                   std::shared_ptr<const void> owner) {
+  if (bytes.size() != screen_bytes(rows, cols)) {
+    fail(ErrorCode::load, "a screen of {} x {} has {} bytes, expected {}", rows, cols, bytes.size(),
+         screen_bytes(rows, cols));
+  }
+  return std::make_shared<CpuScreen>(rows, cols, bytes, std::move(owner));
 }
 
 void CpuBackend::embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) {
@@ -156,6 +174,11 @@ void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps, cons
 }
 
 void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) { linear_.run(x, outputs); }
+
+void CpuBackend::screened_linear(const Tensor& x, const Matrix& weight, const Matrix& screen,
+                                 std::span<const int32_t> best, const Tensor& y) {
+  screened_linear_.run(x, static_cast<const CpuMatrix&>(weight), static_cast<const CpuScreen&>(screen), best, y);
+}
 
 void CpuBackend::swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) {
   require_shape(gate, out.rows, out.cols, "swiglu: gate");

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu_linear.h"
+#include "backend/cpu_screen.h"
 #include "core/thread_pool.h"
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -53,11 +54,18 @@ class CpuBackend final : public Backend {
                   std::shared_ptr<const void> owner) override;
   void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const override;
   size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const override;
+  size_t screen_size(int64_t rows, int64_t cols) const override;
+  MatrixPtr pack_screen(const Matrix& matrix) override;
+  MatrixPtr adopt_screen(int64_t rows, int64_t cols, std::span<const std::byte> bytes,
+                         std::shared_ptr<const void> owner) override;
+  ScreenStats screen_stats() const override { return screened_linear_.stats(); }
 
   void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) override;
   void embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) override;
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
   void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
+  void screened_linear(const Tensor& x, const Matrix& weight, const Matrix& screen, std::span<const int32_t> best,
+                       const Tensor& y) override;
   void attention(const BatchLayout& layout, const AttentionOp& op) override;
   void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) override;
   void add(const Tensor& x, const Tensor& y) override;
@@ -78,6 +86,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   BackendInfo info_;
   CpuLinear linear_;
+  CpuScreenedLinear screened_linear_;
   AttentionPlan attention_plan_;
   std::vector<float> attention_scratch_;
 };

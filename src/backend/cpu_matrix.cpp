@@ -34,12 +34,9 @@ kernels::Source source_of(DType dtype) {
 // One pack() call: threads take chunks of rows in ascending order.
 class Packing {
  public:
-  Packing(const MatrixSource& source, kernels::Storage storage, kernels::QuantiseWeights quantise, std::byte* panels)
+  Packing(const MatrixSource& source, const PackRows& pack)
       : source_(source),
-        type_(source_of(source.dtype)),
-        storage_(storage),
-        quantise_(quantise),
-        panels_(reinterpret_cast<unsigned char*>(panels)),
+        pack_(pack),
         row_bytes_(source.cols * static_cast<int64_t>(size_of(source.dtype))),
         chunk_rows_(std::max<int64_t>(1, kChunkBytes / row_bytes_ / kernels::kPanelRows) * kernels::kPanelRows) {}
 
@@ -74,19 +71,11 @@ class Packing {
     const int64_t first = chunk * chunk_rows_;
     const int64_t count = std::min(chunk_rows_, source_.rows - first);
     source_.read(first, count, rows);
-    unsigned char* to = panels_ + first / kernels::kPanelRows * kernels::panel_bytes(storage_, source_.cols);
-    if (kernels::is_quantised(storage_)) {
-      kernels::pack_quantised_panels(type_, rows, count, source_.cols, storage_, quantise_, to);
-    } else {
-      kernels::pack_panels(type_, rows, count, source_.cols, storage_, to);
-    }
+    pack_(rows, first, count);
   }
 
   const MatrixSource& source_;
-  const kernels::Source type_;
-  const kernels::Storage storage_;
-  const kernels::QuantiseWeights quantise_;
-  unsigned char* const panels_;
+  const PackRows& pack_;
   const int64_t row_bytes_;
   const int64_t chunk_rows_;
   std::atomic<int64_t> next_{0};
@@ -104,13 +93,27 @@ size_t packed_matrix_size(int64_t rows, int64_t cols, WeightFormat format) {
   return static_cast<size_t>(kernels::panel_count(rows) * kernels::panel_bytes(storage_of(format), cols));
 }
 
+void pack_in_chunks(const MatrixSource& source, int threads, const PackRows& pack) {
+  Packing packing(source, pack);
+  packing.run(static_cast<int>(std::min<int64_t>(threads, packing.chunks())));
+}
+
 std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format,
                                              kernels::QuantiseWeights quantise, int threads) {
   const size_t bytes = packed_matrix_size(source.rows, source.cols, format);
   const std::shared_ptr<std::byte> panels = allocate_host(bytes);
-  Packing packing(source, storage_of(format), quantise, panels.get());
+  const kernels::Source type = source_of(source.dtype);
+  const kernels::Storage storage = storage_of(format);
   const bool parallel = is_quantised(format) || static_cast<int64_t>(bytes) >= kParallelBytes;
-  packing.run(parallel ? static_cast<int>(std::min<int64_t>(threads, packing.chunks())) : 1);
+  pack_in_chunks(source, parallel ? threads : 1, [&](const std::byte* rows, int64_t first, int64_t count) {
+    auto* to = reinterpret_cast<unsigned char*>(panels.get()) +
+               first / kernels::kPanelRows * kernels::panel_bytes(storage, source.cols);
+    if (kernels::is_quantised(storage)) {
+      kernels::pack_quantised_panels(type, rows, count, source.cols, storage, quantise, to);
+    } else {
+      kernels::pack_panels(type, rows, count, source.cols, storage, to);
+    }
+  });
   return std::make_shared<CpuMatrix>(source.rows, source.cols, format, std::span(panels.get(), bytes), panels);
 }
 

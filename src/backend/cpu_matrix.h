@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -29,6 +30,11 @@ class CpuMatrix final : public Matrix {
 
 // Bytes of a packed matrix; Error(invalid_request) for an empty shape.
 size_t packed_matrix_size(int64_t rows, int64_t cols, WeightFormat format);
+
+// Calls pack(rows, first_row, count) for the source's rows in chunks of whole panels, on up to `threads` short-lived
+// threads of its own, each with about a megabyte of rows. Rethrows what source.read and pack throw.
+using PackRows = std::function<void(const std::byte* rows, int64_t first_row, int64_t count)>;
+void pack_in_chunks(const MatrixSource& source, int threads, const PackRows& pack);
 
 // Reads the source in chunks of whole panels, on up to `threads` short-lived threads of its own, and packs them;
 // besides the result about two MB per thread are in use. `quantise` finds the scales of INT8 and INT4 weights. Rethrows

@@ -186,6 +186,7 @@ class EngineImpl final : public Engine {
   void enqueue(Core& core, PreparedRequest prepared, const Request& request, std::shared_ptr<Stream> stream,
                Clock::time_point submitted) const;
   static Json tiers_of(const Core& core, const ExpertCacheStats& cache, bool on_device);
+  static Json head_screen_of(const Core& core);
   PrefixRoot prefix_of(const PreparedRequest& prepared, const std::string& salt) const;
   std::vector<float> evaluate(std::vector<int32_t> ids, std::span<const ExpertUse> experts, Sequence::Output output,
                               Sequence::Rows rows, int32_t width);
@@ -415,6 +416,20 @@ Json EngineImpl::tiers_of(const Core& core, const ExpertCacheStats& cache, bool 
             {"failures", cache.failures}}}};
 }
 
+// Null where the head has none.
+Json EngineImpl::head_screen_of(const Core& core) {
+  const Model& model = *core.parts.model;
+  if (model.head_screen_bytes() == 0) return {};
+  const ScreenStats read = core.parts.backend->screen_stats();
+  Json per_token;
+  if (read.calls > 0) per_token = model.bytes_per_token() - model.head_bytes() + read.bytes / read.calls;
+  return {{"bytes", model.head_screen_bytes()},
+          {"calls", read.calls},
+          {"read_bytes", read.bytes},
+          {"whole", read.whole},
+          {"bytes_per_token", std::move(per_token)}};
+}
+
 Json EngineImpl::stats() const {
   const Core& core = open_core();
   const StepStats steps = core.loop->stats();
@@ -464,6 +479,7 @@ Json EngineImpl::stats() const {
             {"tiers", tiers_of(core, cache, core.parts.backend->free_memory() != UINT64_MAX)}}},
           {"histograms", counters.histograms()},
           {"bytes_per_token", core.parts.model->bytes_per_token()},
+          {"head_screen", head_screen_of(core)},
           {"load_ms", core.parts.load_ms}};
 }
 
@@ -497,6 +513,8 @@ std::shared_ptr<Engine> Engine::open(const EngineOptions& options) {
   model.weights = weight_choice(options.weights);
   model.rope_scaling = options.rope_scaling;
   model.context_size = options.context_size;
+  model.head_screen = options.head_screen;
+  model.memory_limit = options.memory_limit;
   model.progress = options.progress;
   if (options.use_weight_cache && parts.store) model.cache_dir = parts.store->cache_directory();
   // The tokenizer is parsed beside the weights, or after them where no thread can be had.

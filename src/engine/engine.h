@@ -33,6 +33,7 @@ struct EngineOptions {
   int32_t stream_queue = 1024;  // chunks a stream holds for a reader who falls behind; one more ends the request
   std::filesystem::path home;   // empty: $EXPERT_HOME, else ~/.expert
   bool use_weight_cache = true;
+  bool head_screen = true;  // a copy of a large head that makes tokens faster; not with a memory_limit that it would fill
   std::function<void(double fraction)> progress;  // loading, 0…1, on the calling thread
 };
 

@@ -45,6 +45,7 @@ class GenerationTask final : public Sequence {
                  std::shared_ptr<Counters> counters, Clock::time_point submitted);
 
   int64_t max_positions() const noexcept override;
+  int32_t best_logits() const noexcept override { return sampler_.best_logits(); }
   void on_admitted(Clock::time_point now) override;
   void on_preempted(Clock::time_point now) override;
   void on_step(const StepShare& share, Clock::time_point now) override;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/kth_largest.h"
 
 namespace expert {
 namespace {
@@ -113,6 +114,15 @@ int32_t Sampler::sample(std::span<float> logits, TokenLogprobs* logprobs) {
   return token;
 }
 
+int32_t Sampler::best_logits() const noexcept {
+  constexpr int32_t kMost = 64;
+  const bool as_they_are = parameters_.logit_bias.empty() && parameters_.repetition_penalty == 1.0F &&
+                           parameters_.presence_penalty == 0.0F && parameters_.frequency_penalty == 0.0F;
+  if (!as_they_are || parameters_.logprobs > 0) return 0;
+  if (parameters_.temperature == 0.0F) return 1;
+  return parameters_.top_k <= kMost ? parameters_.top_k : 0;
+}
+
 void Sampler::apply_penalties(std::span<float> logits) const {
   const auto at = [&](int32_t id) -> float* {
     return static_cast<size_t>(id) < logits.size() ? &logits[static_cast<size_t>(id)] : nullptr;
@@ -155,28 +165,10 @@ int32_t Sampler::sample_filtered(std::span<float> logits, float largest) {
   return static_cast<int32_t>(last);
 }
 
-// One pass: a value at or below the k-th largest seen so far cannot change it.
-float Sampler::kth_largest(std::span<const float> values, size_t k) {
-  const auto cut = [&] {
-    std::nth_element(largest_.begin(), largest_.begin() + static_cast<ptrdiff_t>(k - 1), largest_.end(),
-                     std::greater<>());
-    largest_.resize(k);
-    return largest_[k - 1];
-  };
-  largest_.clear();
-  float threshold = kNever;
-  for (const float value : values) {
-    if (largest_.size() >= k && value <= threshold) continue;
-    largest_.push_back(value);
-    if (largest_.size() >= 2 * k + 64) threshold = cut();
-  }
-  return cut();
-}
-
 void Sampler::keep_top_k(std::span<float> logits) {
   const auto k = static_cast<size_t>(parameters_.top_k);
   if (k >= logits.size()) return;
-  const float threshold = kth_largest(logits, k);
+  const float threshold = kth_largest(logits, k, largest_);
   for (float& logit : logits) {
     if (logit < threshold) logit = kNever;
   }

@@ -32,6 +32,10 @@ class Sampler {
   // +infinity, or nothing finite.
   int32_t sample(std::span<float> logits, TokenLogprobs* logprobs);
 
+  // How many of the largest logits the next sample() depends on, without log-probabilities; the others may be anything
+  // below them. 0: on every one.
+  int32_t best_logits() const noexcept;
+
  private:
   struct Candidate {
     float weight;
@@ -43,7 +47,6 @@ class Sampler {
   void keep_top_k(std::span<float> logits);
   void keep_top_p(std::span<float> weights);
   void keep_min_p(std::span<float> weights) const;
-  float kth_largest(std::span<const float> values, size_t k);
   void remember(int32_t token);
 
   SamplingParameters parameters_;

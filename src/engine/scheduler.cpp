@@ -12,6 +12,7 @@ void PlannedBatch::clear() {
   batch.adapters.clear();
   batch.given_rows.clear();
   batch.logit_rows.clear();
+  batch.best_logits.clear();
   sequences.clear();
   output_rows.clear();
 }
@@ -139,7 +140,9 @@ void Scheduler::place(Sequence& sequence, PlannedBatch& planned) {
     const int32_t token = position - sequence.virtual_rows();
     layout.token_ids.push_back(token < 0 ? kPlaceHolder : sequence.tokens()[static_cast<size_t>(token)]);
     layout.positions.push_back(position);
-    if (row >= rows - wanted) planned.batch.logit_rows.push_back(first_row + row);
+    if (row < rows - wanted) continue;
+    planned.batch.logit_rows.push_back(first_row + row);
+    planned.batch.best_logits.push_back(sequence.best_logits());
   }
   if (given > 0) {
     planned.batch.given_rows.push_back(

@@ -63,6 +63,8 @@ class Sequence {
   virtual int64_t max_positions() const noexcept = 0;
   virtual Output output() const noexcept { return Output::logits; }
   virtual Rows rows() const noexcept { return Rows::last; }
+  // How many of the largest logits of a row matter to it; 0: every one.
+  virtual int32_t best_logits() const noexcept { return 0; }
 
   // --- given by whoever submits it ----------------------------------------------------------------------------------
   int32_t priority = 0;

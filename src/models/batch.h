@@ -19,6 +19,8 @@ struct Batch {
   BatchLayout layout;
   std::vector<const AdapterSet*> adapters;  // one per segment of the layout; null: the base alone
   std::vector<int32_t> logit_rows;          // rows whose logits (or hidden states) are wanted, ascending
+  // How many of the largest logits are wanted of each of them; 0: every one. Empty: every one of all.
+  std::vector<int32_t> best_logits;
   std::vector<GivenRows> given_rows;
 };
 

@@ -7,6 +7,8 @@ namespace {
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
+constexpr const char* kScreen = "screen of the head";
+constexpr size_t kSmallestScreenedHead = size_t{4} << 20;  // smaller ones stay in a processor's caches
 
 // Which tensor feeds the embedding and which the head, as Transformers resolves tying: a tied head's own copy counts
 // only where it differs, and stands in for an embedding that was left out.
@@ -155,6 +157,23 @@ void load_weights(const WeightPlan& plan, const TensorSet& tensors, const std::o
   }
 }
 
+// A screen of the head, where it is read faster than the head itself.
+void load_screen(const std::optional<WeightCache>& cache, Backend& backend, const ModelOptions& options,
+                 Checkpoint& checkpoint) {
+  const Matrix& head = *checkpoint.head.weight;
+  const size_t bytes = backend.screen_size(head.rows(), head.cols());
+  if (!options.head_screen || bytes == 0 || head.size_bytes() < kSmallestScreenedHead) return;
+  if (checkpoint.head_format == WeightFormat::int4) return;
+  if (options.memory_limit != 0 && checkpoint.weight_bytes + 4 * bytes > options.memory_limit) return;
+  checkpoint.head_screen = cache ? cache->find_screen(kScreen, head.rows(), head.cols(), backend) : nullptr;
+  if (!checkpoint.head_screen) {
+    checkpoint.head_screen = backend.pack_screen(head);
+    checkpoint.from_cache = false;
+  }
+  checkpoint.matrix_names.emplace_back(kScreen);
+  checkpoint.matrices.push_back(checkpoint.head_screen);
+}
+
 // Experts that depend on the base's values (DoRA's norms, replaced tokens) find them at their site.
 void give_weights_to_sites(Checkpoint& checkpoint) {
   const auto give = [&](const Linear& linear) { checkpoint.sites.set_weight(linear.site, linear.weight); };
@@ -184,8 +203,8 @@ Checkpoint load_checkpoint(const ModelConfig& config, const TensorSet& tensors, 
   check_tensors(plan, tensors, rule.unused);
 
   choose_formats(options.weights, plan, tensors, checkpoint);
-  load_weights(plan, tensors, open_cache(tensors, directory, backend, options, checkpoint), backend, options,
-               checkpoint);
+  const std::optional<WeightCache> cache = open_cache(tensors, directory, backend, options, checkpoint);
+  load_weights(plan, tensors, cache, backend, options, checkpoint);
   tensors.require_unchanged();
 
   if (!rule.own_head) checkpoint.head.weight = checkpoint.embedding;
@@ -193,6 +212,8 @@ Checkpoint load_checkpoint(const ModelConfig& config, const TensorSet& tensors, 
   // One decoded token reads everything but the embedding, of which it reads one row.
   checkpoint.bytes_per_token =
       checkpoint.weight_bytes - (rule.own_head ? checkpoint.embedding->size_bytes() : size_t{0});
+  load_screen(cache, backend, options, checkpoint);
+  if (checkpoint.head_screen) checkpoint.weight_bytes += checkpoint.head_screen->size_bytes();
   return checkpoint;
 }
 

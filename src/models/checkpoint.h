@@ -20,6 +20,7 @@ struct Checkpoint {
   std::vector<DecoderLayer> layers;
   RmsNorm final_norm;
   Linear head;  // of a tied model: the same matrix as the embedding
+  MatrixPtr head_screen;  // null where it has none
 
   WeightFormat format = WeightFormat::f32;       // of the layers
   WeightFormat head_format = WeightFormat::f32;  // of embedding and head

@@ -8,6 +8,7 @@
 namespace expert {
 namespace {
 
+constexpr int64_t kMostScreened = 8;  // rows: with more of them a screen saves little
 constexpr int64_t kRowStep = 16;  // scratch grows in steps of this many rows
 
 std::vector<FileIdentity> identities_of(const TensorSet& tensors) {
@@ -53,6 +54,12 @@ void logit_row_ranges(const Batch& batch, std::vector<AdapterRows>& rows) {
   }
 }
 
+// Whether of every row no more than its best logits are wanted.
+bool wants_few(const Batch& batch) {
+  return !batch.best_logits.empty() && static_cast<int64_t>(batch.best_logits.size()) <= kMostScreened &&
+         std::ranges::all_of(batch.best_logits, [](int32_t best) { return best > 0; });
+}
+
 [[noreturn]] void malformed(const char* what) { fail(ErrorCode::internal, "batch: {}", what); }
 
 void check_segments(const Batch& batch) {
@@ -82,6 +89,9 @@ void check_segments(const Batch& batch) {
   for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
     const int32_t row = batch.logit_rows[i];
     if (row < 0 || row >= rows || (i > 0 && row <= batch.logit_rows[i - 1])) malformed("logit rows must ascend");
+  }
+  if (!batch.best_logits.empty() && batch.best_logits.size() != batch.logit_rows.size()) {
+    malformed("one number of best logits per logit row");
   }
 }
 
@@ -156,7 +166,11 @@ Tensor Decoder::forward(const Batch& batch, KvStorage& kv) const {
   logit_row_ranges(batch, scratch_.head_rows);
   Pass pass{backend_,           batch.layout,   kv, rope_.covering(0, backend_), scratch_.work,
             scratch_.head_rows, scratch_.deltas};
-  project(pass, states, {{weights_.head, logits}});
+  if (weights_.head_screen && wants_few(batch) && deltas_at(pass, weights_.head.site).empty()) {
+    backend_.screened_linear(states, *weights_.head.weight, *weights_.head_screen, batch.best_logits, logits);
+  } else {
+    project(pass, states, {{weights_.head, logits}});
+  }
   return logits;
 }
 

@@ -27,6 +27,10 @@ class Decoder final : public Model {
   int64_t context_size() const noexcept override { return context_size_; }
   size_t weight_bytes() const noexcept override { return weights_.weight_bytes; }
   size_t bytes_per_token() const noexcept override { return weights_.bytes_per_token; }
+  size_t head_bytes() const noexcept override { return weights_.head.weight->size_bytes(); }
+  size_t head_screen_bytes() const noexcept override {
+    return weights_.head_screen ? weights_.head_screen->size_bytes() : 0;
+  }
   bool loaded_from_cache() const noexcept override { return weights_.from_cache; }
   KvShape kv_shape(int32_t blocks, DType dtype) const override;
   std::string fingerprint() const override;

@@ -26,6 +26,8 @@ struct ModelOptions {
   std::filesystem::path cache_dir;                // of packed weights; empty: no cache is read or written
   Json rope_scaling;                              // null: the configuration's own
   int64_t context_size = 0;                       // 0: config.context_limit
+  bool head_screen = true;      // Backend::pack_screen, where it pays
+  uint64_t memory_limit = 0;    // a screen takes a quarter at most of what the weights leave of it; 0: no limit
   std::function<void(double fraction)> progress;  // 0…1, on the calling thread
 };
 
@@ -46,6 +48,10 @@ class Model {
   virtual size_t weight_bytes() const noexcept = 0;  // resident
   virtual size_t bytes_per_token()
       const noexcept = 0;  // weights one decoded token reads (head included, embedding row not)
+  // Of those the head's, and what its screen takes besides: most of the head is then not read where few logits are wanted.
+  // 0: there is none.
+  virtual size_t head_bytes() const noexcept { return 0; }
+  virtual size_t head_screen_bytes() const noexcept { return 0; }
   virtual bool loaded_from_cache() const noexcept = 0;
   virtual KvShape kv_shape(int32_t blocks, DType dtype) const = 0;
   // SHA-256 over the sorted tensors, hex; computed on a thread of its own from the load on, which this waits for, and
@@ -59,7 +65,9 @@ class Model {
   virtual bool write_weight_cache(const std::stop_token& stop = {}) const = 0;
 
   // Runs one step on the backend the model was loaded to. Returns f32 [logit_rows, vocab_size] on the device; valid
-  // until the next forward. Not thread-safe: one thread drives a backend.
+  // until the next forward. Where fewer than all logits of a row are wanted (batch.best_logits), those and their equals
+  // are what they are otherwise, bit for bit, and others may be estimates below them. Not thread-safe: one thread drives
+  // a backend.
   // A token outside the vocabulary or a position outside the context is invalid_request, before anything runs.
   virtual Tensor forward(const Batch& batch, KvStorage& kv) const = 0;
   // The final normalised hidden states of batch.logit_rows, f32 [logit_rows, hidden_size], instead of logits.

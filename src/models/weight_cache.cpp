@@ -361,12 +361,21 @@ std::optional<WeightCache> WeightCache::open(const WeightCacheKey& key, int thre
   }
 }
 
-MatrixPtr WeightCache::find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format,
-                            Backend& backend) const {
+const CachedMatrix* WeightCache::find(const std::string& name, int64_t rows, int64_t cols, size_t bytes) const {
   const auto found = matrices_.find(name);
   if (found == matrices_.end() || found->second.rows != rows || found->second.cols != cols) return nullptr;
-  if (found->second.bytes.size() != backend.packed_size(rows, cols, format)) return nullptr;
-  return backend.adopt(rows, cols, format, found->second.bytes, file_);
+  return found->second.bytes.size() == bytes ? &found->second : nullptr;
+}
+
+MatrixPtr WeightCache::find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format,
+                            Backend& backend) const {
+  const CachedMatrix* found = find(name, rows, cols, backend.packed_size(rows, cols, format));
+  return found != nullptr ? backend.adopt(rows, cols, format, found->bytes, file_) : nullptr;
+}
+
+MatrixPtr WeightCache::find_screen(const std::string& name, int64_t rows, int64_t cols, Backend& backend) const {
+  const CachedMatrix* found = find(name, rows, cols, backend.screen_size(rows, cols));
+  return found != nullptr ? backend.adopt_screen(rows, cols, found->bytes, file_) : nullptr;
 }
 
 bool write_weight_cache(const WeightCacheKey& key, const std::vector<CachedMatrix>& matrices,

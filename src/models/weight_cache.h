@@ -45,8 +45,11 @@ class WeightCache {
 
   // Null where the file has no such matrix or the backend packs it to another size.
   MatrixPtr find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format, Backend& backend) const;
+  MatrixPtr find_screen(const std::string& name, int64_t rows, int64_t cols, Backend& backend) const;
 
  private:
+  const CachedMatrix* find(const std::string& name, int64_t rows, int64_t cols, size_t bytes) const;
+
   std::shared_ptr<const MappedFile> file_;
   std::map<std::string, CachedMatrix, std::less<>> matrices_;
 };

@@ -11,6 +11,7 @@
 #include "io/json.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
+#include "support/tiny_model.h"
 
 using namespace expert;
 using namespace expert::test;
@@ -292,6 +293,70 @@ TEST_CASE("constraints and decoding defaults of manifests") {
   CHECK(result->plan["sources"]["temperature"] == "expert-sql");
   const auto stops = result->plan["parameters"]["stop"].get<std::vector<std::string>>();
   CHECK(std::find(stops.begin(), stops.end(), ";") != stops.end());
+}
+
+TEST_CASE("a screen of the head changes no answer, and is told of") {
+  const Home home;
+  const fs::path base = fs::path(home.folder.path()) / "wide";
+  Json config = tiny_config();
+  config["vocab_size"] = 70000;  // more than the tokenizer's, as published models have it
+  config["hidden_size"] = 64;
+  write_tiny_model(base.string(), config, 5, "BF16");
+  for (const char* file : {"tokenizer.json", "tokenizer_config.json"}) {
+    fs::copy_file(kModels / "base" / file, base / file);
+  }
+  const auto open = [&](bool head_screen) {
+    EngineOptions options;
+    options.base_model = base.string();
+    options.home = home.path();
+    options.weights = "int8";
+    options.threads = 2;
+    options.head_screen = head_screen;
+    return Engine::open(options);
+  };
+  const auto with = open(true);
+  const auto without = open(false);
+  CHECK(without->stats()["head_screen"].is_null());
+  const auto calls = [&] { return with->stats()["head_screen"]["calls"].get<uint64_t>(); };
+  CHECK(calls() == 0);
+  CHECK(with->stats()["head_screen"]["bytes_per_token"].is_null());
+  const uint64_t made = with->stats()["head_screen"]["bytes"];
+  CHECK(with->stats()["memory"]["weights_bytes"] == without->stats()["memory"]["weights_bytes"].get<uint64_t>() + made);
+
+  std::vector<Request> requests;
+  for (int i = 0; i < 6; ++i) {
+    Request request;
+    request.prompt = fmt::format("{} of six", i);
+    request.raw = true;
+    request.base_only = true;
+    request.sampling.ignore_eos = true;
+    request.sampling.max_tokens = 12 + i;
+    request.sampling.seed = 90 + i;
+    request.sampling.temperature = i % 2 == 0 ? 0.0F : 0.9F;
+    if (i % 2 != 0) request.sampling.top_k = 4 * i;
+    if (i == 3) request.sampling.top_p = 0.8F;
+    requests.push_back(request);
+  }
+  const auto answer = [](Engine& engine, const Request& request) { return engine.submit(request)->wait(kSoon); };
+  std::vector<std::vector<int32_t>> expected;
+  for (const Request& request : requests) {
+    const uint64_t before = calls();
+    const auto result = answer(*with, request);
+    CHECK(calls() > before);
+    expected.push_back(answer(*without, request)->tokens);
+    CHECK(result->tokens == expected.back());
+  }
+  std::vector<std::shared_ptr<Generation>> together;
+  for (const Request& request : requests) together.push_back(with->submit(request));
+  for (size_t i = 0; i < requests.size(); ++i) CHECK(together[i]->wait(kSoon)->tokens == expected[i]);
+  CHECK(with->stats()["head_screen"]["bytes_per_token"].get<uint64_t>() > 0);
+
+  const uint64_t before = calls();
+  requests[0].sampling.logprobs = 2;
+  const auto shown = answer(*with, requests[0]);
+  CHECK(shown->tokens == expected[0]);
+  CHECK(shown->logprobs.size() == shown->tokens.size());
+  CHECK(calls() == before);
 }
 
 TEST_CASE("limits and options") {

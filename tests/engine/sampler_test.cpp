@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -290,6 +291,58 @@ TEST_CASE("greedy finds the first maximum, and one entry that is no number, wher
       CHECK_THROWS_AS(Sampler(parameters, {}).sample(logits, nullptr), Error);
     }
   }
+}
+
+TEST_CASE("best_logits says what a choice depends on: the rest may be anything below it") {
+  std::mt19937_64 rng(17);
+  std::uniform_real_distribution<float> below(-50.0F, 0.0F);
+  int depending = 0;
+  for (int round = 0; round < 400; ++round) {
+    SamplingParameters parameters = random_parameters(rng);
+    if (round % 4 != 0) {
+      parameters.repetition_penalty = 1.0F;
+      parameters.presence_penalty = parameters.frequency_penalty = 0.0F;
+      parameters.logit_bias.clear();
+    }
+    Sampler whole(parameters, {});
+    Sampler some(parameters, {});
+    for (int token = 0; token < 5; ++token) {
+      std::vector<float> logits = random_logits(rng, 300, round % 2 == 0);
+      std::vector<float> estimated = logits;
+      const auto best = static_cast<size_t>(some.best_logits());
+      if (best > 0) {
+        ++depending;
+        std::vector<float> sorted = logits;
+        std::sort(sorted.begin(), sorted.end(), std::greater<>());
+        const float least = sorted[best - 1];
+        for (float& logit : estimated) {
+          if (logit < least) logit = least - 1e-3F + below(rng);
+        }
+      }
+      CHECK(some.sample(estimated, nullptr) == whole.sample(logits, nullptr));
+    }
+  }
+  CHECK(depending > 400);
+}
+
+TEST_CASE("best_logits: greedy one, top_k so many, every one where anything else looks at them") {
+  const auto best = [](const std::function<void(SamplingParameters&)>& change) {
+    SamplingParameters parameters;
+    change(parameters);
+    return Sampler(parameters, std::vector<int32_t>{1, 2}).best_logits();
+  };
+  CHECK(best([](SamplingParameters&) {}) == 0);
+  CHECK(best([](SamplingParameters& p) { p.temperature = 0; }) == 1);
+  CHECK(best([](SamplingParameters& p) { p.top_k = 20; }) == 20);
+  CHECK(best([](SamplingParameters& p) { p.top_k = 64; }) == 64);
+  CHECK(best([](SamplingParameters& p) { p.top_k = 65; }) == 0);
+  CHECK(best([](SamplingParameters& p) { p.top_p = 0.5F; }) == 0);
+  CHECK(best([](SamplingParameters& p) { p.min_p = 0.5F; }) == 0);
+  CHECK(best([](SamplingParameters& p) { p.temperature = 0, p.logprobs = 1; }) == 0);
+  CHECK(best([](SamplingParameters& p) { p.temperature = 0, p.repetition_penalty = 1.1F; }) == 0);
+  CHECK(best([](SamplingParameters& p) { p.temperature = 0, p.presence_penalty = 0.1F; }) == 0);
+  CHECK(best([](SamplingParameters& p) { p.temperature = 0, p.frequency_penalty = -0.1F; }) == 0);
+  CHECK(best([](SamplingParameters& p) { p.temperature = 0, p.logit_bias = {{3, 1.0F}}; }) == 0);
 }
 
 TEST_CASE("rows without a choice are inference errors; masked tokens are never taken") {

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "support/expect_error.h"
 #include "support/golden.h"
@@ -205,6 +206,133 @@ TEST_CASE("quantised weights: formats of layers and head, bytes per token, odd s
     // A rounding difference may move an activation to the neighbouring of its 255 steps, no more.
     CHECK(relative_error(ours, truth) < 0.02);
   }
+}
+
+namespace {
+
+// A head of 4.8 MB in INT8, large enough for a screen.
+Json screened_config() {
+  Json config = tiny_config();
+  config["vocab_size"] = 70000;
+  config["hidden_size"] = 64;
+  config["tie_word_embeddings"] = false;
+  return config;
+}
+
+const std::string& screened_base() {
+  static const TempDir dir;
+  static const std::string base = write_tiny_model(dir / "base", screened_config(), 1, "BF16");
+  return base;
+}
+
+// Steps of `rows` requests of one token each, of which the best logits are wanted.
+struct ScreenedSteps {
+  std::unique_ptr<Backend> backend = backend_of("cpu", 2);
+  std::shared_ptr<const Model> model;
+  std::unique_ptr<KvStorage> kv;
+  std::vector<std::vector<int32_t>> blocks;
+  uint64_t step = 0;
+
+  explicit ScreenedSteps(const ModelOptions& options) : model(Model::load(screened_base(), *backend, options)) {
+    kv = backend->create_kv(model->kv_shape(16, DType::f32));
+    for (int32_t i = 0; i < 16; ++i) blocks.push_back({i});
+  }
+  std::vector<float> forward(int32_t rows, std::vector<int32_t> best, const AdapterSet* adapters = nullptr) {
+    Batch batch;
+    batch.layout.step = ++step;
+    for (int32_t i = 0; i < rows; ++i) {
+      batch.layout.token_ids.push_back(1000 * i + 7);
+      batch.layout.positions.push_back(0);
+      batch.layout.segments.push_back({i, 1, 0, blocks[static_cast<size_t>(i)]});
+      batch.adapters.push_back(i == 0 ? adapters : nullptr);
+      batch.logit_rows.push_back(i);
+    }
+    batch.best_logits = std::move(best);
+    const Tensor out = model->forward(batch, *kv);
+    std::vector<float> values(static_cast<size_t>(out.rows * out.cols));
+    backend->download(values.data(), out, out.size_bytes());
+    return values;
+  }
+  bool screens(int32_t rows, std::vector<int32_t> best, const AdapterSet* adapters = nullptr) {
+    const uint64_t before = backend->screen_stats().calls;
+    forward(rows, std::move(best), adapters);
+    return backend->screen_stats().calls > before;
+  }
+};
+
+std::vector<size_t> order_of(const std::vector<float>& values, size_t first, size_t vocab, size_t best) {
+  std::vector<size_t> ids(vocab);
+  for (size_t i = 0; i < vocab; ++i) ids[i] = i;
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(best), ids.end(), [&](size_t a, size_t b) {
+    return values[first + a] != values[first + b] ? values[first + a] > values[first + b] : a < b;
+  });
+  ids.resize(best);
+  return ids;
+}
+
+}  // namespace
+
+TEST_CASE("the best logits come through a screen of the head, the same bits, where no more is wanted") {
+  for (const WeightChoice weights : {WeightChoice::f32, WeightChoice::bf16, WeightChoice::int8, WeightChoice::int4}) {
+    ModelOptions options;
+    options.weights = weights;
+    ScreenedSteps steps(options);
+    CHECK(steps.model->head_screen_bytes() > 0);
+    CHECK(steps.model->head_bytes() == steps.backend->packed_size(70000, 64, steps.model->head_format()));
+    const std::vector<int32_t> best = {1, 20, 3};
+    const std::vector<float> whole = steps.forward(3, {});
+    CHECK(steps.backend->screen_stats().calls == 0);
+    const std::vector<float> some = steps.forward(3, best);
+    CHECK(steps.backend->screen_stats().calls == 1);
+    for (size_t r = 0; r < best.size(); ++r) {
+      const auto wanted = static_cast<size_t>(best[r]);
+      CHECK(order_of(some, r * 70000, 70000, wanted) == order_of(whole, r * 70000, 70000, wanted));
+      for (const size_t id : order_of(whole, r * 70000, 70000, wanted)) {
+        CHECK(some[r * 70000 + id] == whole[r * 70000 + id]);
+      }
+    }
+  }
+}
+
+TEST_CASE("what a screen is not used for, and where there is none") {
+  ModelOptions options;
+  options.weights = WeightChoice::int8;
+  ScreenedSteps steps(options);
+  CHECK(steps.screens(1, {1}));
+  CHECK_FALSE(steps.screens(1, {0}));
+  CHECK_FALSE(steps.screens(2, {1, 0}));
+  CHECK(steps.screens(8, std::vector<int32_t>(8, 1)));
+  CHECK_FALSE(steps.screens(9, std::vector<int32_t>(9, 1)));
+  EXPECT_ERROR(internal, "one number of best logits", steps.forward(2, {1}));
+
+  const TempDir dir;
+  const auto set_of = [&](const std::string& expert) {
+    const std::vector<WeightedAdapter> experts = {{load_adapter(expert, *steps.model, *steps.backend), 1.0F, 0, expert}};
+    return AdapterSet::compose(experts, steps.model->sites().size());
+  };
+  const std::string on_layers = write_tiny_lora(dir / "layers", screened_config(), 4, {"q_proj"}, 3);
+  CHECK(steps.screens(2, {1, 1}, set_of(on_layers).get()));
+  const std::string on_head = write_tiny_lora(dir / "head", screened_config(), 4, {"lm_head"}, 4);
+  TinyRandom random(5);
+  write_safetensors(join_path(on_head, "adapter_model.safetensors"),
+                    {tiny_tensor("base_model.model.lm_head.lora_A.weight", {4, 64}, random, 0.5F),
+                     tiny_tensor("base_model.model.lm_head.lora_B.weight", {70000, 4}, random, 0.5F)});
+  CHECK_FALSE(steps.screens(2, {1, 1}, set_of(on_head).get()));
+
+  const auto screen_bytes = [&](const std::function<void(ModelOptions&)>& change, const char* device = "cpu") {
+    ModelOptions changed = options;
+    change(changed);
+    const auto backend = backend_of(device);
+    return Model::load(screened_base(), *backend, changed)->head_screen_bytes();
+  };
+  const size_t made = screen_bytes([](ModelOptions&) {});
+  const size_t weights = steps.model->weight_bytes() - made;
+  CHECK(made == steps.backend->screen_size(70000, 64));
+  CHECK(screen_bytes([](ModelOptions& o) { o.head_screen = false; }) == 0);
+  CHECK(screen_bytes([](ModelOptions& o) { o.weights = WeightChoice::int4_all; }) == 0);
+  CHECK(screen_bytes([](ModelOptions&) {}, "reference") == 0);
+  CHECK(screen_bytes([&](ModelOptions& o) { o.memory_limit = weights + 4 * made; }) == made);
+  CHECK(screen_bytes([&](ModelOptions& o) { o.memory_limit = weights + 4 * made - 1; }) == 0);
 }
 
 TEST_CASE("broken checkpoints are refused with what and where") {

@@ -67,6 +67,8 @@ TEST_CASE("packed weights come back from the cache, and a stale or damaged cache
 
   auto second = loaded();
   CHECK(second->model().loaded_from_cache());
+  CHECK(second->model().head_screen_bytes() > 0);
+  CHECK(second->model().head_screen_bytes() == first->model().head_screen_bytes());
   CHECK(second->logits(ids) == expected);
   CHECK_FALSE(second->model().write_weight_cache());  // nothing to do
 
@@ -86,6 +88,23 @@ TEST_CASE("packed weights come back from the cache, and a stale or damaged cache
   CHECK(third->model().write_weight_cache());
   CHECK(only_file(dir / "cache") == file);  // the same name: no old copies pile up
   CHECK(loaded()->model().loaded_from_cache());
+}
+
+TEST_CASE("a cache written without a screen of the head is written again with one, and serves those who want none") {
+  const TempDir dir;
+  ModelOptions options;
+  options.cache_dir = dir / "cache";
+  ModelOptions without = options;
+  without.head_screen = false;
+  CHECK(Runner(cached_base(), "cpu", without).model().write_weight_cache());
+  const Runner first(cached_base(), "cpu", options);
+  CHECK_FALSE(first.model().loaded_from_cache());
+  CHECK(first.model().head_screen_bytes() > 0);
+  CHECK(first.model().write_weight_cache());
+  CHECK(Runner(cached_base(), "cpu", options).model().loaded_from_cache());
+  const Runner again(cached_base(), "cpu", without);
+  CHECK(again.model().loaded_from_cache());
+  CHECK(again.model().head_screen_bytes() == 0);
 }
 
 TEST_CASE("a cache file is read through once for each state it is in") {

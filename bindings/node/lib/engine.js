@@ -10,6 +10,7 @@ const { watchedCall } = require('./progress.js');
 const { InvalidRequestError, OutOfMemoryError } = classes;
 
 const NO_WEIGHT_CACHE = 1;
+const NO_HEAD_SCREEN = 2;
 const CLOSE_DRAIN = 1;
 const TOKENIZE_ADD_SPECIAL = 1;
 const TOKENIZE_PLAIN_TEXT = 2;
@@ -33,6 +34,7 @@ const optionReaders = {
   prefixCacheBytes: (name, value) => check.integer(name, value, 0, Number.MAX_SAFE_INTEGER),
   expertCacheBytes: (name, value) => check.integer(name, value, 1, Number.MAX_SAFE_INTEGER),
   useWeightCache: check.boolean,
+  headScreen: check.boolean,
 };
 const optionDefaults = {
   contextSize: 0,
@@ -43,6 +45,7 @@ const optionDefaults = {
   maxExperts: 0,
   expertCacheBytes: 0,
   useWeightCache: true,
+  headScreen: true,
 };
 
 function engineOptions(given) {
@@ -51,7 +54,7 @@ function engineOptions(given) {
   for (const [name, read] of Object.entries(optionReaders)) {
     if (given[name] !== undefined && given[name] !== null) out[name] = read(name, given[name]);
   }
-  out.flags = out.useWeightCache ? 0 : NO_WEIGHT_CACHE;
+  out.flags = (out.useWeightCache ? 0 : NO_WEIGHT_CACHE) | (out.headScreen ? 0 : NO_HEAD_SCREEN);
   return out;
 }
 

@@ -105,6 +105,7 @@ class Engine:
         prefix_cache_bytes: int,
         expert_cache_bytes: int,
         use_weight_cache: bool,
+        head_screen: bool,
         progress: Callable[[float], object] | None,
     ) -> None: ...
     def close(self, drain: bool) -> None: ...

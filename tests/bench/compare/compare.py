@@ -113,7 +113,7 @@ def start_ours(args, weights):
     python_path = {"PYTHONPATH": str(args.build / "python"), "EXPERT_HOME": str(args.work / "home")}
     positions = PEER_CONTEXT + max(args.contexts, default=0)
     return Worker(f"ours {weights}", [sys.executable, "worker_ours.py", str(args.model), weights, str(args.threads), args.kv,
-                                      str(positions)], python_path)  # fmt: skip
+                                      str(positions), "whole" if args.whole_head else "screen"], python_path)  # fmt: skip
 
 
 def start_peer(args, peer, variant):
@@ -167,7 +167,8 @@ def measure_pair(args, weights, peer, variant, sampler):
                         if not able(worker, experts, context):
                             continue
                         if round_ == 0:
-                            worker.hello.update(expert_bytes=worker.ask(**command).get("expert_bytes", 0))
+                            reply = worker.ask(**command)
+                            worker.hello.update({key: reply.get(key, 0) for key in ("expert_bytes", "bytes_per_token")})
                             continue
                         # The other engine too must be at rest.
                         answer = sampler.measure(lambda w=worker, c=command: w.ask(**c), [worker.process.pid, os.getpid()])
@@ -233,6 +234,7 @@ def options():
     parser.add_argument("--decode", type=int, default=64)
     parser.add_argument("--contexts", type=numbers, default=[])
     parser.add_argument("--kv", choices=["bf16", "int8"], default="bf16")
+    parser.add_argument("--whole-head", action="store_true", help="ours without the screen of the head: every logit computed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--foreign", type=float, default=0.08)

@@ -1,4 +1,4 @@
-"""Our engine behind compare.py.   worker_ours.py MODEL WEIGHTS THREADS KV POSITIONS"""
+"""Our engine behind compare.py.   worker_ours.py MODEL WEIGHTS THREADS KV POSITIONS HEAD (screen or whole)"""
 
 import itertools
 import json
@@ -13,8 +13,9 @@ import expert  # noqa: E402
 from random_lora import write_lora  # noqa: E402
 
 MOST_EXPERTS = 10
-model, weights, threads, kv, positions = sys.argv[1:6]
-engine = expert.Engine(model, weights=weights, threads=int(threads), kv=kv, context_size=int(positions))
+model, weights, threads, kv, positions, head = sys.argv[1:7]
+engine = expert.Engine(model, weights=weights, threads=int(threads), kv=kv, context_size=int(positions),
+                       head_screen=head == "screen")  # fmt: skip
 salt = itertools.count()
 
 
@@ -32,6 +33,12 @@ def text_of(tokens):
 def answer(prompt, experts, max_tokens, cache_salt=None):
     return engine.infer(prompt, raw=True, experts=experts, max_tokens=max_tokens, temperature=0, ignore_eos=True,
                         cache_salt=cache_salt or f"compare-{next(salt)}").timings  # fmt: skip
+
+
+def bytes_per_token():
+    """Of the weights; where the head has a screen, as the answers so far read them."""
+    stats = engine.stats()
+    return (stats["head_screen"] or {}).get("bytes_per_token") or stats["bytes_per_token"]
 
 
 def prompt_of(tokens):
@@ -62,7 +69,7 @@ loaded, computed = [], set()
 with tempfile.TemporaryDirectory() as folder:
     info = engine.info()
     hello = {"engine": f"libexpert {info['isa']} {info['weights']}", "most_experts": MOST_EXPERTS, "ids": prompts[512][1],
-             "bytes_per_token": engine.stats()["bytes_per_token"], "contexts": True}  # fmt: skip
+             "contexts": True}  # fmt: skip
     print(json.dumps(hello), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
@@ -77,4 +84,5 @@ with tempfile.TemporaryDirectory() as folder:
             seconds = decode_at(command["context"], tokens)
         else:  # the first token comes with the prefill
             seconds = answer(prompt_of(16), experts, tokens + 1).decode_ms / 1e3
-        print(json.dumps({"seconds": seconds, "expert_bytes": loaded[0].size_bytes if loaded else 0}), flush=True)
+        print(json.dumps({"seconds": seconds, "expert_bytes": loaded[0].size_bytes if loaded else 0,
+                          "bytes_per_token": bytes_per_token()}), flush=True)  # fmt: skip

@@ -1,0 +1,215 @@
+// Screens: their products stay within the margin they promise, on every instruction set, and come close enough to it that
+// the margin is worth something.
+#include "kernels/cpu/screen.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "kernels/cpu/cpu_kernels.h"
+#include "tests/kernels/all_kernels.h"
+
+using namespace expert::kernels;
+
+namespace {
+
+std::vector<float> normal_floats(int64_t count, uint32_t seed, float spread = 1.0F) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0F, spread);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+struct ScreenedRows {
+  int64_t outputs;
+  int64_t inputs;
+  std::vector<float> w;
+  std::vector<unsigned char> panels;
+  std::vector<ScreenBound> bounds;
+};
+
+ScreenedRows screened(std::vector<float> w, int64_t outputs, int64_t inputs) {
+  ScreenedRows rows{outputs, inputs, std::move(w), {}, {}};
+  const int64_t bytes = panel_bytes(Storage::int4, inputs);
+  rows.panels.assign(static_cast<size_t>(panel_count(outputs) * bytes), 0xFF);
+  rows.bounds.resize(static_cast<size_t>(panel_count(outputs)));
+  for (int64_t p = 0; p < panel_count(outputs); ++p) {
+    pack_screen_panel(rows.w.data() + p * kPanelRows * inputs, std::min(kPanelRows, outputs - p * kPanelRows), inputs,
+                      rows.panels.data() + p * bytes, rows.bounds[static_cast<size_t>(p)]);
+  }
+  return rows;
+}
+
+struct Estimates {
+  std::vector<float> y;
+  ScreenMargin margin;
+};
+
+Estimates estimates(const CpuKernels& k, const ScreenedRows& rows, const std::vector<float>& x, Storage storage) {
+  std::vector<unsigned char> prepared(static_cast<size_t>(quantised_row_bytes(rows.inputs)), 0xEE);
+  k.prepare_row(Storage::int4, x.data(), rows.inputs, prepared.data());
+  Estimates result{std::vector<float>(static_cast<size_t>(rows.outputs)), {}};
+  result.margin = prepare_screened_row(storage, x.data(), rows.inputs, prepared.data());
+  GemmArgs args{};
+  args.panels = rows.panels.data();
+  args.outputs = rows.outputs;
+  args.inputs = rows.inputs;
+  args.panel_end = panel_count(rows.outputs);
+  args.x = x.data();
+  args.x_stride = rows.inputs;
+  args.prepared = prepared.data();
+  args.rows = 1;
+  args.y = result.y.data();
+  args.y_stride = rows.outputs;
+  args.scale = 1.0F;
+  k.gemm(Storage::int4, args);
+  return result;
+}
+
+// Activations as a product of the matrix reads them.
+std::vector<double> activations(const std::vector<float>& x, Storage storage) {
+  std::vector<double> values(x.begin(), x.end());
+  for (size_t first = 0; is_quantised(storage) && first < x.size(); first += kGroup) {
+    const size_t last = std::min(x.size(), first + kGroup);
+    float most = 0;
+    for (size_t i = first; i < last; ++i) most = std::max(most, std::abs(x[i]));
+    const bool counts = most > kLeastQuantised;
+    for (size_t i = first; i < last; ++i) {
+      const float code = counts ? std::nearbyint(x[i] * (127.0F / most)) : 0.0F;
+      values[i] = static_cast<double>(code) * static_cast<double>(most / 127.0F);
+    }
+  }
+  for (double& value : values) {
+    if (storage == Storage::bf16) value = static_cast<double>(float_from_bf16(bf16_from_float(static_cast<float>(value))));
+  }
+  return values;
+}
+
+// (estimate - product) / margin of each output.
+std::vector<double> shares_of_margin(const ScreenedRows& rows, const std::vector<float>& x, Storage storage,
+                                     const Estimates& found) {
+  const std::vector<double> h = activations(x, storage);
+  std::vector<double> shares;
+  for (int64_t n = 0; n < rows.outputs; ++n) {
+    double product = 0;
+    for (int64_t i = 0; i < rows.inputs; ++i) {
+      product += static_cast<double>(rows.w[static_cast<size_t>(n * rows.inputs + i)]) * h[static_cast<size_t>(i)];
+    }
+    const ScreenBound& bound = rows.bounds[static_cast<size_t>(n / kPanelRows)];
+    const double margin = static_cast<double>(found.margin.spread) * static_cast<double>(bound.spread) +
+                          static_cast<double>(found.margin.norm) * static_cast<double>(bound.norm) +
+                          static_cast<double>(found.margin.least);
+    const double off = static_cast<double>(found.y[static_cast<size_t>(n)]) - product;
+    shares.push_back(off == 0 ? 0 : off / margin);
+  }
+  return shares;
+}
+
+double furthest(const std::vector<double>& shares) {
+  double most = 0;
+  for (const double share : shares) most = share == share ? std::max(most, std::abs(share)) : INFINITY;
+  return most;
+}
+
+constexpr Storage kMatrices[] = {Storage::f32, Storage::bf16, Storage::int8};
+
+}  // namespace
+
+TEST_CASE("products with a screen stay within its margin: any shape, any activations") {
+  for (const CpuKernels* k : all_kernels()) {
+    for (const int64_t inputs : {1, 5, 31, 32, 33, 64, 96, 257, 1024}) {
+      for (const int64_t outputs : {1, 15, 16, 37}) {
+        const auto seed = static_cast<uint32_t>(inputs * 100 + outputs);
+        const ScreenedRows rows = screened(normal_floats(outputs * inputs, seed, 0.02F), outputs, inputs);
+        std::vector<float> outlier = normal_floats(inputs, seed + 1);
+        outlier[static_cast<size_t>(inputs / 2)] = 300.0F;
+        const std::vector<float> equal(static_cast<size_t>(inputs), 0.7F);
+        for (const Storage storage : kMatrices) {
+          CAPTURE(k->isa);
+          CAPTURE(inputs);
+          CAPTURE(outputs);
+          for (const std::vector<float>& x : {normal_floats(inputs, seed + 2), outlier, equal,
+                                              normal_floats(inputs, seed + 3, 1e-20F), normal_floats(inputs, seed + 4, 1e9F)}) {
+            CHECK(furthest(shares_of_margin(rows, x, storage, estimates(*k, rows, x, storage))) < 1);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("the margin is what the errors' distribution asks for, no more") {
+  constexpr int64_t kInputs = 1024;
+  constexpr int64_t kOutputs = 4096;
+  const ScreenedRows rows = screened(normal_floats(kOutputs * kInputs, 7, 0.02F), kOutputs, kInputs);
+  for (const CpuKernels* k : all_kernels()) {
+    CAPTURE(k->isa);
+    const std::vector<float> x = normal_floats(kInputs, 8);
+    const std::vector<double> shares = shares_of_margin(rows, x, Storage::int8, estimates(*k, rows, x, Storage::int8));
+    double sum = 0;
+    double squares = 0;
+    for (const double share : shares) {
+      sum += share;
+      squares += share * share;
+    }
+    // Uniform errors of a step have a deviation of 1 / sqrt(12): 0.2887 of 2.6547 steps; the bounds of groups and panels
+    // are a little larger than what each row needs.
+    CHECK(std::abs(sum / kOutputs) < 0.01);
+    CHECK(std::sqrt(squares / kOutputs) == doctest::Approx(0.1).epsilon(0.15));
+    CHECK(furthest(shares) < 0.7);
+  }
+}
+
+TEST_CASE("weights that a screen has no steps for: zeros, far too small, equal, of very different size") {
+  const CpuKernels& k = *all_kernels().front();
+  constexpr int64_t kInputs = 96;
+  const std::vector<float> x = normal_floats(kInputs, 3);
+  std::vector<float> mixed = normal_floats(20 * kInputs, 4);
+  for (size_t i = 0; i < mixed.size(); ++i) mixed[i] *= std::pow(10.0F, static_cast<float>(i % 37) - 30.0F);
+  const std::vector<float> zeros(20 * kInputs, 0.0F);
+  const std::vector<float> small(20 * kInputs, 1e-38F);
+  const std::vector<float> equal(20 * kInputs, 0.25F);
+  for (const std::vector<float>& w : {mixed, zeros, small, equal}) {
+    const ScreenedRows rows = screened(w, 20, kInputs);
+    for (const Storage storage : kMatrices) {
+      CHECK(furthest(shares_of_margin(rows, x, storage, estimates(k, rows, x, storage))) < 1);
+    }
+  }
+}
+
+TEST_CASE("activations that are not numbers give a margin that is none") {
+  const CpuKernels& k = *all_kernels().front();
+  const ScreenedRows rows = screened(normal_floats(16 * 64, 1), 16, 64);
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    std::vector<float> x = normal_floats(64, 2);
+    x[40] = bad;
+    CHECK_FALSE(std::isfinite(estimates(k, rows, x, Storage::int8).margin.spread));
+    CHECK_FALSE(std::isfinite(estimates(k, rows, x, Storage::bf16).margin.norm));
+  }
+}
+
+TEST_CASE("the largest of each panel, and whether all are numbers") {
+  for (const int64_t outputs : {1, 15, 16, 17, 70}) {
+    std::vector<float> y = normal_floats(outputs, 5);
+    const int64_t panels = panel_count(outputs);
+    std::vector<float> maxima(static_cast<size_t>(panels), 99.0F);
+    CHECK(panel_maxima(y.data(), outputs, 0, panels, maxima.data()));
+    for (int64_t p = 0; p < panels; ++p) {
+      const auto first = y.begin() + p * kPanelRows;
+      CHECK(maxima[static_cast<size_t>(p)] == *std::max_element(first, first + std::min(kPanelRows, outputs - p * kPanelRows)));
+    }
+    for (int64_t i = 0; i < outputs; ++i) {
+      const float kept = y[static_cast<size_t>(i)];
+      y[static_cast<size_t>(i)] = std::numeric_limits<float>::quiet_NaN();
+      CHECK_FALSE(panel_maxima(y.data(), outputs, 0, panels, maxima.data()));
+      y[static_cast<size_t>(i)] = -std::numeric_limits<float>::infinity();
+      CHECK(panel_maxima(y.data(), outputs, 0, panels, maxima.data()));
+      y[static_cast<size_t>(i)] = kept;
+    }
+  }
+}
