@@ -201,6 +201,9 @@ void AdapterSet::add_terms(int site_count) {
       if (delta.d) composed.dense.push_back({delta.d, expert.weight});
     }
   }
+  for (LinearDelta& delta : deltas_) {
+    if (!delta.low_rank.empty()) delta.planned_terms = experts_.front().adapter->backend().plan_terms(delta.low_rank);
+  }
 }
 
 void AdapterSet::add_vectors() {

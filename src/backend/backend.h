@@ -1,11 +1,11 @@
-// One machine that can run a transformer: memory, packed weights and about fifteen transformer-sized operations.
+// One machine that can run a transformer: memory, packed weights and about seventeen transformer-sized operations.
 //
 // Operations are enqueued on the backend's one stream and run in order; download() and synchronize() wait. Activations
 // are F32 [rows, features], one row per token of a flat batch in which requests (segments) stand one after the other.
 // Batch invariance, bitwise: what a row gets depends on its own inputs, the weights and the format only - never on the
 // other rows, the chunking of a prompt, or the number of threads (docs/architecture.md).
-// Calls are not thread-safe with each other, except allocate(), pack(), pack_factors(), adopt(), unpack_rows(),
-// screen_stats() and upload() to memory that no enqueued operation uses: experts are loaded while others generate.
+// Calls are not thread-safe with each other, except allocate(), pack(), pack_factors(), plan_terms(), adopt(),
+// unpack_rows(), screen_stats() and upload() to memory that no enqueued operation uses: experts are loaded while others generate.
 #pragma once
 
 #include <cstdint>
@@ -132,6 +132,9 @@ class Backend {
   // The factors of one expert, all at once: one block of memory, packed side by side; null-free and in the order of
   // `sources`. Formats that only base weights have become BF16. Throws as pack() does.
   virtual std::vector<MatrixPtr> pack_factors(std::span<const FactorSource> sources, WeightFormat format);
+  // What linear() would otherwise work out of them at every call, for LinearDelta::planned_terms; they must outlive it. Null
+  // where there is nothing to gain. Throws Error(internal) for terms that do not fit one another.
+  virtual std::shared_ptr<const void> plan_terms(std::span<const LowRankTerm>) const { return nullptr; }
   // The packed bytes for our own cache file (empty where a backend cannot give them), and their way back:
   // `bytes` must stay valid and unchanged while `owner` lives.
   virtual std::span<const std::byte> packed_bytes(const Matrix& matrix) const = 0;

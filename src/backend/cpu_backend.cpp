@@ -6,6 +6,7 @@
 
 #include "backend/cpu_factor.h"
 #include "backend/cpu_matrix.h"
+#include "backend/cpu_terms.h"
 #include "backend/host_memory.h"
 #include "core/error.h"
 
@@ -44,6 +45,13 @@ MatrixPtr CpuBackend::pack(const MatrixSource& source, WeightFormat format) {
 
 std::vector<MatrixPtr> CpuBackend::pack_factors(std::span<const FactorSource> sources, WeightFormat format) {
   return pack_cpu_factors(kernels_, sources, format, pool_.threads());
+}
+
+std::shared_ptr<const void> CpuBackend::plan_terms(std::span<const LowRankTerm> low_rank) const {
+  for (const LowRankTerm& term : low_rank) {
+    if (term.a == nullptr || typeid(*term.a) != typeid(CpuFactor)) return nullptr;  // of an embedding
+  }
+  return std::make_shared<const CpuTerms>(cpu_terms_of(low_rank));
 }
 
 std::span<const std::byte> CpuBackend::packed_bytes(const Matrix& matrix) const {

@@ -49,6 +49,7 @@ class CpuBackend final : public Backend {
 
   MatrixPtr pack(const MatrixSource& source, WeightFormat format) override;
   std::vector<MatrixPtr> pack_factors(std::span<const FactorSource> sources, WeightFormat format) override;
+  std::shared_ptr<const void> plan_terms(std::span<const LowRankTerm> low_rank) const override;
   std::span<const std::byte> packed_bytes(const Matrix& matrix) const override;
   MatrixPtr adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
                   std::shared_ptr<const void> owner) override;

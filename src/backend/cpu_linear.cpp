@@ -18,6 +18,7 @@ constexpr double kByteCost = 3;              // reading a byte of weights, in mu
 constexpr int kTasksPerThread = 6;           // uneven progress of the cores is evened out
 constexpr int64_t kPanelGroup = 4;           // panels one row is multiplied with at a time
 constexpr int64_t kFactorGroup = 8;          // likewise rows of A
+constexpr int64_t kFactorsAhead = 32;        // rows of A behind a task's own, which it asks for
 constexpr int64_t kLeastScaled = 64 * 1024;  // activations to scale, for a parallel region of their own
 constexpr int kSpins = 4096;                 // before a thread that waits for another lets others run
 
@@ -38,6 +39,7 @@ CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool)
     : kernels_(kernels),
       pool_(pool),
       prepared_(kernels, pool),
+      factor_lists_(static_cast<size_t>(pool.threads())),
       shrink_tasks_(pool.threads()),
       output_tasks_(pool.threads()),
       work_(allocate_host(static_cast<size_t>(pool.threads()) * kernels::kGemmScratch * sizeof(float))) {}
@@ -65,7 +67,7 @@ void CpuLinear::plan(const Tensor& x, std::span<const LinearOutput> outputs) {
   inputs_ = x.cols;
   scratch_size_ = 0;
   shrink_count_ = 0;
-  terms_.clear();
+  unplanned_.clear();
   outputs_.resize(outputs.size());
   for (size_t o = 0; o < outputs.size(); ++o) plan_output(outputs[o], o);
 }
@@ -127,47 +129,42 @@ void CpuLinear::plan_segment(const SegmentDelta& part, size_t index) {
   }
   if (part.row_count == 0) return;
   output.scaled = output.scaled || delta.input_scale;
-  Segment segment{{part.first_row, part.row_count}, &delta, terms_.size(), 0};
-  const int64_t scaled_output = delta.input_scale ? static_cast<int64_t>(index) : -1;
-  // Scattered small objects, which have left the caches since the last token: they come all at once.
-  for (const LowRankTerm& term : delta.low_rank) {
-    for (const Matrix* matrix : {term.a.get(), term.b.get()}) {
-      for (size_t at = 0; at < sizeof(CpuFactor); at += 64) {
-        __builtin_prefetch(reinterpret_cast<const std::byte*>(matrix) + at);
-      }
-    }
+  Segment segment{{part.first_row, part.row_count}, &delta, nullptr, 0, 0, 0};
+  if (!delta.low_rank.empty()) {
+    segment.terms = &terms_of(delta, n);
+    segment.shrink = shrink_for(segment.rows, delta.input_scale ? static_cast<int64_t>(index) : -1);
+    Shrink& shrink = shrinks_[segment.shrink];
+    segment.column = shrink.stride;
+    shrink.parts.push_back({segment.terms, shrink.stride});
+    shrink.stride += segment.terms->a_ranks.total();
+    shrink.ranks.f32 += segment.terms->a_ranks.f32;
+    shrink.ranks.bf16 += segment.terms->a_ranks.bf16;
   }
-  for (const LowRankTerm& term : delta.low_rank) terms_.push_back(plan_term(term, n, segment.rows, scaled_output));
-  segment.last_term = terms_.size();
   output.segments.push_back(segment);
 }
 
-CpuLinear::Term CpuLinear::plan_term(const LowRankTerm& term, int64_t outputs, Rows rows, int64_t scaled_output) {
-  const CpuFactor& a = require_factor<CpuFactor>(term.a.get(), CpuFactor::Role::a, -1, inputs_, "A");
-  const CpuFactor& b = require_factor<CpuFactor>(term.b.get(), CpuFactor::Role::b, outputs, a.rows(), "B");
-  const size_t index = shrink_for(rows, scaled_output, a.storage());
-  Shrink& shrink = shrinks_[index];
-  const int64_t column = shrink.stride();
-  for (int64_t r = 0; r < a.rows(); ++r) {
-    shrink.factors.push_back(a.bytes() + r * kernels::factor_row_bytes(a.storage(), inputs_));
+const CpuTerms& CpuLinear::terms_of(const LinearDelta& delta, int64_t outputs) {
+  const CpuTerms& terms = delta.planned_terms ? *static_cast<const CpuTerms*>(delta.planned_terms.get())
+                                              : unplanned_.emplace_back(cpu_terms_of(delta.low_rank));
+  if (terms.inputs != inputs_ || terms.outputs != outputs) {
+    fail(ErrorCode::internal, "linear: terms are {} x {}, expected {} x {}", terms.outputs, terms.inputs, outputs, inputs_);
   }
-  shrink.weights.insert(shrink.weights.end(), static_cast<size_t>(a.rows()), term.weight);
-  return {&b, index, column};
+  return terms;
 }
 
 // The shrink over these rows, a new one if there is none yet.
-size_t CpuLinear::shrink_for(Rows rows, int64_t scaled_output, kernels::Storage storage) {
+size_t CpuLinear::shrink_for(Rows rows, int64_t scaled_output) {
   for (size_t i = 0; i < shrink_count_; ++i) {
     const Shrink& shrink = shrinks_[i];
-    if (shrink.rows == rows && shrink.scaled_output == scaled_output && shrink.storage == storage) return i;
+    if (shrink.rows == rows && shrink.scaled_output == scaled_output) return i;
   }
   if (shrink_count_ == shrinks_.size()) shrinks_.emplace_back();
   Shrink& shrink = shrinks_[shrink_count_];
   shrink.rows = rows;
   shrink.scaled_output = scaled_output;
-  shrink.storage = storage;
-  shrink.factors.clear();
-  shrink.weights.clear();
+  shrink.parts.clear();
+  shrink.stride = 0;
+  shrink.ranks = {};
   return shrink_count_++;
 }
 
@@ -179,14 +176,21 @@ void CpuLinear::place_scratch() {
   }
   for (size_t i = 0; i < shrink_count_; ++i) {
     shrinks_[i].t = scratch_size_;
-    scratch_size_ += static_cast<size_t>(shrinks_[i].rows.count * shrinks_[i].stride());
+    scratch_size_ += static_cast<size_t>(shrinks_[i].rows.count * shrinks_[i].stride);
   }
   scratch_.resize(std::max(scratch_.size(), scratch_size_));
   expands_.clear();
-  for (const Term& term : terms_) {
-    const Shrink& shrink = shrinks_[term.shrink];
-    expands_.push_back({term.b->storage(), term.b->bytes(), term.b->cols(), scratch_.data() + shrink.t + term.column,
-                        shrink.stride()});
+  for (Output& output : outputs_) {
+    for (Segment& segment : output.segments) {
+      segment.first_term = expands_.size();
+      if (segment.terms == nullptr) continue;
+      const Shrink& shrink = shrinks_[segment.shrink];
+      const float* t = scratch_.data() + shrink.t + segment.column;
+      for (const CpuTerms::Term& term : segment.terms->terms) {
+        expands_.push_back({term.b_storage, term.b, term.rank, t, shrink.stride});
+        t += term.rank;
+      }
+    }
   }
 }
 
@@ -246,15 +250,16 @@ double CpuLinear::cost_per_panel(const Output& output) const {
     const int64_t rows = segment.rows.count;
     cost += of(4, kernels::Storage::f32, rows);
     for (const DenseTerm& term : segment.delta->dense) cost += of(inputs_, packed(*term.d).storage(), rows);
-    for (size_t t = segment.first_term; t < segment.last_term; ++t) {
-      cost += of(terms_[t].b->cols(), terms_[t].b->storage(), rows);
-    }
+    if (segment.terms != nullptr) cost += cost_of_ranks(segment.terms->b_ranks, kernels::kPanelRows, rows);
   }
   return cost;
 }
 
-double CpuLinear::cost_per_factor(const Shrink& shrink) const {
-  return cost_of(static_cast<double>(inputs_), shrink.storage, shrink.rows.count);
+double CpuLinear::cost_of_ranks(const CpuTerms::Ranks& ranks, int64_t width, int64_t rows) const {
+  const auto of = [&](int64_t rank, kernels::Storage storage) {
+    return cost_of(static_cast<double>(rank) * static_cast<double>(width), storage, rows);
+  };
+  return of(ranks.f32, kernels::Storage::f32) + of(ranks.bf16, kernels::Storage::bf16);
 }
 
 double CpuLinear::target_of(double cost) const {
@@ -265,11 +270,11 @@ double CpuLinear::target_of(double cost) const {
 void CpuLinear::plan_tasks() {
   tasks_.clear();
   double cost = 0;
+  const auto cost_of_shrink = [&](const Shrink& shrink) { return cost_of_ranks(shrink.ranks, inputs_, shrink.rows.count); };
+  for (size_t i = 0; i < shrink_count_; ++i) cost += cost_of_shrink(shrinks_[i]);
   for (size_t i = 0; i < shrink_count_; ++i) {
-    cost += static_cast<double>(shrinks_[i].stride()) * cost_per_factor(shrinks_[i]);
-  }
-  for (size_t i = 0; i < shrink_count_; ++i) {
-    split({i, 0, 0}, shrinks_[i].stride(), kFactorGroup, cost_per_factor(shrinks_[i]), target_of(cost));
+    const double per_factor = cost_of_shrink(shrinks_[i]) / static_cast<double>(shrinks_[i].stride);
+    split({i, 0, 0}, shrinks_[i].stride, kFactorGroup, per_factor, target_of(cost));
   }
   first_output_task_ = tasks_.size();
   cost = 0;
@@ -288,7 +293,7 @@ void CpuLinear::plan_tasks() {
 void CpuLinear::do_tasks() {
   pool_.run(std::min<int64_t>(pool_.threads(), static_cast<int64_t>(tasks_.size())), [&](int64_t, int worker) {
     for (int64_t i = shrink_tasks_.next(worker); i >= 0; i = shrink_tasks_.next(worker)) {
-      do_shrink(tasks_[static_cast<size_t>(i)]);
+      do_shrink(tasks_[static_cast<size_t>(i)], worker);
     }
     for (int64_t i = output_tasks_.next(worker); i >= 0; i = output_tasks_.next(worker)) {
       do_outputs(tasks_[first_output_task_ + static_cast<size_t>(i)], work_of(worker));
@@ -314,23 +319,55 @@ void CpuLinear::await_shrinks() const {
   }
 }
 
-void CpuLinear::do_shrink(const Task& task) {
+// The rows of A in the columns of t from `begin` to at most `end`, as far as they have one storage.
+void CpuLinear::list_factors(const Shrink& shrink, int64_t begin, int64_t end, FactorList& list) const {
+  list.rows.clear();
+  list.weights.clear();
+  for (const Shrink::Part& part : shrink.parts) {
+    if (part.column + part.terms->a_ranks.total() <= begin) continue;
+    int64_t column = part.column;
+    for (const CpuTerms::Term& term : part.terms->terms) {
+      const int64_t first = std::max<int64_t>(0, begin - column);
+      const int64_t last = std::min(term.rank, end - column);
+      column += term.rank;
+      if (first >= term.rank) continue;
+      if (last <= first) return;
+      if (list.rows.empty()) list.storage = term.a_storage;
+      if (list.storage != term.a_storage) return;
+      const int64_t row_bytes = kernels::factor_row_bytes(term.a_storage, inputs_);
+      for (int64_t r = first; r < last; ++r) list.rows.push_back(term.a + r * row_bytes);
+      list.weights.insert(list.weights.end(), static_cast<size_t>(last - first), term.weight);
+    }
+  }
+}
+
+void CpuLinear::do_shrink(const Task& task, int worker) {
   const Shrink& shrink = shrinks_[task.index];
+  FactorList& list = factor_lists_[static_cast<size_t>(worker)];
+  for (int64_t begin = task.begin; begin < task.end;) {
+    list_factors(shrink, begin, std::min(shrink.stride, task.end + kFactorsAhead), list);
+    const int64_t count = std::min(static_cast<int64_t>(list.rows.size()), task.end - begin);
+    shrink_listed(shrink, begin, count, list);
+    begin += count;
+  }
+  shrinks_left_.fetch_sub(1, std::memory_order_acq_rel);
+}
+
+// The first `count` of the list, which belong to the columns of t from `begin` on.
+void CpuLinear::shrink_listed(const Shrink& shrink, int64_t begin, int64_t count, const FactorList& list) {
   const float* x = shrink.scaled_output < 0 ? x_ : outputs_[static_cast<size_t>(shrink.scaled_output)].x;
   kernels::ShrinkArgs args{};
-  args.factors = shrink.factors.data();
-  args.weights = shrink.weights.data();
-  args.count = shrink.stride();
-  args.begin = task.begin;
-  args.end = task.end;
+  args.factors = list.rows.data();
+  args.weights = list.weights.data();
+  args.count = static_cast<int64_t>(list.rows.size());
+  args.end = count;
   args.x = x + shrink.rows.first * inputs_;
   args.x_stride = inputs_;
   args.rows = shrink.rows.count;
   args.inputs = inputs_;
-  args.t = scratch_.data() + shrink.t;
-  args.t_stride = shrink.stride();
-  kernels_.shrink(shrink.storage, args);
-  shrinks_left_.fetch_sub(1, std::memory_order_acq_rel);
+  args.t = scratch_.data() + shrink.t + begin;
+  args.t_stride = shrink.stride;
+  kernels_.shrink(list.storage, args);
 }
 
 void CpuLinear::base_product(const Output& output, const Task& task, float* work) {
@@ -363,7 +400,7 @@ void CpuLinear::correct(const Output& output, const Segment& segment, const Task
       multiply(packed(*term.d), task, output.x, rows, args.y, term.weight, true, work);
   }
   args.terms = expands_.data() + segment.first_term;
-  args.count = static_cast<int64_t>(segment.last_term - segment.first_term);
+  args.count = segment.terms != nullptr ? static_cast<int64_t>(segment.terms->terms.size()) : 0;
   args.outputs = n;
   args.panel_begin = task.begin;
   args.panel_end = task.end;

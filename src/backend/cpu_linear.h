@@ -5,14 +5,15 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "backend/backend.h"
-#include "backend/cpu_factor.h"
 #include "backend/cpu_matrix.h"
 #include "backend/cpu_prepared_input.h"
+#include "backend/cpu_terms.h"
 #include "core/thread_pool.h"
 #include "core/work_ranges.h"
 #include "kernels/cpu/cpu_kernels.h"
@@ -33,27 +34,32 @@ class CpuLinear {
     int64_t count;
     bool operator==(const Rows&) const = default;
   };
-  // The rows of every A, in one storage, that reads the same rows of x; their results stand side by side in t [rows, factors].
+  // The rows of every A that reads the same rows of x; their results stand side by side in t [rows, stride].
   struct Shrink {
+    struct Part {
+      const CpuTerms* terms;
+      int64_t column;
+    };
     Rows rows;
     int64_t scaled_output;  // whose own d * x it reads; -1: x itself
-    kernels::Storage storage;
-    std::vector<const unsigned char*> factors;
-    std::vector<float> weights;
+    std::vector<Part> parts;
+    int64_t stride;
+    CpuTerms::Ranks ranks;
     size_t t;  // in scratch
-    int64_t stride() const { return static_cast<int64_t>(factors.size()); }
-  };
-  // One B and its columns of t.
-  struct Term {
-    const CpuFactor* b;
-    size_t shrink;
-    int64_t column;
   };
   struct Segment {
     Rows rows;
     const LinearDelta* delta;
-    size_t first_term;
-    size_t last_term;
+    const CpuTerms* terms;
+    size_t shrink;
+    int64_t column;     // of t, where its terms begin
+    size_t first_term;  // in expands_
+  };
+  // Rows of A in one storage, as a kernel gets them; each worker has its own.
+  struct FactorList {
+    kernels::Storage storage;
+    std::vector<const unsigned char*> rows;
+    std::vector<float> weights;
   };
   struct Output {
     const CpuMatrix* weight;
@@ -77,19 +83,21 @@ class CpuLinear {
   void plan(const Tensor& x, std::span<const LinearOutput> outputs);
   void plan_output(const LinearOutput& spec, size_t index);
   void plan_segment(const SegmentDelta& part, size_t index);
-  Term plan_term(const LowRankTerm& term, int64_t outputs, Rows rows, int64_t scaled_output);
-  size_t shrink_for(Rows rows, int64_t scaled_output, kernels::Storage storage);
+  const CpuTerms& terms_of(const LinearDelta& delta, int64_t outputs);
+  size_t shrink_for(Rows rows, int64_t scaled_output);
   void place_scratch();
   void scale_inputs();
   void prepare_inputs();
   void plan_tasks();
   double cost_per_panel(const Output& output) const;
-  double cost_per_factor(const Shrink& shrink) const;
+  double cost_of_ranks(const CpuTerms::Ranks& ranks, int64_t width, int64_t rows) const;
   double target_of(double cost) const;
   void split(Task task, int64_t count, int64_t grain, double cost, double target);
   void do_tasks();
   void await_shrinks() const;
-  void do_shrink(const Task& task);
+  void list_factors(const Shrink& shrink, int64_t begin, int64_t end, FactorList& list) const;
+  void shrink_listed(const Shrink& shrink, int64_t begin, int64_t count, const FactorList& list);
+  void do_shrink(const Task& task, int worker);
   void do_outputs(const Task& task, float* work);
   // `work`: scratch of the worker that does the task.
   void base_product(const Output& output, const Task& task, float* work);
@@ -109,8 +117,9 @@ class CpuLinear {
   std::vector<Output> outputs_;
   std::vector<Shrink> shrinks_;  // the first shrink_count_ are in use
   size_t shrink_count_ = 0;
-  std::vector<Term> terms_;
-  std::vector<kernels::ExpandTerm> expands_;  // of terms_, once scratch has its place
+  std::vector<kernels::ExpandTerm> expands_;  // of all segments, once scratch has its place
+  std::deque<CpuTerms> unplanned_;            // of deltas that came without
+  std::vector<FactorList> factor_lists_;      // per worker
   std::vector<Task> tasks_;  // shrinks first
   size_t first_output_task_ = 0;
   WorkRanges shrink_tasks_;

@@ -15,7 +15,7 @@ namespace {
 using kernels::ScreenBound;
 
 constexpr int64_t kWorthwhile = 4;      // one panel in so many at most: then the matrix is read as a whole
-constexpr int64_t kLongestPause = 256;  // calls
+constexpr int64_t kLongestPause = 255;  // calls
 constexpr int64_t kPanelsAtOnce = 128;
 constexpr int64_t kPiecesAtOnce = 4;
 

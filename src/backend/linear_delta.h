@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "backend/matrix.h"
@@ -36,6 +37,8 @@ struct LinearDelta {
   Tensor bias;          // db, f32 [1, out], weights already applied
   Tensor result_scale;  // c, f32 [1, out]
   bool skip_base = false;  // e = 0 everywhere: W is not read
+  // Backend::plan_terms() of low_rank; null: worked out anew at every call.
+  std::shared_ptr<const void> planned_terms;
 };
 
 // `delta` applies to rows [first_row, first_row + row_count) of the batch. Never null, never overlapping.

@@ -128,7 +128,7 @@ std::optional<WeightCache> open_cache(const TensorSet& tensors, const std::strin
   if (backend.packed_size(1, 1, checkpoint.format) == 0) return std::nullopt;
   checkpoint.cache_key = weight_cache_key(options.cache_dir.string(), directory, tensors, backend.info(),
                                           weights_name(checkpoint.format, checkpoint.head_format));
-  return WeightCache::open(*checkpoint.cache_key, backend.info().threads);
+  return WeightCache::open(*checkpoint.cache_key, backend.info().threads, options.head_screen ? "" : kScreen);
 }
 
 void load_weights(const WeightPlan& plan, const TensorSet& tensors, const std::optional<WeightCache>& cache,

@@ -163,12 +163,12 @@ void populate(ByteView bytes) {
 }
 
 // Brings the pages in and, where `compare` says so, compares all checksums, several entries at a time.
-void read_through(const std::vector<Placed>& entries, bool compare, int threads) {
+void read_through(const std::vector<Placed>& entries, bool compare, int threads, std::string_view unwanted) {
   std::atomic<size_t> next{0};
   std::atomic<const Placed*> damaged{nullptr};
   const auto check = [&] {
     for (size_t i = next++; i < entries.size(); i = next++) {
-      populate(entries[i].matrix.bytes);
+      if (entries[i].matrix.name != unwanted) populate(entries[i].matrix.bytes);
       if (compare && checksum(entries[i].matrix.bytes) != entries[i].checksum) damaged = &entries[i];
     }
   };
@@ -185,13 +185,13 @@ void read_through(const std::vector<Placed>& entries, bool compare, int threads)
 
 // Checksums are compared once for each state of the file, as its identity tells.
 void require_undamaged(const WeightCacheKey& key, const MappedFile& file, const std::vector<Placed>& entries,
-                       int threads) {
+                       int threads, std::string_view unwanted) {
   const std::filesystem::path path = key.path;
   HashMemo memo(join_path(path.parent_path().string(), "weights"));
   const std::string state = memo_key("weight cache 1", {{path.filename().string(), file.identity()}});
   const std::string contents = Sha256().update(std::string_view(key.digest)).finish_hex();
   const bool known = !state.empty() && memo.find(state) == contents;
-  read_through(entries, !known, threads);
+  read_through(entries, !known, threads, unwanted);
   if (!known) memo.record(state, contents);
 }
 
@@ -343,13 +343,13 @@ WeightCacheKey weight_cache_key(const std::string& cache_directory, const std::s
   return {join_path(cache_directory, place.finish_hex().substr(0, 32) + ".weights"), std::string(as_text(digest))};
 }
 
-std::optional<WeightCache> WeightCache::open(const WeightCacheKey& key, int threads) {
+std::optional<WeightCache> WeightCache::open(const WeightCacheKey& key, int threads, std::string_view unwanted) {
   if (!file_exists(key.path)) return std::nullopt;
   try {
     WeightCache cache;
     cache.file_ = std::make_shared<const MappedFile>(MappedFile::open(key.path));
     std::vector<Placed> entries = parse(cache.file_->bytes(), key);
-    require_undamaged(key, *cache.file_, entries, threads);
+    require_undamaged(key, *cache.file_, entries, threads, unwanted);
     for (Placed& entry : entries) {
       std::string name = entry.matrix.name;
       cache.matrices_.emplace(std::move(name), std::move(entry.matrix));

@@ -10,6 +10,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/backend.h"
@@ -40,8 +41,9 @@ struct CachedMatrix {
 class WeightCache {
  public:
   // Empty where there is no usable file. Compares the checksums of all of it, with up to `threads` threads, unless that
-  // was done before and the file's identity is still the same (remembered in `weights/` beside it).
-  static std::optional<WeightCache> open(const WeightCacheKey& key, int threads = 1);
+  // was done before and the file's identity is still the same (remembered in `weights/` beside it). Brings the pages in,
+  // but for those of a matrix that is `unwanted`.
+  static std::optional<WeightCache> open(const WeightCacheKey& key, int threads = 1, std::string_view unwanted = {});
 
   // Null where the file has no such matrix or the backend packs it to another size.
   MatrixPtr find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format, Backend& backend) const;

@@ -4,8 +4,10 @@ import ast
 import asyncio
 import copy
 import gc
+import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +137,43 @@ def test_byte_budgets(home, engine):
         assert small.stats()["experts"]["tiers"]["host"]["budget_bytes"] == 1 << 20
     with pytest.raises(expert.InvalidRequestError):
         expert.Engine(base, expert_cache_bytes=0)
+
+
+def widened(base, to, vocab):
+    """A copy of a BF16 model with a tied head whose vocabulary goes on with small random rows."""
+    shutil.copytree(base, to)
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**config, "vocab_size": vocab}))
+    tensors = (to / "model.safetensors").read_bytes()
+    size = 8 + int.from_bytes(tensors[:8], "little")
+    header, data = json.loads(tensors[8:size]), tensors[size:]
+    embedding = header["model.embed_tokens.weight"]
+    last = embedding["data_offsets"][1]
+    rows = numpy.random.default_rng(1).normal(scale=0.02, size=(vocab - embedding["shape"][0], embedding["shape"][1]))
+    added = (rows.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    embedding["shape"][0] = vocab
+    embedding["data_offsets"][1] = last + len(added)
+    for tensor in (t for name, t in header.items() if name != "__metadata__" and t["data_offsets"][0] >= last):
+        tensor["data_offsets"] = [at + len(added) for at in tensor["data_offsets"]]
+    text = json.dumps(header).encode()
+    (to / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[:last] + added + data[last:])
+    return to
+
+
+def test_a_head_screen_is_used_where_a_head_is_large(home, engine, tmp_path):
+    assert engine.stats()["head_screen"] is None  # the bundled model's head is small
+    wide = widened(Path(engine.info()["path"]), tmp_path / "wide", vocab=20000)
+    request = dict(prompt="Once upon a time", experts=[], max_tokens=8, ignore_eos=True, seed=3)
+    with (
+        expert.Engine(wide, threads=1, home=home) as screened,
+        expert.Engine(wide, threads=1, home=home, head_screen=False) as whole,
+    ):
+        for sampling in (dict(temperature=0), dict(temperature=0.8, top_k=20), dict(temperature=0.8)):
+            assert screened.infer(**request, **sampling).tokens == whole.infer(**request, **sampling).tokens
+        screen = screened.stats()["head_screen"]
+        assert screen["calls"] == 16  # greedy and top_k
+        assert screen["bytes"] > 0 and screen["read_bytes"] > 0
+        assert whole.stats()["head_screen"] is None
 
 
 def test_threads_get_what_one_gets(engine):

@@ -27,6 +27,16 @@ test('infer gives everything that the result promises', async () => {
   assert.equal((await engine.infer('Hello')).tokens.length > 0, true);
 });
 
+test('headScreen is a boolean, and a small head has none either way', async () => {
+  for (const headScreen of [true, false]) {
+    const other = newEngine({ headScreen });
+    assert.equal((await other.stats()).headScreen, null);
+    assert.ok((await other.infer({ ...question, experts: [], maxTokens: 2 })).tokens.length > 0);
+    await other.close();
+  }
+  assert.throws(() => newEngine({ headScreen: 'no' }), TypeError);
+});
+
 test('the plan of a result is a property like the others', async () => {
   const request = { ...question, experts: ['sql'], seed: 1, maxTokens: 4 };
   const read = async (use) => use(await engine.infer(request));
