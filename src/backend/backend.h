@@ -122,6 +122,8 @@ class Backend {
   virtual Tensor allocate(DType dtype, int64_t rows, int64_t cols) = 0;
   virtual void upload(const Tensor& destination, const void* source, size_t bytes) = 0;
   virtual void download(void* destination, const Tensor& source, size_t bytes) = 0;  // waits for enqueued work
+  // An F32 tensor's own memory, where operations have ended when they return and the host can use it; empty elsewhere.
+  virtual std::span<float> host_values(const Tensor&) const { return {}; }
   virtual void synchronize() = 0;
   virtual std::unique_ptr<KvStorage> create_kv(const KvShape& shape) = 0;
 

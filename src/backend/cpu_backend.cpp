@@ -39,6 +39,10 @@ void CpuBackend::download(void* destination, const Tensor& source, size_t bytes)
   if (bytes > 0) std::memcpy(destination, host_bytes(source), bytes);
 }
 
+std::span<float> CpuBackend::host_values(const Tensor& tensor) const {
+  return {host_floats(tensor), static_cast<size_t>(tensor.rows * tensor.cols)};
+}
+
 MatrixPtr CpuBackend::pack(const MatrixSource& source, WeightFormat format) {
   return pack_matrix(source, format, kernels_.quantise_weights, pool_.threads());
 }

@@ -45,6 +45,7 @@ class CpuBackend final : public Backend {
   void upload(const Tensor& destination, const void* source, size_t bytes) override;
   void download(void* destination, const Tensor& source, size_t bytes) override;
   void synchronize() override {}
+  std::span<float> host_values(const Tensor& tensor) const override;
   std::unique_ptr<KvStorage> create_kv(const KvShape& shape) override;
 
   MatrixPtr pack(const MatrixSource& source, WeightFormat format) override;

@@ -167,17 +167,20 @@ void StepLoop::compute(PlannedBatch& planned, Sequence::Output output) {
   deliver(planned, width);
 }
 
-// Fills values_ with the wanted rows; returns their width.
+// Sets values_ to the wanted rows; returns their width.
 size_t StepLoop::forward(PlannedBatch& planned, Sequence::Output output) {
   const Clock::time_point begun = Clock::now();
   Batch& batch = planned.batch;
   batch.layout.step = ++counters_.steps;
   const Tensor rows = output == Sequence::Output::logits ? model_->forward(batch, *kv_) : model_->hidden(batch, *kv_);
-  values_.resize(batch.logit_rows.size() * static_cast<size_t>(rows.cols));
-  if (values_.empty()) {
+  const size_t count = batch.logit_rows.size() * static_cast<size_t>(rows.cols);
+  values_ = count == 0 ? std::span<float>() : backend_->host_values(rows);
+  if (count == 0) {
     backend_->synchronize();
-  } else {
-    backend_->download(values_.data(), rows, values_.size() * sizeof(float));
+  } else if (values_.empty()) {
+    downloaded_.resize(count);
+    values_ = downloaded_;
+    backend_->download(values_.data(), rows, count * sizeof(float));
   }
   counters_.rows += batch.layout.token_ids.size();
   telemetry_->step_ms.add(std::chrono::duration<double, std::milli>(Clock::now() - begun).count());

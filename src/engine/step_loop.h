@@ -90,7 +90,8 @@ class StepLoop {
   std::unique_ptr<KvStorage> kv_;
   Scheduler scheduler_;
   StepPlan plan_;
-  std::vector<float> values_;           // downloaded rows
+  std::span<float> values_;             // the wanted rows of the last forward
+  std::vector<float> downloaded_;       // where they had to be brought here
   std::vector<const Sequence*> ended_;  // in this step
   StepStats counters_;
   std::thread thread_;
