@@ -1,12 +1,18 @@
 #include "core/pages.h"
 
+#include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <utility>
+#include <vector>
 
 namespace expert {
 
@@ -76,5 +82,93 @@ Pages Pages::allocate(size_t bytes, Content content) {
 }
 
 void Pages::release() noexcept { SparePages::instance().give(std::exchange(*this, {})); }
+
+#if defined(__linux__) && defined(MADV_PAGEOUT) && defined(MADV_POPULATE_READ)
+
+namespace {
+
+// linux/fs.h of 6.7 and newer.
+struct PageRegion {
+  uint64_t start;
+  uint64_t end;
+  uint64_t categories;
+};
+struct PageScan {
+  uint64_t size = sizeof(PageScan);
+  uint64_t flags = 0;
+  uint64_t start = 0;
+  uint64_t end = 0;
+  uint64_t walk_end = 0;
+  uint64_t regions = 0;
+  uint64_t region_count = 0;
+  uint64_t max_pages = 0;
+  uint64_t category_inverted = 0;
+  uint64_t category_mask = 0;
+  uint64_t category_anyof_mask = 0;
+  uint64_t return_mask = 0;
+};
+constexpr uint64_t kPageIsHuge = uint64_t{1} << 6;
+
+// The pieces of [first, first + count * kHugePage) that are not mapped by a huge page, by number. Empty optional: the system
+// does not say.
+std::optional<std::vector<size_t>> small_pieces(const std::byte* first, size_t count) {
+  const int pagemap = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  if (pagemap < 0) return std::nullopt;
+  std::vector<PageRegion> regions(count);
+  PageScan scan;
+  scan.start = reinterpret_cast<uintptr_t>(first);
+  scan.end = scan.start + count * kHugePage;
+  scan.regions = reinterpret_cast<uintptr_t>(regions.data());
+  scan.region_count = count;
+  scan.category_mask = kPageIsHuge;
+  scan.return_mask = kPageIsHuge;
+  const int found = ::ioctl(pagemap, _IOWR('f', 16, PageScan), &scan);
+  ::close(pagemap);
+  if (found < 0) return std::nullopt;
+  std::vector<bool> huge(count, false);
+  for (size_t i = 0; i < static_cast<size_t>(found); ++i) {
+    const size_t last = (regions[i].end - scan.start) / kHugePage;
+    for (size_t piece = (regions[i].start - scan.start) / kHugePage; piece < std::min(last, count); ++piece) huge[piece] = true;
+  }
+  std::vector<size_t> pieces;
+  for (size_t piece = 0; piece < count; ++piece) {
+    if (!huge[piece]) pieces.push_back(piece);
+  }
+  return pieces;
+}
+
+// Out of memory, out of the page table, and in again. Each is only advice, and a page in use elsewhere stays.
+void read_again(const std::byte* piece) {
+  auto* memory = const_cast<std::byte*>(piece);
+  static_cast<void>(::madvise(memory, kHugePage, MADV_PAGEOUT));
+  static_cast<void>(::madvise(memory, kHugePage, MADV_DONTNEED));
+  static_cast<void>(::madvise(memory, kHugePage, MADV_POPULATE_READ));
+}
+
+}  // namespace
+
+bool restore_huge_pages(std::span<const std::byte> mapped, const std::stop_token& stop) {
+  constexpr size_t kAtOnce = 8;  // pieces, after which it looks whether that helped
+  const size_t count = mapped.size() / kHugePage;
+  if (count == 0) return false;
+  for (size_t begun = 0; !stop.stop_requested();) {
+    const auto pieces = small_pieces(mapped.data(), count);
+    if (!pieces) return false;
+    const auto next = std::ranges::lower_bound(*pieces, begun);
+    const size_t size = std::min(kAtOnce, static_cast<size_t>(pieces->end() - next));
+    if (size == 0) return true;
+    for (size_t i = 0; i < size && !stop.stop_requested(); ++i) read_again(mapped.data() + next[static_cast<ptrdiff_t>(i)] * kHugePage);
+    begun = next[static_cast<ptrdiff_t>(size) - 1] + 1;
+    const auto left = small_pieces(mapped.data(), count);
+    if (!left || left->size() * 2 > pieces->size() * 2 - size) return false;
+  }
+  return true;
+}
+
+#else
+
+bool restore_huge_pages(std::span<const std::byte>, const std::stop_token&) { return false; }
+
+#endif
 
 }  // namespace expert

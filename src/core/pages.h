@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
+#include <stop_token>
 
 namespace expert {
 
@@ -23,5 +25,11 @@ struct Pages {
   size_t mapped = 0;
   size_t capacity() const { return mapped - kHugePage; }
 };
+
+// For a file that is mapped for reading on a huge page's boundary. Where the system held it in huge pages and has taken some
+// away meanwhile, it reads them back one small page at a time; this has those pieces read again as a whole. Other threads
+// may read the memory all the while, and wait for a piece now and then. False: asking again is of no use, because the
+// system does not tell (before Linux 6.7) or does not hold such files in huge pages.
+bool restore_huge_pages(std::span<const std::byte> mapped, const std::stop_token& stop);
 
 }  // namespace expert

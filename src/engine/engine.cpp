@@ -8,9 +8,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdlib>
 #include <future>
+#include <mutex>
 #include <stop_token>
 #include <thread>
 
@@ -114,15 +117,32 @@ int32_t kv_blocks(const Model& model, const Backend& backend, DType dtype, uint6
   return static_cast<int32_t>(blocks);
 }
 
-// On a thread of its own, behind everything else: it only saves time at the next start.
-void write_cache(const Model& model, const std::stop_token& stop) noexcept {
+// On a thread of its own, behind everything else. Writes the cache, which saves time at the next start; where the weights
+// came from it, keeps them in huge pages, which an idle engine may lose, as long as there is work.
+void tend_weights(const Model& model, const StepLoop& loop, const std::stop_token& stop) noexcept {
+  constexpr auto kFirstPause = std::chrono::seconds(2);  // whoever has just opened an engine wants its answer
+  constexpr auto kPause = std::chrono::seconds(30);
 #if defined(__linux__)
   static_cast<void>(setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), 19));
 #endif
   try {
     model.write_weight_cache(stop);
+    std::mutex mutex;
+    std::condition_variable_any never;
+    const auto rest = [&](std::chrono::seconds pause) {
+      std::unique_lock lock(mutex);
+      never.wait_for(lock, stop, pause, [] { return false; });
+      return !stop.stop_requested();
+    };
+    if (!rest(kFirstPause)) return;
+    while (model.restore_huge_pages(stop)) {
+      const uint64_t steps = loop.stats().steps;
+      do {
+        if (!rest(kPause)) return;
+      } while (loop.stats().steps == steps);
+    }
   } catch (const std::exception& error) {
-    log(LogLevel::warning, fmt::format("the weight cache was not written: {}", error.what()));
+    log(LogLevel::warning, fmt::format("the weight cache was not tended: {}", error.what()));
   }
 }
 
@@ -175,7 +195,7 @@ class EngineImpl final : public Engine {
     std::unique_ptr<Preparation> preparation;
     std::shared_ptr<Counters> counters = std::make_shared<Counters>();
     std::unique_ptr<StepLoop> loop;
-    std::jthread cache_writer;
+    std::jthread weight_keeper;
     std::string fingerprint;  // of the base's published tensors
     std::string base_key;
     std::atomic<bool> closed{false};
@@ -239,7 +259,8 @@ EngineImpl::EngineImpl(EngineParts parts) : core_(std::make_unique<Core>()) {
   loop.prefetch = [&core](std::span<ExpertLease* const> leases) { core.registry->cache().put_in_order(leases); };
   core.loop = std::make_unique<StepLoop>(own.backend, own.model, core.counters, loop);
   if (own.write_weight_cache) {
-    core.cache_writer = std::jthread([model = own.model](const std::stop_token& stop) { write_cache(*model, stop); });
+    core.weight_keeper = std::jthread(
+        [model = own.model, &core](const std::stop_token& stop) { tend_weights(*model, *core.loop, stop); });
   }
 }
 
@@ -486,7 +507,7 @@ Json EngineImpl::stats() const {
 void EngineImpl::close(bool drain) {
   fork_guard_.check();
   core_->closed.store(true);
-  core_->cache_writer.request_stop();
+  core_->weight_keeper.request_stop();
   core_->loop->close(drain);
   core_->registry->close();
 }

@@ -206,6 +206,7 @@ Checkpoint load_checkpoint(const ModelConfig& config, const TensorSet& tensors, 
   const std::optional<WeightCache> cache = open_cache(tensors, directory, backend, options, checkpoint);
   load_weights(plan, tensors, cache, backend, options, checkpoint);
   tensors.require_unchanged();
+  if (cache) checkpoint.cache_file = cache->file();
 
   if (!rule.own_head) checkpoint.head.weight = checkpoint.embedding;
   give_weights_to_sites(checkpoint);

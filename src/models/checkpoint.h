@@ -30,6 +30,7 @@ struct Checkpoint {
 
   std::optional<WeightCacheKey> cache_key;  // where the packed weights are cached; empty: nowhere
   bool from_cache = false;
+  std::shared_ptr<const MappedFile> cache_file;  // where some weights lie in it
   std::vector<std::string> matrix_names;  // in loading order, each matrix once
   std::vector<MatrixPtr> matrices;
 };

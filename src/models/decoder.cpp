@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/pages.h"
 
 namespace expert {
 namespace {
@@ -135,6 +136,10 @@ bool Decoder::write_weight_cache(const std::stop_token& stop) const {
     matrices.push_back({weights_.matrix_names[i], matrix.rows(), matrix.cols(), backend_.packed_bytes(matrix)});
   }
   return expert::write_weight_cache(*weights_.cache_key, matrices, stop);
+}
+
+bool Decoder::restore_huge_pages(const std::stop_token& stop) const {
+  return weights_.cache_file && expert::restore_huge_pages(weights_.cache_file->bytes(), stop);
 }
 
 // --- forward ------------------------------------------------------------------------------------------------------

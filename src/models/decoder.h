@@ -36,6 +36,7 @@ class Decoder final : public Model {
   std::string fingerprint() const override;
   TensorSet source_tensors() const override;
   bool write_weight_cache(const std::stop_token& stop) const override;
+  bool restore_huge_pages(const std::stop_token& stop) const override;
   Tensor forward(const Batch& batch, KvStorage& kv) const override;
   Tensor hidden(const Batch& batch, KvStorage& kv) const override;
 

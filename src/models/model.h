@@ -64,6 +64,10 @@ class Model {
   // the log says; never throws for the disk.
   virtual bool write_weight_cache(const std::stop_token& stop = {}) const = 0;
 
+  // For weights that come from the cache: huge pages that the system took away are read again (core/pages.h). For a thread of
+  // its own, from time to time. False: it is of no use, now and later.
+  virtual bool restore_huge_pages(const std::stop_token&) const { return false; }
+
   // Runs one step on the backend the model was loaded to. Returns f32 [logit_rows, vocab_size] on the device; valid
   // until the next forward. Where fewer than all logits of a row are wanted (batch.best_logits), those and their equals
   // are what they are otherwise, bit for bit, and others may be estimates below them. Not thread-safe: one thread drives

@@ -47,6 +47,7 @@ class WeightCache {
 
   // Null where the file has no such matrix or the backend packs it to another size.
   MatrixPtr find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format, Backend& backend) const;
+  const std::shared_ptr<const MappedFile>& file() const noexcept { return file_; }
   MatrixPtr find_screen(const std::string& name, int64_t rows, int64_t cols, Backend& backend) const;
 
  private:

@@ -7,8 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstring>
+#include <stop_token>
+#include <thread>
 
 #include "core/pages.h"
 #include "io/file.h"
@@ -135,6 +138,36 @@ TEST_CASE("mapped cache files") {
     CHECK(std::ranges::equal(mapped.bytes(), bytes));
   }
   EXPECT_ERROR(load, "is a directory", MappedFile::open(dir.path()));
+}
+
+TEST_CASE("huge pages of a mapped file are restored while others read it") {
+  const TempDir dir;
+  Bytes bytes(24 * kHugePage + 4321);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 31 % 251);
+  write_file_atomically(dir / "large", bytes);
+  const MappedFile mapped = MappedFile::open(dir / "large");
+  std::atomic<bool> done{false};
+  std::atomic<int> wrong{0};
+  std::atomic<int> passes{0};
+  std::thread reader([&] {
+    while (!done || passes == 0) {
+      wrong += std::ranges::equal(mapped.bytes(), bytes) ? 0 : 1;
+      ++passes;
+    }
+  });
+  while (passes == 0) std::this_thread::yield();
+  for (int i = 0; i < 3; ++i) restore_huge_pages(mapped.bytes(), {});
+  done = true;
+  reader.join();
+  CHECK(wrong == 0);
+  CHECK(std::ranges::equal(mapped.bytes(), bytes));
+
+  std::stop_source stopped;
+  stopped.request_stop();
+  restore_huge_pages(mapped.bytes(), stopped.get_token());
+  CHECK_FALSE(restore_huge_pages(mapped.bytes().first(100), {}));  // no whole piece
+  CHECK_FALSE(restore_huge_pages({}, {}));
+  CHECK(std::ranges::equal(mapped.bytes(), bytes));
 }
 
 TEST_CASE("paths") {

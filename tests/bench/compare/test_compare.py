@@ -1,6 +1,8 @@
 """What compare.py does without its peers: refuses on a busy machine, sums up samples, draws."""
 
+import json
 import os
+import subprocess
 import sys
 import xml.dom.minidom
 from pathlib import Path
@@ -43,3 +45,18 @@ def test_the_picture_is_well_formed_and_shows_both():
     text = draw(result)
     xml.dom.minidom.parseString(text)
     assert text.count('fill="#1f6f8b"') == 2 and "llama.cpp q8_0" in text
+
+
+def test_runs_of_one_machine_are_drawn_as_one(tmp_path):
+    side = {"best": 20.0, "median": 12.0, "spread": 0.8, "samples": []}
+    files = []
+    for weights in ("int8", "int4"):
+        row = {"experts": 0, "what": "decode", "tokens": 64, "ours": side, "peer": side, "ratio_of_medians": 1.0}
+        result = {"machine": {"cpu": "A", "date": "2026-01-01"}, "threads": 2, "model": "m",
+                  "pairs": [{"ours": weights, "peer": "llama.cpp", "rows": [row]}]}  # fmt: skip
+        files.append(tmp_path / f"{weights}.json")
+        files[-1].write_text(json.dumps(result))
+    program = [sys.executable, str(Path(compare.__file__).with_name("picture.py"))]
+    text = subprocess.run([*program, *files, "--title", "T & U"], check=True, capture_output=True, text=True).stdout
+    xml.dom.minidom.parseString(text)
+    assert "int8 | llama.cpp" in text and "int4 | llama.cpp" in text and "T &amp; U" in text
