@@ -53,7 +53,8 @@ std::vector<MatrixPtr> CpuBackend::pack_factors(std::span<const FactorSource> so
 
 std::shared_ptr<const void> CpuBackend::plan_terms(std::span<const LowRankTerm> low_rank) const {
   for (const LowRankTerm& term : low_rank) {
-    if (term.a == nullptr || typeid(*term.a) != typeid(CpuFactor)) return nullptr;  // of an embedding
+    const Matrix* a = term.a.get();
+    if (a == nullptr || typeid(*a) != typeid(CpuFactor)) return nullptr;  // of an embedding
   }
   return std::make_shared<const CpuTerms>(cpu_terms_of(low_rank));
 }

@@ -63,7 +63,9 @@ void check_rows(const Both& both, int64_t outputs, const std::vector<int32_t>& b
 TEST_CASE("the largest products are those of linear(), bit for bit, on every instruction set") {
   for (const auto& backend : cpu_backends()) {
     for (const WeightFormat format : kHeads) {
-      for (const auto& [outputs, inputs] : {std::pair<int64_t, int64_t>{1, 1}, {7, 33}, {640, 64}, {3001, 97}, {5000, 256}}) {
+      for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {7, 33}, {640, 64}, {3001, 97}, {5000, 256}}) {
+        const int64_t outputs = shape.first;
+        const int64_t inputs = shape.second;
         CAPTURE(name_of(*backend));
         CAPTURE(outputs);
         CAPTURE(name_of(format));
