@@ -137,8 +137,7 @@ void CpuLinear::plan_segment(const SegmentDelta& part, size_t index) {
     segment.column = shrink.stride;
     shrink.parts.push_back({segment.terms, shrink.stride});
     shrink.stride += segment.terms->a_ranks.total();
-    shrink.ranks.f32 += segment.terms->a_ranks.f32;
-    shrink.ranks.bf16 += segment.terms->a_ranks.bf16;
+    shrink.ranks.add(segment.terms->a_ranks);
   }
   output.segments.push_back(segment);
 }
@@ -270,8 +269,16 @@ double CpuLinear::target_of(double cost) const {
 void CpuLinear::plan_tasks() {
   tasks_.clear();
   double cost = 0;
+  size_t widest = 0;
   const auto cost_of_shrink = [&](const Shrink& shrink) { return cost_of_ranks(shrink.ranks, inputs_, shrink.rows.count); };
-  for (size_t i = 0; i < shrink_count_; ++i) cost += cost_of_shrink(shrinks_[i]);
+  for (size_t i = 0; i < shrink_count_; ++i) {
+    cost += cost_of_shrink(shrinks_[i]);
+    widest = std::max(widest, static_cast<size_t>(shrinks_[i].stride));
+  }
+  for (FactorList& list : factor_lists_) {  // here, since others wait for a task that lists them
+    list.rows.reserve(widest);
+    list.weights.reserve(widest);
+  }
   for (size_t i = 0; i < shrink_count_; ++i) {
     const double per_factor = cost_of_shrink(shrinks_[i]) / static_cast<double>(shrinks_[i].stride);
     split({i, 0, 0}, shrinks_[i].stride, kFactorGroup, per_factor, target_of(cost));
@@ -319,7 +326,7 @@ void CpuLinear::await_shrinks() const {
   }
 }
 
-// The rows of A in the columns of t from `begin` to at most `end`, as far as they have one storage.
+// The rows of A in the columns of t from `begin` to at most `end`, as far as they have one storage. Allocates nothing.
 void CpuLinear::list_factors(const Shrink& shrink, int64_t begin, int64_t end, FactorList& list) const {
   list.rows.clear();
   list.weights.clear();

@@ -140,7 +140,7 @@ bool CpuScreenedLinear::estimate(const Tensor& x, const CpuMatrix& codes, const 
   return numbers;
 }
 
-// The panels of the row's `best` largest estimates, or what lies in fewer of them: taken once, they have no maximum left.
+// The panels with the largest estimates, as many as values are wanted. Those that are taken have no maximum any more.
 void CpuScreenedLinear::take_best(int64_t row, int32_t best) {
   const std::span<float> maxima = std::span(maxima_).subspan(static_cast<size_t>(row * panels_),
                                                              static_cast<size_t>(panels_));
@@ -156,7 +156,8 @@ void CpuScreenedLinear::take_best(int64_t row, int32_t best) {
   }
 }
 
-// The other panels that may hold a value as large as the `best`-th of those computed: it is no larger than the row's own.
+// The other panels that may hold a value as large as the `best`-th of those computed, than which the row's `best`-th is no
+// smaller.
 void CpuScreenedLinear::take_possible(int64_t row, int32_t best, const CpuScreen& screen, const Tensor& y) {
   computed_.clear();
   for (const Piece& piece : firsts_) {

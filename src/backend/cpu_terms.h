@@ -25,6 +25,10 @@ struct CpuTerms {
     int64_t f32 = 0;
     int64_t bf16 = 0;
     void add(kernels::Storage storage, int64_t rank) { (storage == kernels::Storage::f32 ? f32 : bf16) += rank; }
+    void add(const Ranks& other) {
+      f32 += other.f32;
+      bf16 += other.bf16;
+    }
     int64_t total() const { return f32 + bf16; }
   };
   int64_t inputs = 0;

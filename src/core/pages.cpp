@@ -160,7 +160,7 @@ bool restore_huge_pages(std::span<const std::byte> mapped, const std::stop_token
     for (size_t i = 0; i < size && !stop.stop_requested(); ++i) read_again(mapped.data() + next[static_cast<ptrdiff_t>(i)] * kHugePage);
     begun = next[static_cast<ptrdiff_t>(size) - 1] + 1;
     const auto left = small_pieces(mapped.data(), count);
-    if (!left || left->size() * 2 > pieces->size() * 2 - size) return false;
+    if (!left || (size == kAtOnce && left->size() + size / 2 > pieces->size())) return false;
   }
   return true;
 }
