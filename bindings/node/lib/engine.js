@@ -135,7 +135,8 @@ class ExpertEngine {
 
   constructor(given = {}) {
     const read = engineOptions(check.object('the options', given));
-    this.#opened = watchedCall(given, (flag, progress) => native.open(read, flag, progress));
+    const open = (flag, progress) => native.open(read, flag, progress);
+    this.#opened = watchedCall(given, open, (handle) => native.close(handle, 0));
     this.#opening.promise = this.#opened;
     this.#opened.then(
       (handle) => {

@@ -17,8 +17,9 @@ function callbackOf(value, onError) {
 }
 
 // Runs `call(flag, callback id)`, which takes long: `onProgress(fraction)` hears of it, `signal` stops it. A callback
-// that throws stops it too, and the promise rejects with what it threw.
-async function watchedCall({ onProgress, signal: givenSignal }, call) {
+// that throws stops it too, and the promise rejects with what it threw; where the call had ended before this thread got
+// to run the callback, what it gave goes to `discard`.
+async function watchedCall({ onProgress, signal: givenSignal }, call, discard = () => {}) {
   const signal = check.signal(givenSignal);
   const flag = native.makeFlag();
   let thrown = null;
@@ -31,7 +32,10 @@ async function watchedCall({ onProgress, signal: givenSignal }, call) {
   if (signal?.aborted) onAbort();
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
-    return await call(flag, id);
+    const given = await call(flag, id);
+    if (!thrown) return given;
+    await discard(given);
+    throw thrown.error;
   } catch (error) {
     if (thrown) throw thrown.error;
     if (signal?.aborted && error instanceof classes.CancelledError) {

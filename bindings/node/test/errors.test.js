@@ -145,6 +145,15 @@ test('callbacks that throw', async () => {
     },
   });
   await assert.rejects(opening.ready(), (error) => error === thrown);
+  const late = newEngine({
+    onProgress() {
+      throw thrown;
+    },
+  });
+  // Nothing is delivered meanwhile, so the model is loaded before the callback is first called.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+  await assert.rejects(late.ready(), (error) => error === thrown);
+  await late.close();
   await assert.rejects(newEngine({ signal: AbortSignal.abort() }).ready(), expert.CancelledError);
   const heard = [];
   await newEngine({ onProgress: (fraction) => heard.push(fraction) }).ready().then((opened) => opened.close());
