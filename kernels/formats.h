@@ -13,6 +13,14 @@
 //         scale's value as well, so the zero point costs no byte, and the scale a little of its precision
 // A unit of two groups is a line of scales (16 of the first group, 16 of the second), then the lines of both; a unit cut
 // in half ends after the first group's lines.
+// Narrow BF16 holds the same values in 12 bits each: a head, then units of 4 BF16 lines (8 inputs). The high byte of a value
+// is its sign and seven bits of its exponent; of most values of a row these lie between the row's base and seven below.
+// Head: the rows' bases, 16 bytes; then the exceptions, each a word of line << 13 | value << 8 | high byte (value: 0 to 31
+// within the line), ascending, ended by kNoException; zeros to a whole line.
+// Unit: 64 bytes of codes (sign << 3 | base - seven bits; anything for an exception), then 128 low bytes. Byte 16 g + i of
+// the codes is of value 8 g + i, i < 8, of line 0 in its low half and of line 2 in its high half; byte 16 g + 8 + i of
+// lines 1 and 3. The low bytes stand likewise, those of lines 0 and 1 in the first 64 bytes. So a code looked up, added to the
+// base and interleaved with the low bytes gives lines.
 // One row of activations and many rows therefore sum the same products in the same order.
 // Activations meet weights in the precision of those: F32, BF16, or 8 bits with a scale per group (reference/reference.h:
 // round_activations).
@@ -33,7 +41,10 @@ constexpr int64_t kAttentionSplit = 1024;
 
 constexpr int64_t kGroup = 32;  // inputs that share a scale, of weights and of activations
 
-enum class Storage : int { f32, bf16, int8, int4 };  // of packed weights; the first two also of the KV cache
+enum class Storage : int { f32, bf16, int8, int4, narrow_bf16 };  // of packed weights; the first two also of factors
+
+// What a product sees: narrow BF16 is BF16.
+constexpr Storage values_of(Storage storage) { return storage == Storage::narrow_bf16 ? Storage::bf16 : storage; }
 
 constexpr bool is_quantised(Storage storage) { return storage == Storage::int8 || storage == Storage::int4; }
 
@@ -50,8 +61,20 @@ constexpr int64_t codes_at(Storage storage, int64_t group) {
 
 constexpr int64_t panel_count(int64_t outputs) { return (outputs + kPanelRows - 1) / kPanelRows; }
 
+constexpr int64_t kNarrowInputs = 8;      // of a unit; narrow matrices have a multiple of them
+constexpr int64_t kMostNarrowInputs = 16384;
+constexpr int64_t kNarrowUnitBytes = 192;
+constexpr uint32_t kNoException = 0xFFFFFFFFU;
+constexpr int64_t kNarrowBases = 16;      // bytes before the exceptions
+// Exceptions that a panel has room for: of one value in 512. Weights whose exponents lie further apart stay BF16.
+constexpr int64_t most_exceptions(int64_t inputs) { return (inputs + 31) / 32; }
+constexpr int64_t narrow_head_bytes(int64_t inputs) {
+  return (kNarrowBases + 4 * (most_exceptions(inputs) + 1) + 63) / 64 * 64;
+}
+
 // Bytes of one panel over `inputs` inputs.
 constexpr int64_t panel_bytes(Storage storage, int64_t inputs) {
+  if (storage == Storage::narrow_bf16) return narrow_head_bytes(inputs) + inputs / kNarrowInputs * kNarrowUnitBytes;
   if (is_quantised(storage)) {
     const int64_t groups = group_count(inputs);
     return (groups + 1) / 2 * 64 + groups * group_bytes(storage);

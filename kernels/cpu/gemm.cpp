@@ -41,11 +41,34 @@ void unpack_quantised(Storage storage, const unsigned char* panel, int64_t input
   }
 }
 
+void unpack_narrow(const unsigned char* panel, int64_t inputs, int64_t lane, float* out) {
+  const unsigned char* units = panel + narrow_head_bytes(inputs);
+  for (int64_t k = 0; k < inputs; ++k) {
+    const int64_t line = k / 2 % 4;
+    const int64_t value = lane * 2 + k % 2;
+    const unsigned char* unit = units + k / kNarrowInputs * kNarrowUnitBytes;
+    const int64_t at = value / 8 * 16 + line % 2 * 8 + value % 8;
+    const int code = unit[at] >> (line / 2 * 4) & 15;
+    const int high = (code & 8) << 4 | (panel[lane] - (code & 7));
+    out[k] = float_from_bf16(static_cast<uint16_t>(high << 8 | unit[64 + line / 2 * 64 + at]));
+  }
+  const unsigned char* exception = panel + kNarrowBases;
+  for (int64_t i = 0; i < most_exceptions(inputs); ++i, exception += 4) {
+    uint32_t word;
+    __builtin_memcpy(&word, exception, sizeof word);
+    if (word == kNoException) return;
+    const int64_t k = static_cast<int64_t>(word >> 13) * 2 + (word >> 8 & 1U);
+    if ((word >> 9 & 15U) != static_cast<uint32_t>(lane) || k >= inputs) continue;
+    out[k] = float_from_bits((bits_of(out[k]) & 0x00FF0000U) | (word & 0xFFU) << 24);
+  }
+}
+
 }  // namespace
 
 void unpack_row(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out) {
   const unsigned char* panel =
       static_cast<const unsigned char*>(panels) + row / kPanelRows * panel_bytes(storage, inputs);
+  if (storage == Storage::narrow_bf16) return unpack_narrow(panel, inputs, row % kPanelRows, out);
   if (is_quantised(storage)) return unpack_quantised(storage, panel, inputs, row % kPanelRows, out);
   const int64_t lane = row % kPanelRows * 4;
   for (int64_t k = 0; k < inputs; ++k) {

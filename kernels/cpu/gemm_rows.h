@@ -33,7 +33,7 @@ __attribute__((noinline)) void put_rows(const GemmArgs& a, bool add, int64_t row
   }
 }
 
-const unsigned char* block_of(Storage storage, const GemmArgs& a, int64_t panel, int64_t k) {
+EXPERT_INLINE const unsigned char* block_of(Storage storage, const GemmArgs& a, int64_t panel, int64_t k) {
   return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(storage, a.inputs) + panel_bytes(storage, k);
 }
 

@@ -53,6 +53,7 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 void gemm_pairs(const GemmArgs& args);  // BF16, of sets with products of pairs
 void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit
+void gemm_narrow(const GemmArgs& args);  // narrow BF16, of sets with either
 int64_t pair_row_bytes(int64_t inputs);  // of both: activations in BF16
 void pair_row(const float* x, int64_t inputs, unsigned char* out);
 

@@ -83,7 +83,58 @@ void pack_quantised_panel(Source type, const unsigned char* source, int64_t rows
   }
 }
 
+// The seven bits of exponent at the top of the window of eight that holds most of a row's values.
+unsigned char base_of(const uint16_t (&count)[128]) {
+  unsigned char best = 7;
+  int held = 0;
+  for (int h = 0; h < 8; ++h) held += count[h];
+  int most = held;
+  for (int top = 8; top < 128; ++top) {
+    held += count[top] - count[top - 8];
+    if (held <= most) continue;
+    most = held;
+    best = static_cast<unsigned char>(top);
+  }
+  return best;
+}
+
+void find_bases(const unsigned char* panel, int64_t inputs, unsigned char* bases) {
+  uint16_t count[kPanelRows][128] = {};
+  for (int64_t line = 0; line < inputs / 2; ++line) {
+    for (int64_t value = 0; value < 32; ++value) ++count[value / 2][panel[line * 64 + value * 2 + 1] & 127];
+  }
+  for (int64_t row = 0; row < kPanelRows; ++row) bases[row] = base_of(count[row]);
+}
+
 }  // namespace
+
+bool narrow_panel(const unsigned char* panel, int64_t inputs, unsigned char* narrow) {
+  memset(narrow, 0, static_cast<size_t>(narrow_head_bytes(inputs)));
+  find_bases(panel, inputs, narrow);
+  int64_t exceptions = 0;
+  const auto add_exception = [&](uint32_t word) {
+    memcpy(narrow + kNarrowBases + 4 * exceptions++, &word, sizeof word);
+  };
+  unsigned char* unit = narrow + narrow_head_bytes(inputs);
+  for (int64_t first = 0; first < inputs / 2; first += 4, unit += kNarrowUnitBytes) {
+    memset(unit, 0, 64);
+    for (int64_t line = 0; line < 4; ++line) {
+      const unsigned char* values = panel + (first + line) * 64;
+      for (int64_t value = 0; value < 32; ++value) {
+        const unsigned high = values[value * 2 + 1];
+        const unsigned below = narrow[value / 2] - (high & 127U);
+        const int64_t at = value / 8 * 16 + line % 2 * 8 + value % 8;
+        unit[at] = static_cast<unsigned char>(unit[at] | ((high >> 7) << 3 | (below & 7U)) << (line / 2 * 4));
+        unit[64 + line / 2 * 64 + at] = values[value * 2];
+        if (below <= 7U) continue;
+        if (exceptions == most_exceptions(inputs)) return false;
+        add_exception(static_cast<uint32_t>(first + line) << 13 | static_cast<uint32_t>(value) << 8 | high);
+      }
+    }
+  }
+  add_exception(kNoException);
+  return true;
+}
 
 void put_codes(Storage storage, const unsigned char* codes, unsigned char* lines) {
   const int64_t per_line = storage == Storage::int8 ? 4 : 8;

@@ -10,6 +10,9 @@ namespace {
 
 void gemm(Storage storage, const GemmArgs& args) {
   if (is_quantised(storage)) return integers::gemm_quantised(storage, args);
+#if defined(__AVX512BF16__)
+  if (storage == Storage::narrow_bf16) return gemm_narrow(args);
+#endif
 #if defined(EXPERT_TILE_UNIT)
   if (storage == Storage::bf16) return gemm_tiles(args);
 #elif defined(__AVX512BF16__)
@@ -42,12 +45,19 @@ void attend(const AttendArgs& args) {
   floats::attend_floats(args);
 }
 
+#if defined(__AVX512BF16__)
+constexpr bool kNarrow = true;
+#else
+constexpr bool kNarrow = false;
+#endif
+
 }  // namespace
 
 const CpuKernels table = {
 #define EXPERT_NAME_OF(isa) EXPERT_QUOTED(isa)
 #define EXPERT_QUOTED(isa) #isa
     EXPERT_NAME_OF(EXPERT_ISA_NAMESPACE),
+    kNarrow,
     gemm,
     prepared_row_bytes,
     prepare_row,

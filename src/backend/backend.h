@@ -107,7 +107,7 @@ struct BackendInfo {
   std::string device;  // "cpu", "reference", "cuda:0"
   std::string isa;     // "avx2", …, "sm_90"
   int threads = 1;     // of the host
-  std::string layout;  // names the packed layout; part of the key of the weight cache
+  std::string layout;  // names the packed layout; part of the key of the weight cache; empty: none to keep there
 };
 
 class Backend {
@@ -144,8 +144,8 @@ class Backend {
                           std::shared_ptr<const void> owner) = 0;
   // The values a matrix multiplies with, as F32: `count` rows from `first_row` into host memory [count, cols].
   virtual void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const = 0;
-  // Bytes packed_bytes() of such a matrix has; 0 where unsupported.
-  virtual size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const = 0;
+  // Whether packed_bytes() of such a matrix can have so many bytes.
+  virtual bool adopts(int64_t rows, int64_t cols, WeightFormat format, size_t bytes) const = 0;
   // The same for the screen of a large matrix: what screened_linear() finds its largest products with.
   // screen_size() is 0 where a backend has none; nothing else of screens is called there.
   virtual size_t screen_size(int64_t, int64_t) const { return 0; }

@@ -16,13 +16,14 @@ namespace {
 
 constexpr int64_t kLeastElements = 16384;  // of an elementwise operation, for a task of its own
 constexpr const char* kLayoutName = "panel16-1";
+constexpr const char* kNarrowLayoutName = "panel16-narrow-1";  // where BF16 weights may be narrow
 
 }  // namespace
 
 CpuBackend::CpuBackend(const kernels::CpuKernels& kernels, int threads)
     : kernels_(kernels),
       pool_(threads),
-      info_{"cpu", kernels.isa, pool_.threads(), kLayoutName},
+      info_{"cpu", kernels.isa, pool_.threads(), kernels.narrow ? kNarrowLayoutName : kLayoutName},
       linear_(kernels_, pool_),
       screened_linear_(kernels_, pool_, linear_) {}
 
@@ -44,6 +45,9 @@ std::span<float> CpuBackend::host_values(const Tensor& tensor) const {
 }
 
 MatrixPtr CpuBackend::pack(const MatrixSource& source, WeightFormat format) {
+  if (format == WeightFormat::bf16 && kernels_.narrow) {
+    if (const auto narrow = pack_narrow_matrix(source, pool_.threads())) return narrow;
+  }
   return pack_matrix(source, format, kernels_.quantise_weights, pool_.threads());
 }
 
@@ -66,10 +70,9 @@ std::span<const std::byte> CpuBackend::packed_bytes(const Matrix& matrix) const 
 
 MatrixPtr CpuBackend::adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
                             std::shared_ptr<const void> owner) {
-  const size_t wanted = packed_matrix_size(rows, cols, format);
-  if (bytes.size() != wanted) {
+  if (!adopts(rows, cols, format, bytes.size())) {
     fail(ErrorCode::load, "packed {} matrix of {} x {} has {} bytes, expected {}", name_of(format), rows, cols,
-         bytes.size(), wanted);
+         bytes.size(), packed_matrix_size(rows, cols, storage_of(format)));
   }
   return std::make_shared<CpuMatrix>(rows, cols, format, bytes, std::move(owner));
 }
@@ -85,8 +88,10 @@ void CpuBackend::unpack_rows(const Matrix& matrix, int64_t first_row, int64_t co
   }
 }
 
-size_t CpuBackend::packed_size(int64_t rows, int64_t cols, WeightFormat format) const {
-  return packed_matrix_size(rows, cols, format);
+bool CpuBackend::adopts(int64_t rows, int64_t cols, WeightFormat format, size_t bytes) const {
+  if (bytes == packed_matrix_size(rows, cols, storage_of(format))) return true;
+  return format == WeightFormat::bf16 && kernels_.narrow && may_be_narrow(rows, cols) &&
+         bytes == packed_matrix_size(rows, cols, kernels::Storage::narrow_bf16);
 }
 
 size_t CpuBackend::screen_size(int64_t rows, int64_t cols) const { return screen_bytes(rows, cols); }

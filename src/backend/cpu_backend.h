@@ -55,7 +55,7 @@ class CpuBackend final : public Backend {
   MatrixPtr adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
                   std::shared_ptr<const void> owner) override;
   void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const override;
-  size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const override;
+  bool adopts(int64_t rows, int64_t cols, WeightFormat format, size_t bytes) const override;
   size_t screen_size(int64_t rows, int64_t cols) const override;
   MatrixPtr pack_screen(const Matrix& matrix) override;
   MatrixPtr adopt_screen(int64_t rows, int64_t cols, std::span<const std::byte> bytes,

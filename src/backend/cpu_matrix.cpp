@@ -16,6 +16,7 @@ namespace expert {
 namespace {
 
 constexpr int64_t kChunkBytes = int64_t{1} << 20;
+constexpr int64_t kLeastNarrow = int64_t{1} << 19;     // weights: fewer stay in a cache, where reading less gains nothing
 constexpr int64_t kParallelBytes = int64_t{4} << 20;  // below this, starting threads costs more than it saves
 
 kernels::Source source_of(DType dtype) {
@@ -85,12 +86,16 @@ class Packing {
 
 }  // namespace
 
-size_t packed_matrix_size(int64_t rows, int64_t cols, WeightFormat format) {
+size_t packed_matrix_size(int64_t rows, int64_t cols, kernels::Storage storage) {
   constexpr int64_t kMost = int64_t{1} << 28;  // per side; keeps every product below in range
   if (rows < 1 || cols < 1 || rows > kMost || cols > kMost) {
     fail(ErrorCode::invalid_request, "a matrix of {} x {}", rows, cols);
   }
-  return static_cast<size_t>(kernels::panel_count(rows) * kernels::panel_bytes(storage_of(format), cols));
+  return static_cast<size_t>(kernels::panel_count(rows) * kernels::panel_bytes(storage, cols));
+}
+
+bool may_be_narrow(int64_t rows, int64_t cols) {
+  return cols % kernels::kNarrowInputs == 0 && cols <= kernels::kMostNarrowInputs && rows * cols >= kLeastNarrow;
 }
 
 void pack_in_chunks(const MatrixSource& source, int threads, const PackRows& pack) {
@@ -100,10 +105,10 @@ void pack_in_chunks(const MatrixSource& source, int threads, const PackRows& pac
 
 std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format,
                                              kernels::QuantiseWeights quantise, int threads) {
-  const size_t bytes = packed_matrix_size(source.rows, source.cols, format);
-  const std::shared_ptr<std::byte> panels = allocate_host(bytes);
   const kernels::Source type = source_of(source.dtype);
   const kernels::Storage storage = storage_of(format);
+  const size_t bytes = packed_matrix_size(source.rows, source.cols, storage);
+  const std::shared_ptr<std::byte> panels = allocate_host(bytes);
   const bool parallel = is_quantised(format) || static_cast<int64_t>(bytes) >= kParallelBytes;
   pack_in_chunks(source, parallel ? threads : 1, [&](const std::byte* rows, int64_t first, int64_t count) {
     auto* to = reinterpret_cast<unsigned char*>(panels.get()) +
@@ -115,6 +120,27 @@ std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightF
     }
   });
   return std::make_shared<CpuMatrix>(source.rows, source.cols, format, std::span(panels.get(), bytes), panels);
+}
+
+std::shared_ptr<const CpuMatrix> pack_narrow_matrix(const MatrixSource& source, int threads) {
+  if (!may_be_narrow(source.rows, source.cols)) return nullptr;
+  const kernels::Source type = source_of(source.dtype);
+  const size_t bytes = packed_matrix_size(source.rows, source.cols, kernels::Storage::narrow_bf16);
+  const std::shared_ptr<std::byte> panels = allocate_host(bytes);
+  const int64_t narrow_bytes = kernels::panel_bytes(kernels::Storage::narrow_bf16, source.cols);
+  std::atomic<bool> fits{true};
+  pack_in_chunks(source, threads, [&](const std::byte* rows, int64_t first, int64_t count) {
+    std::vector<unsigned char> panel(static_cast<size_t>(kernels::panel_bytes(kernels::Storage::bf16, source.cols)));
+    auto* to = reinterpret_cast<unsigned char*>(panels.get()) + first / kernels::kPanelRows * narrow_bytes;
+    for (int64_t r = 0; r < count && fits; r += kernels::kPanelRows, to += narrow_bytes) {
+      const std::byte* from = rows + r * source.cols * static_cast<int64_t>(size_of(source.dtype));
+      kernels::pack_panels(type, from, std::min(kernels::kPanelRows, count - r), source.cols, kernels::Storage::bf16,
+                           panel.data());
+      if (!kernels::narrow_panel(panel.data(), source.cols, to)) fits = false;
+    }
+  });
+  if (!fits) return nullptr;
+  return std::make_shared<CpuMatrix>(source.rows, source.cols, WeightFormat::bf16, std::span(panels.get(), bytes), panels);
 }
 
 }  // namespace expert

@@ -17,14 +17,14 @@ void PreparedInputs::prepare(kernels::Storage storage, const float* x, int64_t r
   if (row_bytes == 0 || find(storage, x) != nullptr) return;
   if (used_ == entries_.size()) entries_.emplace_back();
   Entry& entry = entries_[used_++];
-  entry.storage = storage;
+  entry.values = kernels::values_of(storage);
   entry.x = x;
   fill(entry, rows, inputs, row_bytes);
 }
 
 const unsigned char* PreparedInputs::find(kernels::Storage storage, const float* x) const {
   for (size_t i = 0; i < used_; ++i) {
-    if (entries_[i].x == x && entries_[i].storage == storage) {
+    if (entries_[i].x == x && entries_[i].values == kernels::values_of(storage)) {
       return reinterpret_cast<const unsigned char*>(entries_[i].bytes.get());
     }
   }
@@ -42,7 +42,7 @@ void PreparedInputs::fill(Entry& entry, int64_t rows, int64_t inputs, int64_t ro
   const int64_t pieces = std::clamp<int64_t>(rows * inputs / kLeastValues, 1, std::min(rows, int64_t{64}));
   pool_.run(pieces, [&](int64_t piece, int) {
     for (int64_t r = rows * piece / pieces; r < rows * (piece + 1) / pieces; ++r) {
-      kernels_.prepare_row(entry.storage, entry.x + r * inputs, inputs, to + r * row_bytes);
+      kernels_.prepare_row(entry.values, entry.x + r * inputs, inputs, to + r * row_bytes);
     }
   });
 }

@@ -23,7 +23,7 @@ class PreparedInputs {
 
  private:
   struct Entry {
-    kernels::Storage storage = kernels::Storage::f32;
+    kernels::Storage values = kernels::Storage::f32;  // of the weights
     const float* x = nullptr;
     size_t capacity = 0;
     std::shared_ptr<std::byte> bytes;

@@ -32,12 +32,12 @@ std::span<const ScreenBound> bounds_in(std::span<const std::byte> bytes, int64_t
 CpuScreen::CpuScreen(int64_t rows, int64_t cols, std::span<const std::byte> bytes, std::shared_ptr<const void> owner)
     : Matrix(rows, cols, WeightFormat::int4, static_cast<int>(kernels::kGroup), bytes.size()),
       bytes_(bytes),
-      codes_(rows, cols, WeightFormat::int4, bytes.first(packed_matrix_size(rows, cols, WeightFormat::int4)),
+      codes_(rows, cols, WeightFormat::int4, bytes.first(packed_matrix_size(rows, cols, kernels::Storage::int4)),
              std::move(owner)),
       bounds_(bounds_in(bytes, codes_.panel_count(), codes_.size_bytes())) {}
 
 size_t screen_bytes(int64_t rows, int64_t cols) {
-  return packed_matrix_size(rows, cols, WeightFormat::int4) +
+  return packed_matrix_size(rows, cols, kernels::Storage::int4) +
          static_cast<size_t>(kernels::panel_count(rows)) * sizeof(ScreenBound);
 }
 
@@ -53,7 +53,7 @@ std::shared_ptr<const CpuScreen> pack_screen(const kernels::CpuKernels& kernels,
                             }};
   auto* panels = reinterpret_cast<unsigned char*>(bytes.get());
   auto* bounds = reinterpret_cast<ScreenBound*>(
-      bytes.get() + packed_matrix_size(head.rows(), inputs, WeightFormat::int4));
+      bytes.get() + packed_matrix_size(head.rows(), inputs, kernels::Storage::int4));
   pack_in_chunks(values, threads, [&](const std::byte* rows, int64_t first, int64_t count) {
     for (int64_t r = 0; r < count; r += kernels::kPanelRows) {
       const int64_t panel = (first + r) / kernels::kPanelRows;
@@ -116,7 +116,7 @@ void CpuScreenedLinear::prepare(const Tensor& x, const CpuMatrix& weight) {
     const float* from = host_floats(x) + static_cast<int64_t>(r) * x.cols;
     auto* to = reinterpret_cast<unsigned char*>(screened_.get()) + r * row_bytes;
     kernels_.prepare_row(kernels::Storage::int4, from, x.cols, to);
-    margins_[r] = kernels::prepare_screened_row(weight.storage(), from, x.cols, to);
+    margins_[r] = kernels::prepare_screened_row(kernels::values_of(weight.storage()), from, x.cols, to);
   }
 }
 
@@ -130,7 +130,8 @@ bool CpuScreenedLinear::estimate(const Tensor& x, const CpuMatrix& codes, const 
     for (int64_t task = tasks_.next(worker); task >= 0; task = tasks_.next(worker)) {
       const int64_t begin = task * kPanelsAtOnce;
       const int64_t end = std::min(panels_, begin + kPanelsAtOnce);
-      multiply(codes, x, reinterpret_cast<const unsigned char*>(screened_.get()), {0, begin}, x.rows, end, y);
+      multiply(codes, x, reinterpret_cast<const unsigned char*>(screened_.get()), {0, begin}, x.rows, end, y,
+               linear_.work_of(worker));
       for (int64_t r = 0; r < y.rows; ++r) {
         const float* from = host_floats(y) + r * y.cols;
         if (!kernels::panel_maxima(from, y.cols, begin, end, maxima_.data() + r * panels_)) numbers = false;
@@ -182,18 +183,18 @@ void CpuScreenedLinear::compute(const Tensor& x, const CpuMatrix& weight, const 
   const auto count = static_cast<int64_t>(pieces_.size());
   bytes_ += pieces_.size() * static_cast<uint64_t>(kernels::panel_bytes(weight.storage(), weight.cols()));
   const unsigned char* prepared = prepared_.find(weight.storage(), host_floats(x));
-  pool_.run(ceil_div(count, kPiecesAtOnce), [&](int64_t task, int) {
+  pool_.run(ceil_div(count, kPiecesAtOnce), [&](int64_t task, int worker) {
     const int64_t end = std::min(count, (task + 1) * kPiecesAtOnce);
     for (int64_t i = task * kPiecesAtOnce; i < end; ++i) {
       const Piece piece = pieces_[static_cast<size_t>(i)];
-      multiply(weight, x, prepared, piece, 1, piece.panel + 1, y);
+      multiply(weight, x, prepared, piece, 1, piece.panel + 1, y, linear_.work_of(worker));
     }
   });
 }
 
 // `rows` rows from first.row on, panels [first.panel, last_panel). `prepared`: of row 0.
 void CpuScreenedLinear::multiply(const CpuMatrix& w, const Tensor& x, const unsigned char* prepared, Piece first,
-                                 int64_t rows, int64_t last_panel, const Tensor& y) const {
+                                 int64_t rows, int64_t last_panel, const Tensor& y, float* work) const {
   kernels::GemmArgs args{};
   args.panels = w.panels();
   args.outputs = w.rows();
@@ -208,6 +209,7 @@ void CpuScreenedLinear::multiply(const CpuMatrix& w, const Tensor& x, const unsi
   args.y = host_floats(y) + first.row * y.cols;
   args.y_stride = y.cols;
   args.scale = 1.0F;
+  args.scratch = work;
   kernels_.gemm(w.storage(), args);
 }
 

@@ -230,7 +230,7 @@ class ReferenceBackend final : public Backend {
   void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const override {
     std::copy_n(values_of(matrix) + first_row * matrix.cols(), count * matrix.cols(), destination);
   }
-  size_t packed_size(int64_t, int64_t, WeightFormat) const override { return 0; }
+  bool adopts(int64_t, int64_t, WeightFormat, size_t) const override { return false; }
 
   void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) override;
   void embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) override;

@@ -361,21 +361,23 @@ std::optional<WeightCache> WeightCache::open(const WeightCacheKey& key, int thre
   }
 }
 
-const CachedMatrix* WeightCache::find(const std::string& name, int64_t rows, int64_t cols, size_t bytes) const {
+const CachedMatrix* WeightCache::find(const std::string& name, int64_t rows, int64_t cols) const {
   const auto found = matrices_.find(name);
   if (found == matrices_.end() || found->second.rows != rows || found->second.cols != cols) return nullptr;
-  return found->second.bytes.size() == bytes ? &found->second : nullptr;
+  return &found->second;
 }
 
 MatrixPtr WeightCache::find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format,
                             Backend& backend) const {
-  const CachedMatrix* found = find(name, rows, cols, backend.packed_size(rows, cols, format));
-  return found != nullptr ? backend.adopt(rows, cols, format, found->bytes, file_) : nullptr;
+  const CachedMatrix* found = find(name, rows, cols);
+  if (found == nullptr || !backend.adopts(rows, cols, format, found->bytes.size())) return nullptr;
+  return backend.adopt(rows, cols, format, found->bytes, file_);
 }
 
 MatrixPtr WeightCache::find_screen(const std::string& name, int64_t rows, int64_t cols, Backend& backend) const {
-  const CachedMatrix* found = find(name, rows, cols, backend.screen_size(rows, cols));
-  return found != nullptr ? backend.adopt_screen(rows, cols, found->bytes, file_) : nullptr;
+  const CachedMatrix* found = find(name, rows, cols);
+  if (found == nullptr || found->bytes.size() != backend.screen_size(rows, cols)) return nullptr;
+  return backend.adopt_screen(rows, cols, found->bytes, file_);
 }
 
 bool write_weight_cache(const WeightCacheKey& key, const std::vector<CachedMatrix>& matrices,

@@ -45,13 +45,13 @@ class WeightCache {
   // but for those of a matrix that is `unwanted`.
   static std::optional<WeightCache> open(const WeightCacheKey& key, int threads = 1, std::string_view unwanted = {});
 
-  // Null where the file has no such matrix or the backend packs it to another size.
+  // Null where the file has no such matrix or the backend does not take it.
   MatrixPtr find(const std::string& name, int64_t rows, int64_t cols, WeightFormat format, Backend& backend) const;
   const std::shared_ptr<const MappedFile>& file() const noexcept { return file_; }
   MatrixPtr find_screen(const std::string& name, int64_t rows, int64_t cols, Backend& backend) const;
 
  private:
-  const CachedMatrix* find(const std::string& name, int64_t rows, int64_t cols, size_t bytes) const;
+  const CachedMatrix* find(const std::string& name, int64_t rows, int64_t cols) const;
 
   std::shared_ptr<const MappedFile> file_;
   std::map<std::string, CachedMatrix, std::less<>> matrices_;

@@ -8,6 +8,7 @@
 
 #include "backend_support.h"
 #include "core/error.h"
+#include "kernels/formats.h"
 
 using namespace expert;
 using namespace expert::test;
@@ -158,7 +159,7 @@ TEST_CASE("packed bytes can be adopted, and only in their own size") {
       const MatrixPtr packed = to_matrix(*backend, w, 37, 51, format);
       CHECK(packed->group() == (is_quantised(format) ? 32 : 0));
       const std::span<const std::byte> bytes = backend->packed_bytes(*packed);
-      CHECK(bytes.size() == backend->packed_size(37, 51, format));
+      CHECK(backend->adopts(37, 51, format, bytes.size()));
       CHECK(bytes.size() == packed->size_bytes());
       const auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
       const MatrixPtr adopted = backend->adopt(37, 51, format, *copy, copy);
@@ -170,6 +171,33 @@ TEST_CASE("packed bytes can be adopted, and only in their own size") {
       CHECK(same_bits(to_vector(*backend, a.y), to_vector(*backend, b.y)));
       CHECK(code_of([&] { backend->adopt(38, 51, WeightFormat::f32, *copy, copy); }) == ErrorCode::load);
       CHECK(code_of([&] { backend->adopt(37, 51, format, std::span(*copy).first(64), copy); }) == ErrorCode::load);
+    }
+  }
+}
+
+TEST_CASE("large BF16 weights are narrow where that pays and loses nothing: same bits, also adopted and read back") {
+  constexpr int64_t kOutputs = 1030;
+  constexpr int64_t kInputs = 512;
+  std::vector<float> w = random_floats(kOutputs * kInputs, 1);
+  for (const auto& backend : cpu_backends()) {
+    const MatrixPtr plain = to_matrix(*backend, w, kOutputs, kInputs - 1, WeightFormat::bf16);  // an odd number of inputs
+    CHECK(plain->size_bytes() == size_t{1040} * kInputs * 2);
+    std::vector<float> wild = w;
+    for (size_t i = 0; i < 600; ++i) wild[i * 13] *= 1e-9F * static_cast<float>(i);
+    for (const bool tame : {true, false}) {
+      const std::vector<float>& values = tame ? w : wild;
+      const MatrixPtr packed = to_matrix(*backend, values, kOutputs, kInputs, WeightFormat::bf16);
+      const bool narrow = packed->size_bytes() < size_t{1040} * kInputs * 2;
+      CAPTURE(name_of(*backend));
+      CHECK(narrow == (tame && backend->info().layout == "panel16-narrow-1"));
+      CHECK(packed->format() == WeightFormat::bf16);
+      CHECK(backend->adopts(kOutputs, kInputs, WeightFormat::bf16, packed->size_bytes()));
+      const std::span<const std::byte> bytes = backend->packed_bytes(*packed);
+      const auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
+      const MatrixPtr adopted = backend->adopt(kOutputs, kInputs, WeightFormat::bf16, *copy, copy);
+      std::vector<float> back(values.size());
+      backend->unpack_rows(*adopted, 0, kOutputs, back.data());
+      for (size_t i = 0; i < back.size(); ++i) REQUIRE(back[i] == kernels::float_from_bf16(kernels::bf16_from_float(values[i])));
     }
   }
 }

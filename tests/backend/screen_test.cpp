@@ -89,7 +89,7 @@ TEST_CASE("most of a matrix is not read for the largest product") {
     for (const WeightFormat format : kHeads) {
       const Both both = both_ways(*backend, w, kOutputs, kInputs, format, x, {1});
       check_rows(both, kOutputs, {1});
-      const size_t whole = backend->packed_size(kOutputs, kInputs, format);
+      const size_t whole = to_matrix(*backend, w, kOutputs, kInputs, format)->size_bytes();
       const size_t screen = backend->screen_size(kOutputs, kInputs);
       CAPTURE(name_of(*backend));
       CHECK(both.stats.whole == 0);

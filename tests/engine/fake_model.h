@@ -55,7 +55,7 @@ class FakeBackend final : public Backend {
     unused();
   }
   void unpack_rows(const Matrix&, int64_t, int64_t, float*) const override { unused(); }
-  size_t packed_size(int64_t, int64_t, WeightFormat) const override { return 0; }
+  bool adopts(int64_t, int64_t, WeightFormat, size_t) const override { return false; }
   void embed(const Matrix&, const BatchLayout&, const Tensor&) override { unused(); }
   void embed_deltas(const BatchLayout&, std::span<const SegmentDelta>, const Tensor&) override { unused(); }
   void rms_norm(const Tensor&, const Tensor&, float, const Tensor&) override { unused(); }

@@ -253,6 +253,135 @@ TEST_CASE("gemm gives a row the same bits alone, in a crowd, with scratch or wit
   }
 }
 
+// --- narrow BF16 ----------------------------------------------------------------------------------------------------
+
+namespace {
+
+// Weights whose exponents lie close together but for a few; null panels where they do not.
+struct NarrowWeights {
+  int64_t outputs;
+  int64_t inputs;
+  std::vector<unsigned char> plain;
+  std::vector<unsigned char> narrow;
+};
+
+bool narrow_panels(NarrowWeights& w) {
+  const int64_t plain_bytes = panel_bytes(Storage::bf16, w.inputs);
+  const int64_t narrow_bytes = panel_bytes(Storage::narrow_bf16, w.inputs);
+  w.narrow.assign(static_cast<size_t>(panel_count(w.outputs) * narrow_bytes), 0xFF);
+  for (int64_t p = 0; p < panel_count(w.outputs); ++p) {
+    if (!narrow_panel(w.plain.data() + p * plain_bytes, w.inputs, w.narrow.data() + p * narrow_bytes)) return false;
+  }
+  return true;
+}
+
+NarrowWeights narrow_weights(int64_t outputs, int64_t inputs, const std::vector<float>& values) {
+  NarrowWeights w{outputs, inputs, pack(values, outputs, inputs, Storage::bf16).panels, {}};
+  REQUIRE(narrow_panels(w));
+  return w;
+}
+
+NarrowWeights random_narrow(int64_t outputs, int64_t inputs, uint32_t seed) {
+  std::vector<float> values = random_floats(outputs * inputs, seed);
+  std::mt19937 random(seed);
+  // A row of another size, one of zeros, and values far from the others.
+  for (int64_t k = 0; k < inputs; ++k) values[static_cast<size_t>(k)] *= 1e-20F;
+  if (outputs > 2) std::fill_n(values.begin() + 2 * inputs, inputs, 0.0F);
+  constexpr float kStrange[] = {0.0F, -0.0F, 1e30F, -1e-30F, 1e-39F, INFINITY};
+  for (int64_t p = 0; p < panel_count(outputs); ++p) {
+    for (int64_t i = 0; i < most_exceptions(inputs) / 2; ++i) {
+      const int64_t row = std::min<int64_t>(outputs - 1, p * kPanelRows + random() % 16);
+      values[static_cast<size_t>(row * inputs + random() % inputs)] = kStrange[random() % 5];
+    }
+  }
+  return narrow_weights(outputs, inputs, values);
+}
+
+}  // namespace
+
+TEST_CASE("narrow BF16 gives its values back, exceptions included") {
+  for (const int64_t inputs : {8, 64, 264, 1024, 3072}) {
+    for (const int64_t outputs : {1, 16, 37}) {
+      const NarrowWeights w = random_narrow(outputs, inputs, static_cast<uint32_t>(inputs + outputs));
+      std::vector<float> plain(static_cast<size_t>(inputs));
+      std::vector<float> narrow(static_cast<size_t>(inputs));
+      for (const CpuKernels* k : all_kernels()) {
+        for (int64_t row = 0; row < panel_count(outputs) * kPanelRows; ++row) {
+          k->unpack_row(Storage::bf16, w.plain.data(), inputs, row, plain.data());
+          k->unpack_row(Storage::narrow_bf16, w.narrow.data(), inputs, row, narrow.data());
+          REQUIRE(same_bits(plain.data(), narrow.data(), plain.size()));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("narrow BF16 is three quarters of BF16, and refused where exponents lie too far apart") {
+  CHECK(panel_bytes(Storage::narrow_bf16, 1024) * 100 < panel_bytes(Storage::bf16, 1024) * 76);
+  // Any bits at all, NaN and infinities among them, as long as few are exceptions.
+  std::mt19937 random(5);
+  NarrowWeights w{16, 512, std::vector<unsigned char>(static_cast<size_t>(panel_bytes(Storage::bf16, 512))), {}};
+  const auto put = [&](int64_t row, int64_t k, uint16_t bits) {
+    std::memcpy(w.plain.data() + k / 2 * 64 + row * 4 + k % 2 * 2, &bits, sizeof bits);
+  };
+  for (int64_t row = 0; row < 16; ++row) {
+    for (int64_t k = 0; k < 512; ++k) put(row, k, static_cast<uint16_t>(random() % 16 << 7 | (random() & 0x807FU)));
+  }
+  CHECK(narrow_panels(w));
+  for (int64_t i = 0; i < most_exceptions(512); ++i) put(i, 31 * i, 0xFFFF);
+  CHECK(narrow_panels(w));
+  std::vector<float> row(512);
+  for (int64_t i = 0; i < most_exceptions(512); ++i) {
+    all_kernels()[0]->unpack_row(Storage::narrow_bf16, w.narrow.data(), 512, i, row.data());
+    CHECK(bits_of(row[static_cast<size_t>(31 * i)]) == 0xFFFF0000U);
+  }
+  put(15, 511, 0x7F80);
+  CHECK_FALSE(narrow_panels(w));
+}
+
+TEST_CASE("products with narrow BF16 have the bits of those with BF16, for any rows, panels, scale and sum") {
+  int sets = 0;
+  for (const CpuKernels* k : all_kernels()) {
+    if (!k->narrow) continue;
+    ++sets;
+    uint32_t seed = 0;
+    std::vector<float> work = scratch();
+    for (const int64_t inputs : std::initializer_list<int64_t>{8, 40, 1024, 1032, 2056, kMostNarrowInputs}) {
+      const int64_t outputs = inputs > 4096 ? 20 : 211;
+      const NarrowWeights w = random_narrow(outputs, inputs, ++seed);
+      for (const int64_t rows : {1, 2, 3, 4, 7, 12, 13, 16, 17, 25, 33, 97, 130}) {
+        if (inputs > 4096 && rows > 17) continue;
+        const std::vector<float> x = random_floats(rows * inputs, ++seed);
+        const std::vector<unsigned char> prepared = prepare(*k, Storage::narrow_bf16, x.data(), inputs, inputs, rows);
+        GemmArgs args{};
+        args.outputs = outputs;
+        args.inputs = inputs;
+        args.panel_begin = seed % 2;
+        args.panel_end = panel_count(outputs) - seed / 2 % 2;
+        args.x = x.data();
+        args.x_stride = inputs;
+        args.prepared = prepared.data();
+        args.rows = rows;
+        args.y_stride = outputs + 3;
+        args.scale = seed % 3 == 0 ? 1.0F : 0.75F;
+        args.accumulate = seed % 4 == 0;
+        args.scratch = work.data();
+        std::vector<float> plain = random_floats(rows * args.y_stride, seed);
+        std::vector<float> narrow = plain;
+        args.panels = w.plain.data();
+        args.y = plain.data();
+        k->gemm(Storage::bf16, args);
+        args.panels = w.narrow.data();
+        args.y = narrow.data();
+        k->gemm(Storage::narrow_bf16, args);
+        INFO(k->isa, " ", rows, " x ", inputs, " -> ", outputs);
+        REQUIRE(same_bits(plain.data(), narrow.data(), plain.size()));
+      }
+    }
+  }
+  MESSAGE("sets with products of narrow BF16: ", sets);
+}
+
 TEST_CASE("gemm writes its panels only, scales, and adds where told") {
   const int64_t inputs = 40;
   const int64_t outputs = 60;

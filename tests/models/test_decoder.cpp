@@ -197,7 +197,7 @@ TEST_CASE("quantised weights: formats of layers and head, bytes per token, odd s
     CHECK(model->bytes_per_token() < bytes_before);
     bytes_before = model->bytes_per_token();
     const size_t embedding = model->weight_bytes() - model->bytes_per_token();
-    CHECK(embedding == backend->packed_size(64, 16, head));
+    CHECK(backend->adopts(64, 16, head, embedding));
 
     Runner cpu(path, "cpu", options);
     Runner reference(path, "reference", options);
@@ -278,7 +278,7 @@ TEST_CASE("the best logits come through a screen of the head, the same bits, whe
     options.weights = weights;
     ScreenedSteps steps(options);
     CHECK(steps.model->head_screen_bytes() > 0);
-    CHECK(steps.model->head_bytes() == steps.backend->packed_size(70000, 64, steps.model->head_format()));
+    CHECK(steps.backend->adopts(70000, 64, steps.model->head_format(), steps.model->head_bytes()));
     const std::vector<int32_t> best = {1, 20, 3};
     const std::vector<float> whole = steps.forward(3, {});
     CHECK(steps.backend->screen_stats().calls == 0);

@@ -122,10 +122,9 @@ std::span<const std::byte> CudaBackend::packed_bytes(const Matrix& matrix) const
 
 MatrixPtr CudaBackend::adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
                              std::shared_ptr<const void>) {
-  const size_t wanted = packed_matrix_size(rows, cols, format);
-  if (bytes.size() != wanted) {
+  if (!adopts(rows, cols, format, bytes.size())) {
     fail(ErrorCode::load, "packed {} matrix of {} x {} has {} bytes, expected {}", name_of(format), rows, cols,
-         bytes.size(), wanted);
+         bytes.size(), packed_matrix_size(rows, cols, storage_of(format)));
   }
   return std::make_shared<CudaMatrix>(rows, cols, format, to_device(device_, bytes.data(), bytes.size()));
 }
@@ -143,8 +142,8 @@ void CudaBackend::unpack_rows(const Matrix& matrix, int64_t first_row, int64_t c
   }
 }
 
-size_t CudaBackend::packed_size(int64_t rows, int64_t cols, WeightFormat format) const {
-  return packed_matrix_size(rows, cols, format);
+bool CudaBackend::adopts(int64_t rows, int64_t cols, WeightFormat format, size_t bytes) const {
+  return bytes == packed_matrix_size(rows, cols, storage_of(format));
 }
 
 // --- operations ------------------------------------------------------------------------------------------------------

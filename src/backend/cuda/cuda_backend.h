@@ -36,7 +36,7 @@ class CudaBackend final : public Backend {
   MatrixPtr adopt(int64_t rows, int64_t cols, WeightFormat format, std::span<const std::byte> bytes,
                   std::shared_ptr<const void> owner) override;
   void unpack_rows(const Matrix& matrix, int64_t first_row, int64_t count, float* destination) const override;
-  size_t packed_size(int64_t rows, int64_t cols, WeightFormat format) const override;
+  bool adopts(int64_t rows, int64_t cols, WeightFormat format, size_t bytes) const override;
 
   void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) override;
   void embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) override;
