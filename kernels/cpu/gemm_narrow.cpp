@@ -1,8 +1,10 @@
-// Products with narrow BF16, bit for bit those with BF16: units are widened in registers and multiplied there, or, for the tile
-// unit, panels are widened into scratch.
-#if defined(EXPERT_TILE_UNIT)
-#include "kernels/cpu/simd.h"
-#else
+// Products with narrow BF16, bit for bit those with BF16: units are widened in registers and multiplied there. Many rows of floats
+// and the tile unit get them widened into scratch.
+#include "kernels/cpu/narrow_panel.h"
+
+#if defined(EXPERT_NARROW)
+
+#if !defined(EXPERT_TILE_UNIT)
 #include "kernels/cpu/gemm_rows.h"
 #endif
 
@@ -10,105 +12,20 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kUnitLines = kNarrowInputs / 2;
-
-// The panel's exceptions, met in order.
-class Exceptions {
- public:
-  __attribute__((always_inline)) void open(const unsigned char* first, int64_t most) {
-    next_ = first;
-    end_ = first + 4 * most;
-  }
-
-  // The unit that has the next one, or one that no panel has.
-  int64_t unit() const { return static_cast<int64_t>(word() / (kUnitLines << 13)); }
-
-  // Puts those of a unit into its four lines.
-  __attribute__((noinline)) void put(unsigned char* lines) {
-    for (const int64_t here = unit(); unit() == here && next_ < end_; next_ += 4) {
-      lines[word() / (1U << 13) % kUnitLines * 64 + (word() >> 8 & 31U) * 2 + 1] = static_cast<unsigned char>(word());
-    }
-  }
-
- private:
-  uint32_t word() const {
-    uint32_t word = kNoException;
-    if (next_ < end_) __builtin_memcpy(&word, next_, sizeof word);
-    return word;
-  }
-
-  const unsigned char* next_;
-  const unsigned char* end_;
-};
-
-class NarrowPanel {
- public:
-  __attribute__((always_inline)) void open(const GemmArgs& a, int64_t inputs, int64_t index) {
-    const auto* panel =
-        static_cast<const unsigned char*>(a.panels) + index * panel_bytes(Storage::narrow_bf16, inputs);
-    units_ = panel + narrow_head_bytes(inputs);
-    exceptions_.open(panel + kNarrowBases, most_exceptions(inputs));
-    next_exception_ = exceptions_.unit();
-    // Byte 16 g + i: the base of row 4 g + i / 2 % 4.
-    const __m512i words = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(panel)));
-    const __m512i twice = _mm512_or_si512(words, _mm512_slli_epi32(words, 8));
-    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13));
-    bases_ = _mm512_shuffle_epi8(twice, order);
-  }
-
-  // The lines of the unit `unit`; units are asked for in ascending order, each once.
-  __attribute__((always_inline)) void read(int64_t unit, Words (&line)[kUnitLines]) {
-    widen(units_ + unit * kNarrowUnitBytes, line);
-    if (unit != next_exception_) [[likely]] return;
-    alignas(64) unsigned char bytes[sizeof line];
-    __builtin_memcpy(bytes, line, sizeof line);
-    exceptions_.put(bytes);
-    __builtin_memcpy(line, bytes, sizeof line);
-    next_exception_ = exceptions_.unit();
-  }
-
-  __attribute__((always_inline)) void prefetch(int64_t unit) const {
-    for (int64_t at = 0; at < kNarrowUnitBytes; at += 64) __builtin_prefetch(units_ + unit * kNarrowUnitBytes + at);
-  }
-
- private:
-  __attribute__((always_inline)) void widen(const unsigned char* unit, Words (&line)[kUnitLines]) const {
-    const __m512i codes = _mm512_loadu_si512(unit);
-    const __m512i half = _mm512_set1_epi8(15);
-    // What a code adds to the base: its distance below, and its sign.
-    const __m512i steps = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(0, -1, -2, -3, -4, -5, -6, -7, -128, 127, 126, 125, 124, 123, 122, 121));
-    const __m512i both[2] = {_mm512_and_si512(codes, half), _mm512_and_si512(_mm512_srli_epi16(codes, 4), half)};
-    for (int i = 0; i < 2; ++i) {
-      const __m512i high = _mm512_add_epi8(bases_, _mm512_shuffle_epi8(steps, both[i]));
-      const __m512i low = _mm512_loadu_si512(unit + 64 + 64 * i);
-      line[2 * i] = reinterpret_cast<Words>(_mm512_unpacklo_epi8(low, high));
-      line[2 * i + 1] = reinterpret_cast<Words>(_mm512_unpackhi_epi8(low, high));
-    }
-  }
-
-  Exceptions exceptions_;
-  const unsigned char* units_;
-  int64_t next_exception_;
-  __m512i bases_;
-};
-
 #if defined(EXPERT_TILE_UNIT)
 
 constexpr int64_t kMostUnpacked = 8;  // panels at a time: then the tiles' rows of x come from cache
 
 void unpack_panel(const GemmArgs& a, int64_t panel, unsigned char* to) {
   NarrowPanel narrow;
-  narrow.open(a, a.inputs, panel);
+  narrow.open(a.panels, a.inputs, panel);
   for (int64_t unit = 0; unit < a.inputs / kNarrowInputs; ++unit) {
-    Words line[kUnitLines];
-    narrow.read(unit, line);
-    __builtin_memcpy(to + unit * static_cast<int64_t>(sizeof line), line, sizeof line);
+    narrow.read(unit, to + unit * kWidenedBytes);
   }
 }
 
 // A few panels at a time as BF16 in scratch.
-void over_unpacked(const GemmArgs& a) {
+void multiply_unpacked(const GemmArgs& a) {
   const int64_t bytes = panel_bytes(Storage::bf16, a.inputs);
   const int64_t room = kUnpackScratch * static_cast<int64_t>(sizeof(float)) / bytes;
   const int64_t step = room < kMostUnpacked ? room : kMostUnpacked;
@@ -129,32 +46,103 @@ void over_unpacked(const GemmArgs& a) {
 
 constexpr int64_t kUnitsAhead = 16;  // asked for ahead of several rows, which the hardware does not follow well
 
-// `a` counts inputs in pairs.
+// How a line meets x. A word of x is an input, or a pair of them.
+#if defined(__AVX512BF16__)
+struct LineOfPairs {
+  static constexpr int64_t kWords = 1;
+  static constexpr int kTileRows = PairPanel::kTileRows;
+  // One row is as fast as memory with one panel; with two, two or three rows hide how long a step takes.
+  static constexpr RowPanels kPanels = {1, 2, 2};
+
+  template <int R, int P, class Weights>
+  EXPERT_INLINE void multiply(Tile<R, P>& tile, const float* x, int64_t x_stride, const Weights& weights) {
+    multiply_input<R, P, PairStep>(tile, x, x_stride, [&](int v) __attribute__((always_inline)) {
+      return reinterpret_cast<Floats>(weights(v));
+    });
+  }
+};
+typedef LineOfPairs Line;
+#else
+struct LineOfFloats {
+  static constexpr int64_t kWords = 2;
+  static constexpr int kTileRows = Bf16Panel::kTileRows;
+  static constexpr RowPanels kPanels = {4 / kPanelVectors, kPanelVectors < 4 ? 2 : 1, kPanelVectors < 2 ? 2 : 1};
+
+  template <int R, int P, class Weights>
+  EXPERT_INLINE void multiply(Tile<R, P>& tile, const float* x, int64_t x_stride, const Weights& weights) {
+    multiply_input<R, P>(tile, x, x_stride, [&](int v) __attribute__((always_inline)) {
+      return reinterpret_cast<Floats>(weights(v) << 16);
+    });
+    multiply_input<R, P>(tile, x + 1, x_stride, [&](int v) __attribute__((always_inline)) {
+      return reinterpret_cast<Floats>(weights(v) & 0xFFFF0000U);
+    });
+  }
+};
+typedef LineOfFloats Line;
+#endif
+
+constexpr int64_t kUnitWords = kNarrowInputs / 2 * Line::kWords;
+
+// Half a unit of P panels.
+template <int R, int P>
+EXPERT_INLINE void multiply_half(Tile<R, P>& tile, const NarrowPanel::HalfUnit (&lines)[P], const float* x,
+                                 int64_t x_stride) {
+  for (int i = 0; i < kUnitLines / 2; ++i) {
+    const auto weights = [&](int v) __attribute__((always_inline)) {
+      return lines[v / kPanelVectors][i][v % kPanelVectors];
+    };
+    Line::multiply<R, P>(tile, x + i * Line::kWords, x_stride, weights);
+  }
+}
+
+template <int R, int P>
+EXPERT_INLINE void multiply_unit(Tile<R, P>& tile, const NarrowPanel (&narrow)[P], int64_t unit, const float* x,
+                                 int64_t x_stride) {
+  NarrowPanel::HalfUnit lines[P];
+  for (int p = 0; p < P; ++p) narrow[p].template widen<0>(unit, lines[p]);
+  multiply_half<R, P>(tile, lines, x, x_stride);
+  for (int p = 0; p < P; ++p) narrow[p].template widen<1>(unit, lines[p]);
+  multiply_half<R, P>(tile, lines, x + kUnitWords / 2, x_stride);
+}
+
+// A unit that has exceptions.
+template <int R, int P>
+EXPERT_INLINE void multiply_exceptions(Tile<R, P>& tile, NarrowPanel (&narrow)[P], int64_t unit, const float* x,
+                                       int64_t x_stride) {
+  alignas(64) unsigned char unpacked[P][kWidenedBytes];
+  for (int p = 0; p < P; ++p) narrow[p].read(unit, unpacked[p]);
+  NarrowPanel::HalfUnit lines[P];
+  for (int half = 0; half < 2; ++half) {
+    for (int p = 0; p < P; ++p) __builtin_memcpy(lines[p], unpacked[p] + half * sizeof lines[p], sizeof lines[p]);
+    multiply_half<R, P>(tile, lines, x + half * (kUnitWords / 2), x_stride);
+  }
+}
+
+// `a` counts inputs in words of x.
 template <int R, int P>
 EXPERT_INLINE void narrow_tile(const GemmArgs& a, int64_t panel, int64_t row) {
   const float* x = a.x + row * a.x_stride;
   NarrowPanel narrow[P];
-  for (int p = 0; p < P; ++p) narrow[p].open(a, 2 * a.inputs, panel + p);
+  for (int p = 0; p < P; ++p) narrow[p].open(a.panels, a.inputs / kUnitWords * kNarrowInputs, panel + p);
   for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
-    const int64_t end = k + block_inputs(a, k);
+    const int64_t end = (k + block_inputs(a, k)) / kUnitWords;
     Tile<R, P> tile;
     clear(tile);
-    for (int64_t j = k; j < end; j += kUnitLines) {
-      Words line[P][kUnitLines];
-      for (int p = 0; p < P; ++p) {
-        if constexpr (R > 3) narrow[p].prefetch(j / kUnitLines + kUnitsAhead);
-        narrow[p].read(j / kUnitLines, line[p]);
+    for (int64_t unit = k / kUnitWords; unit < end; ++unit) {
+      int64_t stop = end;
+      for (int p = 0; p < P; ++p) stop = narrow[p].next_exception() < stop ? narrow[p].next_exception() : stop;
+      for (; unit < stop; ++unit) {
+        if constexpr (R > 3) {
+          for (int p = 0; p < P; ++p) narrow[p].prefetch(unit + kUnitsAhead);
+        }
+        multiply_unit<R, P>(tile, narrow, unit, x + unit * kUnitWords, a.x_stride);
       }
-      for (int i = 0; i < kUnitLines; ++i) {
-        const auto weight = [&](int p) __attribute__((always_inline)) { return reinterpret_cast<Floats>(line[p][i]); };
-        multiply_input<R, P, PairStep>(tile, x + j + i, a.x_stride, weight);
-      }
+      if (unit < end) multiply_exceptions<R, P>(tile, narrow, unit, x + unit * kUnitWords, a.x_stride);
     }
     put_tile(a, tile, panel, row, k);
   }
 }
 
-// A panel at a time, so that memory gives it once.
 struct NarrowTiles {
   const GemmArgs& a;
   int64_t panel;
@@ -162,12 +150,61 @@ struct NarrowTiles {
 
   template <int R>
   __attribute__((always_inline)) void run(int64_t row) const {
-    if constexpr (R == 2 || R == 3) {
-      if (panels == 2) return narrow_tile<R, 2>(a, panel, row);
+    if constexpr (R <= 3) {
+      if (panels == Line::kPanels.of(R)) return narrow_tile<R, Line::kPanels.of(R)>(a, panel, row);
     }
     for (int64_t p = panel; p < panel + panels; ++p) narrow_tile<R, 1>(a, p, row);
   }
 };
+
+// A panel, or a few, at a time, so that memory gives it once.
+void multiply_directly(const GemmArgs& a) {
+  const int64_t step = a.rows <= 3 ? Line::kPanels.of(static_cast<int>(a.rows)) : 1;
+  for (int64_t panel = a.panel_begin; panel < a.panel_end; panel += step) {
+    const int64_t left = a.panel_end - panel;
+    over_tiles<Line::kTileRows>(0, a.rows, NarrowTiles{a, panel, left < step ? left : step});
+  }
+}
+
+#if !defined(__AVX512BF16__)
+
+// Tiles over a block of a panel that was widened to BF16 lines.
+struct WidenedTiles {
+  const GemmArgs& a;
+  const unsigned char* lines;
+  int64_t panel;
+  int64_t k;
+
+  template <int R>
+  __attribute__((always_inline)) void run(int64_t row) const {
+    const unsigned char* const line[1] = {lines};
+    Tile<R, 1> tile;
+    clear(tile);
+    Bf16Panel::multiply<R, 1>(tile, line, a.x + row * a.x_stride + k, a.x_stride, block_inputs(a, k), NoPrefetch{});
+    put_tile(a, tile, panel, row, k);
+  }
+};
+
+// More rows than a tile takes where registers are few: a block is widened once for all of them.
+constexpr int64_t kRowsAtOnce = kLanes < 16 ? Line::kTileRows : 2 * Line::kTileRows;
+
+void multiply_blocks(const GemmArgs& a) {
+  auto* lines = reinterpret_cast<unsigned char*>(a.scratch);
+  for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
+    NarrowPanel narrow;
+    narrow.open(a.panels, a.inputs, panel);
+    for (int64_t k = 0; k < a.inputs; k += kInputBlock) {
+      const int64_t units = block_inputs(a, k) / kNarrowInputs;
+      for (int64_t u = 0; u < units; ++u) {
+        narrow.prefetch(k / kNarrowInputs + u + kUnitsAhead);
+        narrow.read(k / kNarrowInputs + u, lines + u * kWidenedBytes);
+      }
+      over_tiles<Line::kTileRows>(0, a.rows, WidenedTiles{a, lines, panel, k});
+    }
+  }
+}
+
+#endif
 
 #endif
 
@@ -175,19 +212,22 @@ struct NarrowTiles {
 
 void gemm_narrow(const GemmArgs& args) {
 #if defined(EXPERT_TILE_UNIT)
-  over_unpacked(args);
+  multiply_unpacked(args);
 #else
-  GemmArgs pairs = args;
-  pairs.x = reinterpret_cast<const float*>(args.prepared);
-  pairs.x_stride = pair_row_bytes(args.inputs) / static_cast<int64_t>(sizeof(float));
-  pairs.inputs = args.inputs / 2;
-  // Two or three rows take two panels, which hides how long a step takes; one row is as fast as memory with one.
-  const int64_t step = args.rows == 2 || args.rows == 3 ? 2 : 1;
-  for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += step) {
-    const int64_t panels = args.panel_end - panel < step ? 1 : step;
-    over_tiles<kRegisterRows>(0, args.rows, NarrowTiles{pairs, panel, panels});
-  }
+  GemmArgs words = args;
+  words.x = reinterpret_cast<const float*>(args.prepared);
+#if defined(__AVX512BF16__)
+  words.x_stride = pair_row_bytes(args.inputs) / static_cast<int64_t>(sizeof(float));
+  words.inputs = args.inputs / 2;
+#else
+  words.x_stride = args.inputs;
+  if (args.scratch != nullptr && args.rows >= kManyRows) return many_rows_of<NarrowFloatPanel>(words);
+  if (args.scratch != nullptr && args.rows > kRowsAtOnce) return multiply_blocks(words);
+#endif
+  multiply_directly(words);
 #endif
 }
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE
+
+#endif

@@ -4,6 +4,7 @@
 // the same order.
 #pragma once
 
+#include "kernels/cpu/narrow_panel.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/turn_words.h"
 
@@ -162,16 +163,39 @@ struct CachedTiles {
   }
 };
 
+#if defined(EXPERT_NARROW)
+// Narrow BF16 for many rows of floats.
+struct NarrowFloatPanel {
+  typedef FloatStep Step;
+  static constexpr Storage kStorage = Storage::narrow_bf16;
+
+  EXPERT_INLINE void widen_block(const GemmArgs& a, int64_t panel, int64_t k, int64_t inputs, float* to) {
+    NarrowPanel narrow;
+    narrow.open(a.panels, a.inputs, panel);
+    narrow.skip(k / kNarrowInputs);
+    for (int64_t i = 0; i < inputs; i += kNarrowInputs) {
+      alignas(64) unsigned char lines[kWidenedBytes];
+      narrow.read((k + i) / kNarrowInputs, lines);
+      widen(lines, kNarrowInputs, to + i * kPanelRows);
+    }
+  }
+};
+#endif
+
 template <class Panel, int P>
 void many_rows_panels(const GemmArgs& a, int64_t first, int64_t last, int64_t panel, int64_t k) {
   const int64_t inputs = block_inputs(a, k);
   CachedTiles<Panel, P> tiles{a, {}, first, panel, k};
   for (int p = 0; p < P; ++p) {
-    const unsigned char* block = block_of(Panel::kStorage, a, panel + p, k);
-    tiles.weights[p] = reinterpret_cast<const float*>(block);
-    if constexpr (Panel::kStorage == Storage::bf16) {
-      float* widened = a.scratch + (kGemmRows + p * kPanelRows) * kInputBlock;
-      widen(block, inputs, widened);
+    float* widened = a.scratch + (kGemmRows + p * kPanelRows) * kInputBlock;
+    if constexpr (Panel::kStorage == Storage::f32) {
+      tiles.weights[p] = reinterpret_cast<const float*>(block_of(Storage::f32, a, panel + p, k));
+    } else {
+      if constexpr (Panel::kStorage == Storage::bf16) {
+        widen(block_of(Storage::bf16, a, panel + p, k), inputs, widened);
+      } else {
+        Panel::widen_block(a, panel + p, k, inputs, widened);
+      }
       tiles.weights[p] = widened;
     }
   }
@@ -191,14 +215,19 @@ void many_rows(const GemmArgs& a, int64_t first, int64_t last) {
 }
 
 template <class Panel>
+void many_rows_of(const GemmArgs& a) {
+  for (int64_t row = 0; row < a.rows; row += kGemmRows) {
+    many_rows<Panel>(a, row, row + kGemmRows < a.rows ? row + kGemmRows : a.rows);
+  }
+}
+
+template <class Panel>
 void gemm_of(const GemmArgs& a) {
   if (a.rows == 1) return few_rows<Panel, 1>(a);
   if (a.rows == 2) return few_rows<Panel, 2>(a);
   if (a.rows == 3) return few_rows<Panel, 3>(a);
   if (a.rows < kManyRows || a.scratch == nullptr) return some_rows<Panel>(a);
-  for (int64_t row = 0; row < a.rows; row += kGemmRows) {
-    many_rows<Panel>(a, row, row + kGemmRows < a.rows ? row + kGemmRows : a.rows);
-  }
+  many_rows_of<Panel>(a);
 }
 
 }  // namespace

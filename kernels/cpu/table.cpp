@@ -12,6 +12,8 @@ void gemm(Storage storage, const GemmArgs& args) {
   if (is_quantised(storage)) return integers::gemm_quantised(storage, args);
 #if defined(__AVX512BF16__)
   if (storage == Storage::narrow_bf16) return gemm_narrow(args);
+#elif defined(EXPERT_NARROW)
+  if (storage == Storage::narrow_bf16) return floats::gemm_narrow(args);
 #endif
 #if defined(EXPERT_TILE_UNIT)
   if (storage == Storage::bf16) return gemm_tiles(args);
@@ -45,7 +47,7 @@ void attend(const AttendArgs& args) {
   floats::attend_floats(args);
 }
 
-#if defined(__AVX512BF16__)
+#if defined(EXPERT_NARROW)
 constexpr bool kNarrow = true;
 #else
 constexpr bool kNarrow = false;

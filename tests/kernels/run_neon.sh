@@ -22,7 +22,7 @@ isa() {  # name, set whose floats it uses, compiler flags
   floats=$2
   shift 2
   units="table gemm_quantised attention_int8"
-  [ "$name" = "$floats" ] && units="$units gemm quantise_weights delta pack_factors attention elementwise"
+  [ "$name" = "$floats" ] && units="$units gemm gemm_narrow quantise_weights delta pack_factors attention elementwise"
   for unit in $units; do
     $cxx $flags -O3 -ffp-contract=off -fno-math-errno "$@" "-DEXPERT_ISA_NAMESPACE=$name" "-DEXPERT_ISA_FLOATS=$floats" \
       -c "$root/kernels/cpu/$unit.cpp" -o "$build/${name}_$unit.o"
