@@ -170,6 +170,9 @@ struct CpuKernels {
   // zeros.
   void (*pack_factor_panels)(Source type, const void* source, int64_t rows, int64_t rank, FactorScale scale,
                              Storage storage, unsigned char* to);
+  // `count` BF16 lines, a multiple of four, of a row of A or a panel of B as narrow ones behind a head of `head` bytes; false
+  // where more values are too small than it has room for, and `to` is of no use then. Null where `narrow` is false.
+  bool (*narrow_lines)(const unsigned char* lines, int64_t count, bool is_row, int64_t head, unsigned char* to);
 };
 
 // "baseline", "avx2", "avxvnni", "avx512", "avx512bf16", "amx", "neon", "neondot" or "neoni8mm"; null if this build or this

@@ -2,6 +2,7 @@
 // together with the scales and biases. Every sum runs over ascending inputs, then ascending terms, whatever the tile.
 #include <stddef.h>
 
+#include "kernels/cpu/narrow_panel.h"
 #include "kernels/cpu/tile.h"
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
@@ -29,37 +30,51 @@ struct Dots {
   Floats sum[M][R];
 };
 
-// add: sum[m][r] += x[m] * line[r] over the inputs of one line.
+struct PlainRow {
+  const unsigned char* lines;
+  void open(const unsigned char* row) { lines = row; }
+  // What is not among the lines.
+  static float rest(const unsigned char*, const float*) { return 0; }
+};
+
+// add: sum[m][r] += x[m] * row[r] over the inputs of the `step`-th line, or unit of four lines, of each row.
 struct F32Line {
   static constexpr Storage kStorage = Storage::f32;
+  static constexpr int64_t kInputs = 16;
+  static constexpr int64_t kBytes = 64;
+
+  typedef PlainRow Row;
 
   template <int M, int R>
-  EXPERT_INLINE void add(Dots<M, R>& dots, const unsigned char* const (&line)[R], int64_t at,
-                         const float* const (&x)[M]) {
+  EXPERT_INLINE void add(Dots<M, R>& dots, const Row (&row)[R], int64_t step, const float* const (&x)[M]) {
     for (int v = 0; v < kPanelVectors; ++v) {
       Floats in[M];
       for (int m = 0; m < M; ++m) in[m] = load(x[m] + v * kLanes);
       for (int r = 0; r < R; ++r) {
-        const Floats weight = reinterpret_cast<Floats>(line_words(line[r] + at, v));
+        const Floats weight = reinterpret_cast<Floats>(line_words(row[r].lines + step * kBytes, v));
         for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(in[m], weight, dots.sum[m][r]);
       }
     }
   }
 };
 
-struct Bf16Line {
+template <class RowOfLines>
+struct Bf16Lines {
   static constexpr Storage kStorage = Storage::bf16;
+  static constexpr int64_t kInputs = 32;
+  static constexpr int64_t kBytes = 64;
+
+  typedef RowOfLines Row;
 
   template <int M, int R>
-  EXPERT_INLINE void add(Dots<M, R>& dots, const unsigned char* const (&line)[R], int64_t at,
-                         const float* const (&x)[M]) {
+  EXPERT_INLINE void add(Dots<M, R>& dots, const Row (&row)[R], int64_t step, const float* const (&x)[M]) {
     for (int v = 0; v < kPanelVectors; ++v) {
       Floats low[M];
       Floats high[M];
       for (int m = 0; m < M; ++m) low[m] = load(x[m] + v * kLanes);
       for (int m = 0; m < M; ++m) high[m] = load(x[m] + 16 + v * kLanes);
       for (int r = 0; r < R; ++r) {
-        const Words pair = line_words(line[r] + at, v);
+        const Words pair = line_words(row[r].lines + step * kBytes, v);
         const Floats first = reinterpret_cast<Floats>(pair << 16);
         const Floats second = reinterpret_cast<Floats>(pair & 0xFFFF0000U);
         for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(low[m], first, dots.sum[m][r]);
@@ -69,36 +84,114 @@ struct Bf16Line {
   }
 };
 
+typedef Bf16Lines<PlainRow> Bf16Line;
+
+#if defined(EXPERT_NARROW)
+struct NarrowRow {
+  NarrowLines lines;
+  __attribute__((always_inline)) void open(const unsigned char* row) { lines.open(row, kNarrowRowHead); }
+
+  static float rest(const unsigned char* row, const float* x) {
+    float sum = 0;
+    for (int i = 0; i < row[1]; ++i) {
+      uint16_t small[2];
+      __builtin_memcpy(small, row + 4 + 4 * i, sizeof small);
+      sum += x[small[0]] * float_from_bf16(small[1]);
+    }
+    return sum;
+  }
+};
+
+struct NarrowLine {
+  static constexpr Storage kStorage = Storage::narrow_bf16;
+  static constexpr int64_t kInputs = kNarrowRowInputs;
+  static constexpr int64_t kBytes = kNarrowUnitBytes;
+  typedef NarrowRow Row;
+
+  template <int M, int R>
+  EXPERT_INLINE void add(Dots<M, R>& dots, const Row (&row)[R], int64_t step, const float* const (&x)[M]) {
+    for (int r = 0; r < R; ++r) {
+      HalfUnit lines;
+      row[r].lines.template widen<0>(step, lines);
+      add_half(dots, r, lines, x, 0);
+      row[r].lines.template widen<1>(step, lines);
+      add_half(dots, r, lines, x, kInputs / 2);
+    }
+  }
+
+ private:
+  template <int M, int R>
+  EXPERT_INLINE void add_half(Dots<M, R>& dots, int r, const HalfUnit& lines, const float* const (&x)[M], int64_t k) {
+    for (int i = 0; i < kUnitLines / 2; ++i, k += 32) {
+      for (int v = 0; v < kPanelVectors; ++v) {
+        const Floats first = reinterpret_cast<Floats>(lines[i][v] << 16);
+        const Floats second = reinterpret_cast<Floats>(lines[i][v] & 0xFFFF0000U);
+        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(load(x[m] + k + v * kLanes), first, dots.sum[m][r]);
+        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(load(x[m] + k + 16 + v * kLanes), second, dots.sum[m][r]);
+      }
+    }
+  }
+};
+#endif
+
+#if defined(EXPERT_NARROW)
+// A narrow row whose lines were widened behind a copy of its head.
+struct WidenedRow {
+  const unsigned char* lines;
+  void open(const unsigned char* row) { lines = row + kNarrowRowHead; }
+  static float rest(const unsigned char* row, const float* x) { return NarrowRow::rest(row, x); }
+};
+typedef Bf16Lines<WidenedRow> WidenedLine;
+constexpr int64_t kWidenedInputs = 4096;  // at most
+
+void widen_row(const unsigned char* row, int64_t inputs, unsigned char* to) {
+  __builtin_memcpy(to, row, kNarrowRowHead);
+  NarrowLines narrow;
+  narrow.open(row, kNarrowRowHead);
+  to += kNarrowRowHead;
+  for (int64_t unit = 0; unit < inputs / kNarrowRowInputs; ++unit) {
+    HalfUnit lines;
+    narrow.widen<0>(unit, lines);
+    to = put_half(lines, to);
+    narrow.widen<1>(unit, lines);
+    to = put_half(lines, to);
+  }
+}
+#endif
+
 // The inputs after the last whole line, zero-padded.
 template <class Line, int M, int R>
-EXPERT_INLINE void add_rest(Dots<M, R>& dots, const unsigned char* const (&line)[R], int64_t at,
+EXPERT_INLINE void add_rest(Dots<M, R>& dots, const typename Line::Row (&row)[R], int64_t step,
                             const float* const (&x)[M], int64_t count) {
-  float padded[M][factor_line_inputs(Line::kStorage)] = {};
+  float padded[M][Line::kInputs] = {};
   const float* from[M];
   for (int m = 0; m < M; ++m) {
     __builtin_memcpy(padded[m], x[m], static_cast<size_t>(count) * sizeof(float));
     from[m] = padded[m];
   }
-  Line::template add<M, R>(dots, line, at, from);
+  Line::template add<M, R>(dots, row, step, from);
 }
 
 // Apart from the tiles, which would hold many copies of it.
+template <class Row>
 __attribute__((noinline)) void put_dots(const ShrinkArgs& a, int64_t row, int64_t rows, int64_t factor, int64_t factors,
                                         const float* sums) {
   for (int64_t m = 0; m < rows; ++m) {
-    for (int64_t r = 0; r < factors; ++r, sums += kLanes)
-      a.t[(row + m) * a.t_stride + factor + r] = a.weights[factor + r] * sum_lanes(load(sums));
+    const float* x = a.x + (row + m) * a.x_stride;
+    for (int64_t r = 0; r < factors; ++r, sums += kLanes) {
+      const float dot = sum_lanes(load(sums)) + Row::rest(a.factors[factor + r], x);
+      a.t[(row + m) * a.t_stride + factor + r] = a.weights[factor + r] * dot;
+    }
   }
 }
 
 // M rows of x against R factor rows.
 template <class Line, int M, int R>
 EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor, int64_t factors_ahead) {
-  constexpr int64_t kLine = factor_line_inputs(Line::kStorage);
-  const unsigned char* line[R];
+  typename Line::Row factors[R];
   const unsigned char* later[R];
   const float* x[M];
-  for (int r = 0; r < R; ++r) line[r] = a.factors[factor + r];
+  for (int r = 0; r < R; ++r) factors[r].open(a.factors[factor + r]);
   for (int r = 0; r < R; ++r) {
     const int64_t next = factor + r + factors_ahead;
     later[r] = a.factors[next < a.count ? next : a.count - 1];
@@ -108,21 +201,22 @@ EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor,
   for (int m = 0; m < M; ++m) {
     for (int r = 0; r < R; ++r) dots.sum[m][r] = Floats{};
   }
-  int64_t k = 0;
-  int64_t at = 0;
-  for (; k + kLine <= a.inputs; k += kLine, at += 64) {
+  int64_t step = 0;
+  for (; (step + 1) * Line::kInputs <= a.inputs; ++step) {
     if constexpr (M == 1) {
-      for (int r = 0; r < R; ++r) ask_for(later[r] + at);
+      for (int64_t at = 0; at < Line::kBytes; at += 64) {
+        for (int r = 0; r < R; ++r) ask_for(later[r] + step * Line::kBytes + at);
+      }
     }
-    Line::template add<M, R>(dots, line, at, x);
-    for (int m = 0; m < M; ++m) x[m] += kLine;
+    Line::template add<M, R>(dots, factors, step, x);
+    for (int m = 0; m < M; ++m) x[m] += Line::kInputs;
   }
-  if (k < a.inputs) add_rest<Line, M, R>(dots, line, at, x, a.inputs - k);
+  if (step * Line::kInputs < a.inputs) add_rest<Line, M, R>(dots, factors, step, x, a.inputs - step * Line::kInputs);
   float sums[M * R * kLanes];
   for (int m = 0; m < M; ++m) {
     for (int r = 0; r < R; ++r) store(sums + (m * R + r) * kLanes, dots.sum[m][r]);
   }
-  put_dots(a, row, M, factor, R, sums);
+  put_dots<typename Line::Row>(a, row, M, factor, R, sums);
 }
 
 template <class Line, int M>
@@ -149,6 +243,33 @@ void shrink_of(const ShrinkArgs& a) {
   for (; row + kManyInputs <= a.rows; row += kManyInputs) all_factors(FactorTiles<Line, kManyInputs>{a, row, 0});
   for (; row < a.rows; ++row) all_factors(FactorTiles<Line, 1>{a, row, factors_ahead});
 }
+
+#if defined(EXPERT_NARROW)
+// Many rows of x: a few factor rows are widened for all rows of a block that stays in the second-level cache.
+void shrink_widened(const ShrinkArgs& a) {
+  constexpr int64_t kRows = 64;
+  alignas(64) unsigned char widened[kFactors][kNarrowRowHead + kWidenedInputs * 2];
+  const unsigned char* rows[kFactors];
+  ShrinkArgs part = a;
+  part.factors = rows;
+  part.begin = 0;
+  for (int64_t first = 0; first < a.rows; first += kRows) {
+    part.rows = a.rows - first < kRows ? a.rows - first : kRows;
+    part.x = a.x + first * a.x_stride;
+    for (int64_t j = a.begin; j < a.end; j += kFactors) {
+      part.end = a.end - j < kFactors ? a.end - j : kFactors;
+      part.count = part.end;
+      part.weights = a.weights + j;
+      part.t = a.t + first * a.t_stride + j;
+      for (int64_t r = 0; r < part.end; ++r) {
+        widen_row(a.factors[j + r], a.inputs, widened[r]);
+        rows[r] = widened[r];
+      }
+      shrink_of<WidenedLine>(part);
+    }
+  }
+}
+#endif
 
 // The half line of an odd last rank.
 EXPERT_INLINE Floats half_line(const unsigned char* line, int v) {
@@ -210,6 +331,88 @@ EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t pa
   }
 }
 
+#if defined(EXPERT_NARROW)
+// Two lines of units of P panels.
+template <int R, int P>
+EXPERT_INLINE void add_half_unit(Tile<R, P>& tile, const HalfUnit (&lines)[P], const float* t, int64_t t_stride) {
+  for (int i = 0; i < kUnitLines / 2; ++i, t += 2) {
+    const auto low = [&](int v) __attribute__((always_inline)) {
+      return reinterpret_cast<Floats>(lines[v / kPanelVectors][i][v % kPanelVectors] << 16);
+    };
+    const auto high = [&](int v) __attribute__((always_inline)) {
+      return reinterpret_cast<Floats>(lines[v / kPanelVectors][i][v % kPanelVectors] & 0xFFFF0000U);
+    };
+    multiply_input<R, P>(tile, t, t_stride, low);
+    multiply_input<R, P>(tile, t + 1, t_stride, high);
+  }
+}
+
+// The values of a panel that are too small for its codes.
+template <int R, int P>
+EXPERT_INLINE void add_small(Tile<R, P>& tile, int p, const unsigned char* head, const float* t, int64_t t_stride) {
+  for (int i = 0; i < head[1]; ++i) {
+    uint16_t small[2];
+    __builtin_memcpy(small, head + 4 + 4 * i, sizeof small);
+    alignas(64) float line[kPanelRows] = {};
+    line[small[0] % kPanelRows] = float_from_bf16(small[1]);
+    for (int r = 0; r < R; ++r) {
+      const Floats value = splat(t[r * t_stride + small[0] / kPanelRows]);
+      for (int v = 0; v < kPanelVectors; ++v) {
+        Floats& sum = tile.sum[r][p * kPanelVectors + v];
+        sum = fma(value, load(line + v * kLanes), sum);
+      }
+    }
+  }
+}
+
+template <int R, int P>
+EXPERT_INLINE void add_all_small(Tile<R, P>& tile, const unsigned char* const (&head)[P], const float* t,
+                                 int64_t t_stride) {
+  for (int p = 0; p < P; ++p) {
+    if (head[p][1] != 0) [[unlikely]] add_small<R, P>(tile, p, head[p], t, t_stride);
+  }
+}
+
+template <int R, int P, class Prefetch>
+EXPERT_INLINE void add_narrow_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t panel, int64_t row,
+                                   const Prefetch& prefetch) {
+  const float* t = term.t + row * term.t_stride;
+  const unsigned char* head[P];
+  NarrowLines narrow[P];
+  for (int p = 0; p < P; ++p) {
+    head[p] = term.panels + (panel + p) * factor_panel_bytes(Storage::narrow_bf16, term.rank);
+    narrow[p].open(head[p], narrow_panel_head(term.rank));
+  }
+  for (int64_t unit = 0; unit < term.rank / kNarrowInputs; ++unit) {
+    for (int64_t at = 0; at < kNarrowUnitBytes; at += 64) prefetch.reach(unit * kNarrowUnitBytes + at);
+    HalfUnit lines[P];
+    for (int p = 0; p < P; ++p) narrow[p].template widen<0>(unit, lines[p]);
+    add_half_unit<R, P>(tile, lines, t + unit * kNarrowInputs, term.t_stride);
+    for (int p = 0; p < P; ++p) narrow[p].template widen<1>(unit, lines[p]);
+    add_half_unit<R, P>(tile, lines, t + unit * kNarrowInputs + kNarrowInputs / 2, term.t_stride);
+  }
+  add_all_small<R, P>(tile, head, t, term.t_stride);
+}
+
+// Of a panel of B whose lines were widened behind a copy of its head; the panels of a tile stand alone.
+constexpr int64_t widened_panel_bytes(int64_t rank) {
+  return narrow_panel_head(rank) + factor_panel_bytes(Storage::bf16, rank);
+}
+
+template <int R, int P>
+EXPERT_INLINE void add_widened_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t row) {
+  const float* t = term.t + row * term.t_stride;
+  const unsigned char* head[P];
+  const unsigned char* line[P];
+  for (int p = 0; p < P; ++p) {
+    head[p] = term.panels + p * widened_panel_bytes(term.rank);
+    line[p] = head[p] + narrow_panel_head(term.rank);
+  }
+  Bf16Panel::multiply<R, P>(tile, line, t, term.t_stride, term.rank, NoPrefetch{});
+  add_all_small<R, P>(tile, head, t, term.t_stride);
+}
+#endif
+
 // y of one vector from the base product on.
 EXPERT_INLINE Floats bent(const ExpandArgs& a, Floats y, Floats sum, const float* const (&at)[4]) {
   if (at[0] != nullptr) y = y * load(at[0]);
@@ -251,12 +454,22 @@ EXPERT_INLINE void bend(const ExpandArgs& a, int64_t row, int64_t n, Floats sum)
   store(y, bent(a, load(y), sum, vectors));
 }
 
-template <int R, int P, class Later>
+template <int R, int P, bool kWidened, class Later>
 EXPERT_INLINE void expand_tile(const ExpandArgs& a, int64_t panel, int64_t row, Later& later) {
   Tile<R, P> tile;
   clear(tile);
   for (int64_t i = 0; i < a.count; ++i) {
     const auto prefetch = later.next();
+#if defined(EXPERT_NARROW)
+    if (a.terms[i].storage == Storage::narrow_bf16) {
+      if constexpr (kWidened) {
+        add_widened_term<R, P>(tile, a.terms[i], row);
+      } else {
+        add_narrow_term<R, P>(tile, a.terms[i], panel, row, prefetch);
+      }
+      continue;
+    }
+#endif
     if (a.terms[i].storage == Storage::bf16) {
       add_term<Bf16Panel, R, P>(tile, a.terms[i], panel, row, prefetch);
     } else {
@@ -268,7 +481,7 @@ EXPERT_INLINE void expand_tile(const ExpandArgs& a, int64_t panel, int64_t row, 
   }
 }
 
-template <int P>
+template <int P, bool kWidened = false>
 struct ExpandTiles {
   const ExpandArgs& a;
   int64_t panel;
@@ -276,15 +489,70 @@ struct ExpandTiles {
   template <int R>
   __attribute__((always_inline)) void run(int64_t row) const {
     NoTerms none;
-    expand_tile<R, P>(a, panel, row, none);
+    expand_tile<R, P, kWidened>(a, panel, row, none);
   }
 };
+
+#if defined(EXPERT_NARROW)
+constexpr int64_t kWidenedTerms = 64;
+constexpr int64_t kWidenedPanels = 32768;  // of all terms' panels of a tile
+
+bool may_be_widened(const ExpandArgs& a) {
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < a.count; ++i) {
+    if (a.terms[i].storage == Storage::narrow_bf16) bytes += kManyPanels * widened_panel_bytes(a.terms[i].rank);
+  }
+  return a.rows >= 2 * Bf16Panel::kTileRows && bytes > 0 && bytes <= kWidenedPanels && a.count <= kWidenedTerms;
+}
+
+unsigned char* widen_panels(const ExpandTerm& term, int64_t first, int64_t count, unsigned char* to) {
+  const int64_t head_bytes = narrow_panel_head(term.rank);
+  for (int64_t p = first; p < first + count; ++p) {
+    const unsigned char* head = term.panels + p * factor_panel_bytes(Storage::narrow_bf16, term.rank);
+    __builtin_memcpy(to, head, static_cast<size_t>(head_bytes));
+    to += head_bytes;
+    NarrowLines narrow;
+    narrow.open(head, head_bytes);
+    for (int64_t unit = 0; unit < term.rank / kNarrowInputs; ++unit) {
+      HalfUnit lines;
+      narrow.widen<0>(unit, lines);
+      to = put_half(lines, to);
+      narrow.widen<1>(unit, lines);
+      to = put_half(lines, to);
+    }
+  }
+  return to;
+}
+
+// Many rows: the terms' panels are widened for all of them.
+template <int P>
+void expand_widened(const ExpandArgs& a, int64_t panel) {
+  alignas(64) unsigned char widened[kWidenedPanels];
+  ExpandTerm terms[kWidenedTerms];
+  unsigned char* to = widened;
+  for (int64_t i = 0; i < a.count; ++i) {
+    terms[i] = a.terms[i];
+    if (terms[i].storage == Storage::narrow_bf16) {
+      terms[i].panels = to;
+      to = widen_panels(a.terms[i], panel, P, to);
+    }
+  }
+  ExpandArgs part = a;
+  part.terms = terms;
+  over_tiles<Bf16Panel::kTileRows>(0, a.rows, ExpandTiles<P, true>{part, panel});
+}
+#endif
 
 }  // namespace
 
 void shrink(Storage storage, const ShrinkArgs& args) {
   if (storage == Storage::f32) {
     shrink_of<F32Line>(args);
+#if defined(EXPERT_NARROW)
+  } else if (storage == Storage::narrow_bf16) {
+    const bool widened = args.rows >= 4 * kManyInputs && args.inputs <= kWidenedInputs;
+    widened ? shrink_widened(args) : shrink_of<NarrowLine>(args);
+#endif
   } else {
     shrink_of<Bf16Line>(args);
   }
@@ -294,9 +562,16 @@ void expand(const ExpandArgs& args) {
   int64_t panel = args.panel_begin;
   if (args.rows == 1) {
     LaterTerms later(args, panel);
-    for (; panel < args.panel_end; ++panel) expand_tile<1, 1>(args, panel, 0, later);
+    for (; panel < args.panel_end; ++panel) expand_tile<1, 1, false>(args, panel, 0, later);
     return;
   }
+#if defined(EXPERT_NARROW)
+  if (may_be_widened(args)) {
+    for (; panel + kManyPanels <= args.panel_end; panel += kManyPanels) expand_widened<kManyPanels>(args, panel);
+    for (; panel < args.panel_end; ++panel) expand_widened<1>(args, panel);
+    return;
+  }
+#endif
   for (; panel + kManyPanels <= args.panel_end; panel += kManyPanels)
     over_tiles<Bf16Panel::kTileRows>(0, args.rows, ExpandTiles<kManyPanels>{args, panel});
   for (; panel < args.panel_end; ++panel)

@@ -85,7 +85,7 @@ constexpr int64_t kUnitWords = kNarrowInputs / 2 * Line::kWords;
 
 // Half a unit of P panels.
 template <int R, int P>
-EXPERT_INLINE void multiply_half(Tile<R, P>& tile, const NarrowPanel::HalfUnit (&lines)[P], const float* x,
+EXPERT_INLINE void multiply_half(Tile<R, P>& tile, const HalfUnit (&lines)[P], const float* x,
                                  int64_t x_stride) {
   for (int i = 0; i < kUnitLines / 2; ++i) {
     const auto weights = [&](int v) __attribute__((always_inline)) {
@@ -98,7 +98,7 @@ EXPERT_INLINE void multiply_half(Tile<R, P>& tile, const NarrowPanel::HalfUnit (
 template <int R, int P>
 EXPERT_INLINE void multiply_unit(Tile<R, P>& tile, const NarrowPanel (&narrow)[P], int64_t unit, const float* x,
                                  int64_t x_stride) {
-  NarrowPanel::HalfUnit lines[P];
+  HalfUnit lines[P];
   for (int p = 0; p < P; ++p) narrow[p].template widen<0>(unit, lines[p]);
   multiply_half<R, P>(tile, lines, x, x_stride);
   for (int p = 0; p < P; ++p) narrow[p].template widen<1>(unit, lines[p]);
@@ -111,7 +111,7 @@ EXPERT_INLINE void multiply_exceptions(Tile<R, P>& tile, NarrowPanel (&narrow)[P
                                        int64_t x_stride) {
   alignas(64) unsigned char unpacked[P][kWidenedBytes];
   for (int p = 0; p < P; ++p) narrow[p].read(unit, unpacked[p]);
-  NarrowPanel::HalfUnit lines[P];
+  HalfUnit lines[P];
   for (int half = 0; half < 2; ++half) {
     for (int p = 0; p < P; ++p) __builtin_memcpy(lines[p], unpacked[p] + half * sizeof lines[p], sizeof lines[p]);
     multiply_half<R, P>(tile, lines, x + half * (kUnitWords / 2), x_stride);

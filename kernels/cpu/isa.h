@@ -32,6 +32,7 @@ void pack_factor_rows(Source type, const void* source, int64_t rows, int64_t inp
                       unsigned char* to);
 void pack_factor_panels(Source type, const void* source, int64_t rows, int64_t rank, FactorScale scale, Storage storage,
                         unsigned char* to);
+bool narrow_lines(const unsigned char* lines, int64_t count, bool is_row, int64_t head, unsigned char* to);
 void unpack_row(Storage storage, const void* panels, int64_t inputs, int64_t row, float* out);
 void quantise_weights(Storage storage, const float* w, uint16_t* scales, unsigned char* codes);
 void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t cols, float* out);

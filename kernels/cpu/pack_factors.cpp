@@ -1,7 +1,7 @@
 // Repacking of row-major factors into the layout of kernels/factors.h: values are converted and scaled on the way.
 #include <string.h>
 
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/narrow_panel.h"
 #include "kernels/cpu/turn_words.h"
 
 namespace expert::kernels::EXPERT_ISA_FLOATS {
@@ -195,5 +195,82 @@ void pack_factor_panels(Source type, const void* source, int64_t rows, int64_t r
     }
   }
 }
+
+#if defined(EXPERT_NARROW)
+
+namespace {
+
+// Bytes of two lines that lie in one vector of each: in every 16 bytes, the first line's eight, then the second's.
+struct TwoLines {
+  Bytes low;
+  Bytes high;
+};
+
+EXPERT_INLINE TwoLines two_lines(const unsigned char* lines, int v) {
+  const unsigned char* from = lines + v * static_cast<int>(sizeof(Bytes));
+  const Words first = load_words(from), second = load_words(from + 64);
+  return {every_second<0>(first, second), every_second<1>(first, second)};
+}
+
+unsigned char largest_exponent(const unsigned char* lines, int64_t count) {
+  Bytes most{};
+  for (int64_t line = 0; line < count; line += 2) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      const Bytes exponent = two_lines(lines + line * 64, v).high & 127;
+      most = most > exponent ? most : exponent;
+    }
+  }
+  unsigned char largest = 6;
+  for (size_t i = 0; i < sizeof most; ++i) largest = most[i] > largest ? most[i] : largest;
+  return largest;
+}
+
+// Lists a value that is too small. `at`: of its byte in a unit's codes, `line` of two.
+bool add_small_value(const unsigned char* lines, int64_t line, int64_t word, bool is_row, int64_t head, unsigned char* to) {
+  if (to[1] == most_small(head)) return false;
+  uint16_t small[2];
+  __builtin_memcpy(&small[1], lines + line * 64 + word * 2, sizeof small[1]);
+  const int64_t lane = word / 2;
+  const int64_t half = word % 2;
+  small[0] = static_cast<uint16_t>(is_row ? line * 32 + half * 16 + lane : (line * 2 + half) * kPanelRows + lane);
+  __builtin_memcpy(to + 4 + 4 * to[1], small, sizeof small);
+  ++to[1];
+  return true;
+}
+
+}  // namespace
+
+bool narrow_lines(const unsigned char* lines, int64_t count, bool is_row, int64_t head, unsigned char* to) {
+  memset(to, 0, static_cast<size_t>(head));
+  const unsigned char base = largest_exponent(lines, count);
+  to[0] = base;
+  unsigned char* unit = to + head;
+  for (int64_t first = 0; first < count; first += kUnitLines, unit += kNarrowUnitBytes) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      Bytes codes{};
+      for (int half = 0; half < 2; ++half) {
+        const int64_t line = first + half * 2;
+        const TwoLines two = two_lines(lines + line * 64, v);
+        const Bytes below = base - (two.high & 127);
+        const Bytes is_small = reinterpret_cast<Bytes>(below > 6);
+        const Bytes code = (is_small & 7) | (~is_small & below) | ((two.high >> 7) << 3);
+        const Bytes low = two.low & ~is_small;
+        __builtin_memcpy(unit + 64 + half * 64 + v * sizeof low, &low, sizeof low);
+        codes |= half == 0 ? code : code << 4;
+        const Bytes lost = is_small & (two.low | (two.high & 127));
+        if (!any(lost)) continue;
+        for (size_t i = 0; i < sizeof lost; ++i) {
+          if (lost[i] == 0) continue;
+          const auto word = static_cast<int64_t>(v * (sizeof lost / 2) + i / 16 * 8 + i % 8);
+          if (!add_small_value(lines, line + static_cast<int64_t>(i / 8 % 2), word, is_row, head, to)) return false;
+        }
+      }
+      __builtin_memcpy(unit + v * sizeof codes, &codes, sizeof codes);
+    }
+  }
+  return true;
+}
+
+#endif
 
 }  // namespace expert::kernels::EXPERT_ISA_FLOATS

@@ -5,7 +5,13 @@
 #include "kernels/cpu/isa.h"
 
 #if defined(__SSE2__)
+#pragma GCC diagnostic push
+#if !defined(__clang__)  // GCC bug 105593: it takes what the intrinsics mean to leave open for a mistake
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif

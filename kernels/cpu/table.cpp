@@ -49,8 +49,10 @@ void attend(const AttendArgs& args) {
 
 #if defined(EXPERT_NARROW)
 constexpr bool kNarrow = true;
+constexpr auto kNarrowLines = floats::narrow_lines;
 #else
 constexpr bool kNarrow = false;
+constexpr bool (*kNarrowLines)(const unsigned char*, int64_t, bool, int64_t, unsigned char*) = nullptr;
 #endif
 
 }  // namespace
@@ -79,6 +81,7 @@ const CpuKernels table = {
     floats::expand,
     floats::pack_factor_rows,
     floats::pack_factor_panels,
+    kNarrowLines,
 };
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

@@ -52,7 +52,7 @@ MatrixPtr CpuBackend::pack(const MatrixSource& source, WeightFormat format) {
 }
 
 std::vector<MatrixPtr> CpuBackend::pack_factors(std::span<const FactorSource> sources, WeightFormat format) {
-  return pack_cpu_factors(kernels_, sources, format, pool_.threads());
+  return pack_cpu_factors(kernels_, sources, format, pool_.threads(), true);
 }
 
 std::shared_ptr<const void> CpuBackend::plan_terms(std::span<const LowRankTerm> low_rank) const {

@@ -220,9 +220,11 @@ TEST_CASE("a full matrix at weight 1 over a skipped base is exactly that matrix"
   }
 }
 
-TEST_CASE("ten experts of mixed ranks and formats on sibling projections equal the reference, row by row too") {
+namespace {
+
+// `narrow`: inputs and ranks whose factors may be in 12 bits.
+void check_ten_experts(int64_t kIn, bool narrow) {
   const auto reference = make_backend({"reference", 0, ""});
-  constexpr int64_t kIn = 130;
   constexpr int64_t kOut[] = {70, 33, 16};
   const auto run_all = [&](Backend& backend, int64_t first, int64_t rows) {
     const Layer shared{kIn, 1, WeightFormat::bf16, 21};
@@ -236,7 +238,8 @@ TEST_CASE("ten experts of mixed ranks and formats on sibling projections equal t
       for (uint32_t expert = 0; expert < 10; ++expert) {
         const WeightFormat format = expert % 3 == 0 ? WeightFormat::f32 : WeightFormat::bf16;
         const Layer layer{kIn, kOut[o], format, 40 + expert};
-        deltas[o].low_rank.push_back(layer.low_rank(backend, 10, 1 + expert * expert % 19, 0.1F * float(expert) - 0.3F));
+        const int64_t rank = narrow ? 8 + 8 * (expert % 4) : 1 + expert * expert % 19;
+        deltas[o].low_rank.push_back(layer.low_rank(backend, 10, rank, 0.1F * float(expert) - 0.3F));
       }
       const Layer layer{kIn, kOut[o], WeightFormat::bf16, 30};
       if (o == 1) deltas[o].output_scale = layer.vector(backend, 5, kOut[o]);
@@ -267,6 +270,44 @@ TEST_CASE("ten experts of mixed ranks and formats on sibling projections equal t
         from += out;
         at += 9 * out;
       }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("ten experts of mixed ranks and formats on sibling projections equal the reference, row by row too") {
+  check_ten_experts(130, false);
+  check_ten_experts(256, true);
+}
+
+TEST_CASE("factors are narrow where their values allow it, and right either way") {
+  constexpr int64_t kIn = 256;
+  constexpr int64_t kOut = 100;
+  constexpr int64_t kRank = 16;
+  const auto reference = make_backend({"reference", 0, ""});
+  const std::vector<float> tame = random_floats(kIn * kRank, 1);
+  std::vector<float> wild = tame;
+  for (size_t i = 0; i < wild.size(); i += 7) wild[i] *= 1e-7F;
+  for (const bool narrow : {true, false}) {
+    const auto run = [&](Backend& backend, size_t& bytes) {
+      LinearDelta delta;
+      delta.skip_base = true;
+      delta.low_rank.push_back(to_low_rank(backend, narrow ? tame : wild, random_floats(kOut * kRank, 2), kIn, kOut, kRank,
+                                           WeightFormat::bf16, 0.5F));
+      bytes = delta.low_rank[0].a->size_bytes();
+      const SegmentDelta segment{0, 20, &delta};
+      const MatrixPtr w = to_matrix(backend, random_floats(kOut * kIn, 3), kOut, kIn, WeightFormat::bf16);
+      const LinearOutput output{w.get(), nullptr, backend.allocate(DType::f32, 20, kOut), {&segment, 1}};
+      backend.linear(to_tensor(backend, random_floats(20 * kIn, 4), 20, kIn), {&output, 1});
+      return to_vector(backend, output.y);
+    };
+    size_t bytes = 0;
+    const std::vector<float> truth = run(*reference, bytes);
+    for (const auto& backend : cpu_backends()) {
+      CAPTURE(name_of(*backend));
+      CHECK(relative_error(run(*backend, bytes), truth) < 2e-6);
+      if (backend->info().layout == "panel16-narrow-1") CHECK((bytes < size_t{kIn} * kRank * 2) == narrow);
     }
   }
 }

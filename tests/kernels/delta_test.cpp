@@ -28,7 +28,30 @@ std::vector<float> random_floats(int64_t count, uint32_t seed) {
 }
 
 float stored(Storage storage, float value) {
-  return storage == Storage::bf16 ? float_from_bf16(bf16_from_float(value)) : value;
+  return storage == Storage::f32 ? value : float_from_bf16(bf16_from_float(value));
+}
+
+// BF16 lines of rows of A, or panels of B, made narrow by a set that can.
+std::vector<unsigned char> narrowed(const std::vector<unsigned char>& lines, int64_t plain_bytes, bool is_row, int64_t head,
+                                    int64_t narrow_bytes) {
+  const CpuKernels* kernels = nullptr;
+  for (const CpuKernels* k : all_kernels()) {
+    if (k->narrow_lines != nullptr) kernels = k;
+  }
+  const auto count = static_cast<int64_t>(lines.size()) / plain_bytes;
+  std::vector<unsigned char> narrow(static_cast<size_t>(count * narrow_bytes), 0xFF);
+  for (int64_t i = 0; i < count; ++i) {
+    REQUIRE(kernels->narrow_lines(lines.data() + i * plain_bytes, plain_bytes / 64, is_row, head,
+                                  narrow.data() + i * narrow_bytes));
+  }
+  return narrow;
+}
+
+bool has_narrow() {
+  for (const CpuKernels* k : all_kernels()) {
+    if (k->narrow_lines != nullptr) return true;
+  }
+  return false;
 }
 
 // One expert's pair over a shared input.
@@ -40,8 +63,19 @@ struct Pair {
         a(static_cast<size_t>(r * factor_row_bytes(storage, in)), 0xFF),
         b(static_cast<size_t>(panel_count(out) * factor_panel_bytes(storage, r)), 0xFF) {
     const CpuKernels& kernels = *best_kernels();
-    kernels.pack_factor_rows(Source::f32, a_values.data(), r, in, {}, storage, a.data());
-    kernels.pack_factor_panels(Source::f32, b_values.data(), out, r, {}, storage, b.data());
+    if (storage == Storage::narrow_bf16) {
+      for (size_t i = 0; i < a_values.size(); i += 397) a_values[i] *= i % 2 == 0 ? 1e-6F : 0.0F;
+      for (size_t i = 0; i < b_values.size(); i += 199) b_values[i] *= i % 2 == 0 ? 1e-9F : 0.0F;
+      a.resize(static_cast<size_t>(r * factor_row_bytes(Storage::bf16, in)));
+      b.resize(static_cast<size_t>(panel_count(out) * factor_panel_bytes(Storage::bf16, r)));
+      kernels.pack_factor_rows(Source::f32, a_values.data(), r, in, {}, Storage::bf16, a.data());
+      kernels.pack_factor_panels(Source::f32, b_values.data(), out, r, {}, Storage::bf16, b.data());
+      a = narrowed(a, factor_row_bytes(Storage::bf16, in), true, kNarrowRowHead, factor_row_bytes(storage, in));
+      b = narrowed(b, factor_panel_bytes(Storage::bf16, r), false, narrow_panel_head(r), factor_panel_bytes(storage, r));
+    } else {
+      kernels.pack_factor_rows(Source::f32, a_values.data(), r, in, {}, storage, a.data());
+      kernels.pack_factor_panels(Source::f32, b_values.data(), out, r, {}, storage, b.data());
+    }
     for (float& value : a_values) value = stored(storage, value);
     for (float& value : b_values) value = stored(storage, value);
   }
@@ -267,13 +301,73 @@ TEST_CASE("expand stays within the bound its data give") {
   }
 }
 
+TEST_CASE("narrow factors hold every value, or say that they cannot") {
+  if (!has_narrow()) return;
+  for (const int64_t cols : {128, 1024, 3072}) {
+    const Pair pair(cols, 37, 24, Storage::narrow_bf16, static_cast<uint32_t>(cols));
+    std::vector<float> row(static_cast<size_t>(cols));
+    for (int64_t r = 0; r < 24; ++r) {
+      unpack_factor_row(Storage::narrow_bf16, pair.a.data(), cols, r, row.data());
+      REQUIRE(std::memcmp(row.data(), pair.a_values.data() + r * cols, row.size() * sizeof(float)) == 0);
+    }
+    for (int64_t r = 0; r < 37; ++r) {
+      unpack_factor_panel_row(Storage::narrow_bf16, pair.b.data(), 24, r, row.data());
+      REQUIRE(std::memcmp(row.data(), pair.b_values.data() + r * 24, 24 * sizeof(float)) == 0);
+    }
+  }
+  CHECK(factor_row_bytes(Storage::narrow_bf16, 1024) == 1600);
+  CHECK(factor_panel_bytes(Storage::narrow_bf16, 16) == 400);
+  std::mt19937 random(3);
+  for (const CpuKernels* k : all_kernels()) {
+    if (k->narrow_lines == nullptr) continue;
+    // Any bits of nearby exponents, infinities and NaN among them, and as many small values as the head has room for.
+    std::vector<uint16_t> lines(16 * 32);
+    std::vector<unsigned char> narrow(static_cast<size_t>(kNarrowRowHead + 4 * kNarrowUnitBytes));
+    std::vector<float> row(512);
+    for (const uint32_t top : {13U, 100U, 255U}) {
+      for (uint16_t& bits : lines) bits = static_cast<uint16_t>((top - random() % 13) << 7 | (random() & 0x807FU));
+      for (int64_t i = 0; i < most_small(kNarrowRowHead); ++i) lines[static_cast<size_t>(i) * 33] = static_cast<uint16_t>(1 + i);
+      REQUIRE(k->narrow_lines(reinterpret_cast<unsigned char*>(lines.data()), 16, true, kNarrowRowHead, narrow.data()));
+      unpack_factor_row(Storage::narrow_bf16, narrow.data(), 512, 0, row.data());
+      for (int64_t i = 0; i < 512; ++i) {
+        const uint16_t bits = lines[static_cast<size_t>(i / 32 * 32 + i % 16 * 2 + i % 32 / 16)];
+        REQUIRE(bits_of(row[static_cast<size_t>(i)]) == static_cast<uint32_t>(bits) << 16);
+      }
+      lines[500] = 1;
+      CHECK(k->narrow_lines(reinterpret_cast<unsigned char*>(lines.data()), 16, true, kNarrowRowHead, narrow.data()) ==
+            (top == 13));  // where the largest are tiny, nothing is too small
+    }
+  }
+}
+
+TEST_CASE("shrink and expand with narrow factors stay within the bounds their data give") {
+  if (!has_narrow()) return;
+  uint32_t seed = 0;
+  for (const auto& ranks : {std::vector<int64_t>{8}, {16}, {64, 8}, {16, 16, 24}}) {
+    for (const int64_t size : {128, 1024}) {
+      const Case c(Storage::narrow_bf16, size, 83, ranks, ++seed * 100);
+      for (const int64_t rows : {1, 2, 5, 17, 40}) {
+        const std::vector<float> x = random_floats(rows * size, ++seed);
+        for (const CpuKernels* k : all_kernels()) {
+          if (k->narrow_lines == nullptr) continue;
+          check_shrink(c, *k, x, rows);
+          check_expand(c, *k, rows, ++seed);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("a row gets the same bits alone, in a crowd, and however factors and panels are cut") {
-  for (const Storage storage : {Storage::f32, Storage::bf16}) {
-    const Case c(storage, 205, 83, {16, 3, 1, 8}, 7);
-    const int64_t rows = 23;
+  for (const Storage storage : {Storage::f32, Storage::bf16, Storage::narrow_bf16}) {
+    const bool narrow = storage == Storage::narrow_bf16;
+    if (narrow && !has_narrow()) continue;
+    const Case c = narrow ? Case(storage, 256, 83, {16, 8, 8, 32}, 7) : Case(storage, 205, 83, {16, 3, 1, 8}, 7);
+    const int64_t rows = narrow ? 73 : 23;
     const std::vector<float> x = random_floats(rows * c.in, 3);
     const std::vector<float> y = random_floats(rows * c.out, 4);
     for (const CpuKernels* k : all_kernels()) {
+      if (narrow && k->narrow_lines == nullptr) continue;
       const std::vector<float> t = c.shrunk(*k, x.data(), rows, 0, c.total());
       std::vector<float> all = y;
       k->expand(c.expand_args(c.terms(t.data()), rows, all.data()));

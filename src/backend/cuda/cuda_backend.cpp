@@ -99,7 +99,7 @@ MatrixPtr CudaBackend::pack(const MatrixSource& source, WeightFormat format) {
 }
 
 std::vector<MatrixPtr> CudaBackend::pack_factors(std::span<const FactorSource> sources, WeightFormat format) {
-  const std::vector<MatrixPtr> host = pack_cpu_factors(*kernels::best_kernels(), sources, format, info_.threads);
+  const std::vector<MatrixPtr> host = pack_cpu_factors(*kernels::best_kernels(), sources, format, info_.threads, false);
   if (host.empty()) return {};
   // They lie in one block, in order.
   const unsigned char* first = static_cast<const CpuFactor&>(*host.front()).bytes();
