@@ -42,15 +42,15 @@ void unpack_quantised(Storage storage, const unsigned char* panel, int64_t input
 }
 
 void unpack_narrow(const unsigned char* panel, int64_t inputs, int64_t lane, float* out) {
-  const unsigned char* units = panel + narrow_head_bytes(inputs);
-  for (int64_t k = 0; k < inputs; ++k) {
-    const int64_t line = k / 2 % 4;
-    const int64_t value = lane * 2 + k % 2;
-    const unsigned char* unit = units + k / kNarrowInputs * kNarrowUnitBytes;
-    const int64_t at = value / 8 * 16 + line % 2 * 8 + value % 8;
-    const int code = unit[at] >> (line / 2 * 4) & 15;
-    const int high = (code & 8) << 4 | (panel[lane] - (code & 7));
-    out[k] = float_from_bf16(static_cast<uint16_t>(high << 8 | unit[64 + line / 2 * 64 + at]));
+  uint32_t high[16];
+  for (uint32_t code = 0; code < 16; ++code) high[code] = (code & 8U) << 28 | ((panel[lane] - (code & 7U)) & 127U) << 24;
+  const unsigned char* codes = panel + narrow_head_bytes(inputs) + lane / 4 * 16 + lane % 4 * 2;
+  for (int64_t k = 0; k < inputs; k += kNarrowInputs, codes += kNarrowUnitBytes) {
+    for (int64_t i = 0; i < kNarrowInputs; ++i) {
+      const int64_t at = i / 2 % 2 * 8 + i % 2;
+      const uint32_t low = codes[64 + i / 4 * 64 + at];
+      out[k + i] = float_from_bits(high[codes[at] >> (i / 4 * 4) & 15] | low << 16);
+    }
   }
   const unsigned char* exception = panel + kNarrowBases;
   for (int64_t i = 0; i < most_exceptions(inputs); ++i, exception += 4) {

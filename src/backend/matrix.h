@@ -24,7 +24,8 @@ constexpr WeightFormat expert_format(WeightFormat format) {
 }
 
 // Where the rows of a [rows, cols] matrix come from. `read` fills `count` consecutive rows (row-major, in `dtype`)
-// into host memory; the backend calls it in ascending, non-overlapping chunks, possibly from several threads at once.
+// into host memory; the backend calls it in ascending, non-overlapping chunks, possibly from several threads at once, and
+// begins again where the first layout it tried does not fit the values.
 struct MatrixSource {
   DType dtype = DType::f32;
   int64_t rows = 0;
