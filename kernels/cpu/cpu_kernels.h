@@ -30,7 +30,7 @@ struct GemmArgs {
   int64_t y_stride;
   float scale;
   bool accumulate;
-  float* scratch;  // kGemmScratch floats, 64-byte aligned; narrow BF16 needs it, to others null is slower for many rows
+  float* scratch;  // kGemmScratch floats, 64-byte aligned, for many rows; null is slower
 };
 
 // Bytes of one row of activations in the form a quantised product reads: codes of each group, in an order of the
@@ -41,9 +41,7 @@ constexpr int64_t quantised_row_bytes(int64_t inputs) {
 }
 
 constexpr int64_t kGemmRows = 96;  // rows whose input block is kept in the second-level cache
-constexpr int64_t kBlockScratch = (kGemmRows + 2 * kPanelRows) * kInputBlock;
-constexpr int64_t kUnpackScratch = kMostNarrowInputs * kPanelRows / 2;  // a BF16 panel of most inputs, or a few of less
-constexpr int64_t kGemmScratch = kBlockScratch + kUnpackScratch;
+constexpr int64_t kGemmScratch = (kGemmRows + 2 * kPanelRows) * kInputBlock;
 
 // t[r, j] = weights[j] * sum_k x[r, k] factors[j][k] for the factor rows j of [begin, end): rows of any number of A
 // (kernels/factors.h) over the same inputs, whichever expert or projection they belong to.
@@ -131,7 +129,7 @@ constexpr int64_t attend_scratch(int64_t states, int64_t head_dim) {
 
 struct CpuKernels {
   const char* isa;
-  bool narrow;  // whether it has products with narrow BF16; all read its rows back
+  bool narrow;  // whether it has products with narrow BF16 weights; all read their rows back
   void (*gemm)(Storage storage, const GemmArgs& args);
   // Activations as a product with W stored so reads them: bytes of a row, 0 where it reads x itself (F32); and one row.
   // BF16: rounded to it, half to even, infinite above its largest number. Quantised formats: per group,
@@ -171,7 +169,7 @@ struct CpuKernels {
   void (*pack_factor_panels)(Source type, const void* source, int64_t rows, int64_t rank, FactorScale scale,
                              Storage storage, unsigned char* to);
   // `count` BF16 lines, a multiple of four, of a row of A or a panel of B as narrow ones behind a head of `head` bytes; false
-  // where more values are too small than it has room for, and `to` is of no use then. Null where `narrow` is false.
+  // where more values are too small than it has room for, and `to` is of no use then. Null where a set cannot.
   bool (*narrow_lines)(const unsigned char* lines, int64_t count, bool is_row, int64_t head, unsigned char* to);
 };
 

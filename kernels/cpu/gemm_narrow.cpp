@@ -1,48 +1,14 @@
 // Products with narrow BF16, bit for bit those with BF16: units are widened in registers and multiplied there. Many rows of floats
-// and the tile unit get them widened into scratch.
+// get them widened into scratch.
 #include "kernels/cpu/narrow_panel.h"
 
 #if defined(EXPERT_NARROW)
 
-#if !defined(EXPERT_TILE_UNIT)
 #include "kernels/cpu/gemm_rows.h"
-#endif
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 namespace {
-
-#if defined(EXPERT_TILE_UNIT)
-
-constexpr int64_t kMostUnpacked = 8;  // panels at a time: then the tiles' rows of x come from cache
-
-void unpack_panel(const GemmArgs& a, int64_t panel, unsigned char* to) {
-  NarrowPanel narrow;
-  narrow.open(a.panels, a.inputs, panel);
-  for (int64_t unit = 0; unit < a.inputs / kNarrowInputs; ++unit) {
-    narrow.read(unit, to + unit * kWidenedBytes);
-  }
-}
-
-// A few panels at a time as BF16 in scratch.
-void multiply_unpacked(const GemmArgs& a) {
-  const int64_t bytes = panel_bytes(Storage::bf16, a.inputs);
-  const int64_t room = kUnpackScratch * static_cast<int64_t>(sizeof(float)) / bytes;
-  const int64_t step = room < kMostUnpacked ? room : kMostUnpacked;
-  auto* unpacked = reinterpret_cast<unsigned char*>(a.scratch + kBlockScratch);
-  for (int64_t panel = a.panel_begin; panel < a.panel_end; panel += step) {
-    GemmArgs part = a;
-    part.panels = unpacked;
-    part.panel_begin = 0;
-    part.panel_end = a.panel_end - panel < step ? a.panel_end - panel : step;
-    part.outputs = a.outputs - panel * kPanelRows;
-    part.y = a.y + panel * kPanelRows;
-    for (int64_t p = 0; p < part.panel_end; ++p) unpack_panel(a, panel + p, unpacked + p * bytes);
-    gemm_tiles(part);
-  }
-}
-
-#else
 
 constexpr int64_t kUnitsAhead = 16;  // asked for ahead of several rows, which the hardware does not follow well
 
@@ -206,14 +172,9 @@ void multiply_blocks(const GemmArgs& a) {
 
 #endif
 
-#endif
-
 }  // namespace
 
 void gemm_narrow(const GemmArgs& args) {
-#if defined(EXPERT_TILE_UNIT)
-  multiply_unpacked(args);
-#else
   GemmArgs words = args;
   words.x = reinterpret_cast<const float*>(args.prepared);
 #if defined(__AVX512BF16__)
@@ -225,7 +186,6 @@ void gemm_narrow(const GemmArgs& args) {
   if (args.scratch != nullptr && args.rows > kRowsAtOnce) return multiply_blocks(words);
 #endif
   multiply_directly(words);
-#endif
 }
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

@@ -15,7 +15,7 @@
 #define EXPERT_ISA_INTEGERS EXPERT_ISA_NAMESPACE
 #endif
 
-// Sets that look bytes up in a vector have products with narrow BF16.
+// Sets that look bytes up in a vector read narrow BF16.
 #if defined(__AVX2__) || defined(__ARM_NEON)
 #define EXPERT_NARROW 1
 #endif
@@ -60,7 +60,7 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 void gemm_pairs(const GemmArgs& args);  // BF16, of sets with products of pairs
 void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit
-void gemm_narrow(const GemmArgs& args);  // narrow BF16, of sets with either; others take that of FLOATS
+void gemm_narrow(const GemmArgs& args);  // narrow BF16, of sets with products of pairs; others take that of FLOATS
 int64_t pair_row_bytes(int64_t inputs);  // of both: activations in BF16
 void pair_row(const float* x, int64_t inputs, unsigned char* out);
 

@@ -10,15 +10,13 @@ namespace {
 
 void gemm(Storage storage, const GemmArgs& args) {
   if (is_quantised(storage)) return integers::gemm_quantised(storage, args);
-#if defined(__AVX512BF16__)
-  if (storage == Storage::narrow_bf16) return gemm_narrow(args);
-#elif defined(EXPERT_NARROW)
-  if (storage == Storage::narrow_bf16) return floats::gemm_narrow(args);
-#endif
 #if defined(EXPERT_TILE_UNIT)
   if (storage == Storage::bf16) return gemm_tiles(args);
 #elif defined(__AVX512BF16__)
   if (storage == Storage::bf16) return gemm_pairs(args);
+  if (storage == Storage::narrow_bf16) return gemm_narrow(args);
+#elif defined(EXPERT_NARROW)
+  if (storage == Storage::narrow_bf16) return floats::gemm_narrow(args);
 #endif
   floats::gemm_floats(storage, args);
 }
@@ -47,11 +45,15 @@ void attend(const AttendArgs& args) {
   floats::attend_floats(args);
 }
 
-#if defined(EXPERT_NARROW)
+// The tile unit reads weights from memory, where they would have to be widened first.
+#if defined(EXPERT_NARROW) && !defined(EXPERT_TILE_UNIT)
 constexpr bool kNarrow = true;
-constexpr auto kNarrowLines = floats::narrow_lines;
 #else
 constexpr bool kNarrow = false;
+#endif
+#if defined(EXPERT_NARROW)
+constexpr auto kNarrowLines = floats::narrow_lines;
+#else
 constexpr bool (*kNarrowLines)(const unsigned char*, int64_t, bool, int64_t, unsigned char*) = nullptr;
 #endif
 

@@ -27,8 +27,6 @@ class CpuLinear {
 
   // Backend::linear.
   void run(const Tensor& x, std::span<const LinearOutput> outputs);
-  // GemmArgs::scratch of one of the pool's threads.
-  float* work_of(int worker) const;
 
  private:
   struct Rows {
@@ -106,6 +104,7 @@ class CpuLinear {
   void correct(const Output& output, const Segment& segment, const Task& task, float* work);
   void multiply(const CpuMatrix& w, const Task& task, const float* x, Rows rows, float* y, float scale,
                 bool accumulate, float* work) const;
+  float* work_of(int worker) const;
   void add_to_rows(const Output& output, const Task& task, Rows rows, const float* values) const;
   void scale_rows(const Output& output, const Task& task, Rows rows, const float* values) const;
 

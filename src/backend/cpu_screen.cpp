@@ -130,8 +130,7 @@ bool CpuScreenedLinear::estimate(const Tensor& x, const CpuMatrix& codes, const 
     for (int64_t task = tasks_.next(worker); task >= 0; task = tasks_.next(worker)) {
       const int64_t begin = task * kPanelsAtOnce;
       const int64_t end = std::min(panels_, begin + kPanelsAtOnce);
-      multiply(codes, x, reinterpret_cast<const unsigned char*>(screened_.get()), {0, begin}, x.rows, end, y,
-               linear_.work_of(worker));
+      multiply(codes, x, reinterpret_cast<const unsigned char*>(screened_.get()), {0, begin}, x.rows, end, y);
       for (int64_t r = 0; r < y.rows; ++r) {
         const float* from = host_floats(y) + r * y.cols;
         if (!kernels::panel_maxima(from, y.cols, begin, end, maxima_.data() + r * panels_)) numbers = false;
@@ -183,18 +182,18 @@ void CpuScreenedLinear::compute(const Tensor& x, const CpuMatrix& weight, const 
   const auto count = static_cast<int64_t>(pieces_.size());
   bytes_ += pieces_.size() * static_cast<uint64_t>(kernels::panel_bytes(weight.storage(), weight.cols()));
   const unsigned char* prepared = prepared_.find(weight.storage(), host_floats(x));
-  pool_.run(ceil_div(count, kPiecesAtOnce), [&](int64_t task, int worker) {
+  pool_.run(ceil_div(count, kPiecesAtOnce), [&](int64_t task, int) {
     const int64_t end = std::min(count, (task + 1) * kPiecesAtOnce);
     for (int64_t i = task * kPiecesAtOnce; i < end; ++i) {
       const Piece piece = pieces_[static_cast<size_t>(i)];
-      multiply(weight, x, prepared, piece, 1, piece.panel + 1, y, linear_.work_of(worker));
+      multiply(weight, x, prepared, piece, 1, piece.panel + 1, y);
     }
   });
 }
 
 // `rows` rows from first.row on, panels [first.panel, last_panel). `prepared`: of row 0.
 void CpuScreenedLinear::multiply(const CpuMatrix& w, const Tensor& x, const unsigned char* prepared, Piece first,
-                                 int64_t rows, int64_t last_panel, const Tensor& y, float* work) const {
+                                 int64_t rows, int64_t last_panel, const Tensor& y) const {
   kernels::GemmArgs args{};
   args.panels = w.panels();
   args.outputs = w.rows();
@@ -209,7 +208,6 @@ void CpuScreenedLinear::multiply(const CpuMatrix& w, const Tensor& x, const unsi
   args.y = host_floats(y) + first.row * y.cols;
   args.y_stride = y.cols;
   args.scale = 1.0F;
-  args.scratch = work;
   kernels_.gemm(w.storage(), args);
 }
 

@@ -63,7 +63,7 @@ class CpuScreenedLinear {
   void take_possible(int64_t row, int32_t best, const CpuScreen& screen, const Tensor& y);
   void compute(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
   void multiply(const CpuMatrix& w, const Tensor& x, const unsigned char* prepared, Piece first, int64_t rows,
-                int64_t last_panel, const Tensor& y, float* work) const;
+                int64_t last_panel, const Tensor& y) const;
   void compute_all(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
 
   const kernels::CpuKernels& kernels_;
