@@ -41,7 +41,7 @@ constexpr int64_t kAttentionSplit = 1024;
 
 constexpr int64_t kGroup = 32;  // inputs that share a scale, of weights and of activations
 
-enum class Storage : int { f32, bf16, int8, int4, narrow_bf16 };  // of packed weights; the first two also of factors
+enum class Storage : int { f32, bf16, int8, int4, narrow_bf16 };  // of packed weights; F32 and the two of BF16 also of factors
 
 // What a product sees: narrow BF16 is BF16.
 constexpr Storage values_of(Storage storage) { return storage == Storage::narrow_bf16 ? Storage::bf16 : storage; }
@@ -62,7 +62,7 @@ constexpr int64_t codes_at(Storage storage, int64_t group) {
 constexpr int64_t panel_count(int64_t outputs) { return (outputs + kPanelRows - 1) / kPanelRows; }
 
 constexpr int64_t kNarrowInputs = 8;      // of a unit; narrow matrices have a multiple of them
-constexpr int64_t kMostNarrowInputs = 16384;
+constexpr int64_t kMostNarrowInputs = 65528;  // packing counts them in 16 bits
 constexpr int64_t kNarrowUnitBytes = 192;
 constexpr uint32_t kNoException = 0xFFFFFFFFU;
 constexpr int64_t kNarrowBases = 16;      // bytes before the exceptions

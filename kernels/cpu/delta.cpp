@@ -2,8 +2,8 @@
 // together with the scales and biases. Every sum runs over ascending inputs, then ascending terms, whatever the tile.
 #include <stddef.h>
 
-#include "kernels/cpu/narrow_panel.h"
-#include "kernels/cpu/tile.h"
+#include "kernels/cpu/factor_rows.h"
+#include "kernels/cpu/narrow_terms.h"
 
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
@@ -24,140 +24,6 @@ constexpr int kManyPanels = 1;
 // busy.
 constexpr int64_t kBytesAhead = 12288;
 EXPERT_INLINE void ask_for(const unsigned char* line) { __builtin_prefetch(line, 0, 2); }
-
-template <int M, int R>
-struct Dots {
-  Floats sum[M][R];
-};
-
-struct PlainRow {
-  const unsigned char* lines;
-  void open(const unsigned char* row) { lines = row; }
-  // What is not among the lines.
-  static float rest(const unsigned char*, const float*) { return 0; }
-};
-
-// add: sum[m][r] += x[m] * row[r] over the inputs of the `step`-th line, or unit of four lines, of each row.
-struct F32Line {
-  static constexpr Storage kStorage = Storage::f32;
-  static constexpr int64_t kInputs = 16;
-  static constexpr int64_t kBytes = 64;
-
-  typedef PlainRow Row;
-
-  template <int M, int R>
-  EXPERT_INLINE void add(Dots<M, R>& dots, const Row (&row)[R], int64_t step, const float* const (&x)[M]) {
-    for (int v = 0; v < kPanelVectors; ++v) {
-      Floats in[M];
-      for (int m = 0; m < M; ++m) in[m] = load(x[m] + v * kLanes);
-      for (int r = 0; r < R; ++r) {
-        const Floats weight = reinterpret_cast<Floats>(line_words(row[r].lines + step * kBytes, v));
-        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(in[m], weight, dots.sum[m][r]);
-      }
-    }
-  }
-};
-
-template <class RowOfLines>
-struct Bf16Lines {
-  static constexpr Storage kStorage = Storage::bf16;
-  static constexpr int64_t kInputs = 32;
-  static constexpr int64_t kBytes = 64;
-
-  typedef RowOfLines Row;
-
-  template <int M, int R>
-  EXPERT_INLINE void add(Dots<M, R>& dots, const Row (&row)[R], int64_t step, const float* const (&x)[M]) {
-    for (int v = 0; v < kPanelVectors; ++v) {
-      Floats low[M];
-      Floats high[M];
-      for (int m = 0; m < M; ++m) low[m] = load(x[m] + v * kLanes);
-      for (int m = 0; m < M; ++m) high[m] = load(x[m] + 16 + v * kLanes);
-      for (int r = 0; r < R; ++r) {
-        const Words pair = line_words(row[r].lines + step * kBytes, v);
-        const Floats first = reinterpret_cast<Floats>(pair << 16);
-        const Floats second = reinterpret_cast<Floats>(pair & 0xFFFF0000U);
-        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(low[m], first, dots.sum[m][r]);
-        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(high[m], second, dots.sum[m][r]);
-      }
-    }
-  }
-};
-
-typedef Bf16Lines<PlainRow> Bf16Line;
-
-#if defined(EXPERT_NARROW)
-struct NarrowRow {
-  NarrowLines lines;
-  __attribute__((always_inline)) void open(const unsigned char* row) { lines.open(row, kNarrowRowHead); }
-
-  static float rest(const unsigned char* row, const float* x) {
-    float sum = 0;
-    for (int i = 0; i < row[1]; ++i) {
-      uint16_t small[2];
-      __builtin_memcpy(small, row + 4 + 4 * i, sizeof small);
-      sum += x[small[0]] * float_from_bf16(small[1]);
-    }
-    return sum;
-  }
-};
-
-struct NarrowLine {
-  static constexpr Storage kStorage = Storage::narrow_bf16;
-  static constexpr int64_t kInputs = kNarrowRowInputs;
-  static constexpr int64_t kBytes = kNarrowUnitBytes;
-  typedef NarrowRow Row;
-
-  template <int M, int R>
-  EXPERT_INLINE void add(Dots<M, R>& dots, const Row (&row)[R], int64_t step, const float* const (&x)[M]) {
-    for (int r = 0; r < R; ++r) {
-      HalfUnit lines;
-      row[r].lines.template widen<0>(step, lines);
-      add_half(dots, r, lines, x, 0);
-      row[r].lines.template widen<1>(step, lines);
-      add_half(dots, r, lines, x, kInputs / 2);
-    }
-  }
-
- private:
-  template <int M, int R>
-  EXPERT_INLINE void add_half(Dots<M, R>& dots, int r, const HalfUnit& lines, const float* const (&x)[M], int64_t k) {
-    for (int i = 0; i < kUnitLines / 2; ++i, k += 32) {
-      for (int v = 0; v < kPanelVectors; ++v) {
-        const Floats first = reinterpret_cast<Floats>(lines[i][v] << 16);
-        const Floats second = reinterpret_cast<Floats>(lines[i][v] & 0xFFFF0000U);
-        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(load(x[m] + k + v * kLanes), first, dots.sum[m][r]);
-        for (int m = 0; m < M; ++m) dots.sum[m][r] = fma(load(x[m] + k + 16 + v * kLanes), second, dots.sum[m][r]);
-      }
-    }
-  }
-};
-#endif
-
-#if defined(EXPERT_NARROW)
-// A narrow row whose lines were widened behind a copy of its head.
-struct WidenedRow {
-  const unsigned char* lines;
-  void open(const unsigned char* row) { lines = row + kNarrowRowHead; }
-  static float rest(const unsigned char* row, const float* x) { return NarrowRow::rest(row, x); }
-};
-typedef Bf16Lines<WidenedRow> WidenedLine;
-constexpr int64_t kWidenedInputs = 4096;  // at most
-
-void widen_row(const unsigned char* row, int64_t inputs, unsigned char* to) {
-  __builtin_memcpy(to, row, kNarrowRowHead);
-  NarrowLines narrow;
-  narrow.open(row, kNarrowRowHead);
-  to += kNarrowRowHead;
-  for (int64_t unit = 0; unit < inputs / kNarrowRowInputs; ++unit) {
-    HalfUnit lines;
-    narrow.widen<0>(unit, lines);
-    to = put_half(lines, to);
-    narrow.widen<1>(unit, lines);
-    to = put_half(lines, to);
-  }
-}
-#endif
 
 // The inputs after the last whole line, zero-padded.
 template <class Line, int M, int R>
@@ -331,88 +197,6 @@ EXPERT_INLINE void add_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t pa
   }
 }
 
-#if defined(EXPERT_NARROW)
-// Two lines of units of P panels.
-template <int R, int P>
-EXPERT_INLINE void add_half_unit(Tile<R, P>& tile, const HalfUnit (&lines)[P], const float* t, int64_t t_stride) {
-  for (int i = 0; i < kUnitLines / 2; ++i, t += 2) {
-    const auto low = [&](int v) __attribute__((always_inline)) {
-      return reinterpret_cast<Floats>(lines[v / kPanelVectors][i][v % kPanelVectors] << 16);
-    };
-    const auto high = [&](int v) __attribute__((always_inline)) {
-      return reinterpret_cast<Floats>(lines[v / kPanelVectors][i][v % kPanelVectors] & 0xFFFF0000U);
-    };
-    multiply_input<R, P>(tile, t, t_stride, low);
-    multiply_input<R, P>(tile, t + 1, t_stride, high);
-  }
-}
-
-// The values of a panel that are too small for its codes.
-template <int R, int P>
-EXPERT_INLINE void add_small(Tile<R, P>& tile, int p, const unsigned char* head, const float* t, int64_t t_stride) {
-  for (int i = 0; i < head[1]; ++i) {
-    uint16_t small[2];
-    __builtin_memcpy(small, head + 4 + 4 * i, sizeof small);
-    alignas(64) float line[kPanelRows] = {};
-    line[small[0] % kPanelRows] = float_from_bf16(small[1]);
-    for (int r = 0; r < R; ++r) {
-      const Floats value = splat(t[r * t_stride + small[0] / kPanelRows]);
-      for (int v = 0; v < kPanelVectors; ++v) {
-        Floats& sum = tile.sum[r][p * kPanelVectors + v];
-        sum = fma(value, load(line + v * kLanes), sum);
-      }
-    }
-  }
-}
-
-template <int R, int P>
-EXPERT_INLINE void add_all_small(Tile<R, P>& tile, const unsigned char* const (&head)[P], const float* t,
-                                 int64_t t_stride) {
-  for (int p = 0; p < P; ++p) {
-    if (head[p][1] != 0) [[unlikely]] add_small<R, P>(tile, p, head[p], t, t_stride);
-  }
-}
-
-template <int R, int P, class Prefetch>
-EXPERT_INLINE void add_narrow_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t panel, int64_t row,
-                                   const Prefetch& prefetch) {
-  const float* t = term.t + row * term.t_stride;
-  const unsigned char* head[P];
-  NarrowLines narrow[P];
-  for (int p = 0; p < P; ++p) {
-    head[p] = term.panels + (panel + p) * factor_panel_bytes(Storage::narrow_bf16, term.rank);
-    narrow[p].open(head[p], narrow_panel_head(term.rank));
-  }
-  for (int64_t unit = 0; unit < term.rank / kNarrowInputs; ++unit) {
-    for (int64_t at = 0; at < kNarrowUnitBytes; at += 64) prefetch.reach(unit * kNarrowUnitBytes + at);
-    HalfUnit lines[P];
-    for (int p = 0; p < P; ++p) narrow[p].template widen<0>(unit, lines[p]);
-    add_half_unit<R, P>(tile, lines, t + unit * kNarrowInputs, term.t_stride);
-    for (int p = 0; p < P; ++p) narrow[p].template widen<1>(unit, lines[p]);
-    add_half_unit<R, P>(tile, lines, t + unit * kNarrowInputs + kNarrowInputs / 2, term.t_stride);
-  }
-  add_all_small<R, P>(tile, head, t, term.t_stride);
-}
-
-// Of a panel of B whose lines were widened behind a copy of its head; the panels of a tile stand alone.
-constexpr int64_t widened_panel_bytes(int64_t rank) {
-  return narrow_panel_head(rank) + factor_panel_bytes(Storage::bf16, rank);
-}
-
-template <int R, int P>
-EXPERT_INLINE void add_widened_term(Tile<R, P>& tile, const ExpandTerm& term, int64_t row) {
-  const float* t = term.t + row * term.t_stride;
-  const unsigned char* head[P];
-  const unsigned char* line[P];
-  for (int p = 0; p < P; ++p) {
-    head[p] = term.panels + p * widened_panel_bytes(term.rank);
-    line[p] = head[p] + narrow_panel_head(term.rank);
-  }
-  Bf16Panel::multiply<R, P>(tile, line, t, term.t_stride, term.rank, NoPrefetch{});
-  add_all_small<R, P>(tile, head, t, term.t_stride);
-}
-#endif
-
 // y of one vector from the base product on.
 EXPERT_INLINE Floats bent(const ExpandArgs& a, Floats y, Floats sum, const float* const (&at)[4]) {
   if (at[0] != nullptr) y = y * load(at[0]);
@@ -503,25 +287,6 @@ bool may_be_widened(const ExpandArgs& a) {
     if (a.terms[i].storage == Storage::narrow_bf16) bytes += kManyPanels * widened_panel_bytes(a.terms[i].rank);
   }
   return a.rows >= 2 * Bf16Panel::kTileRows && bytes > 0 && bytes <= kWidenedPanels && a.count <= kWidenedTerms;
-}
-
-unsigned char* widen_panels(const ExpandTerm& term, int64_t first, int64_t count, unsigned char* to) {
-  const int64_t head_bytes = narrow_panel_head(term.rank);
-  for (int64_t p = first; p < first + count; ++p) {
-    const unsigned char* head = term.panels + p * factor_panel_bytes(Storage::narrow_bf16, term.rank);
-    __builtin_memcpy(to, head, static_cast<size_t>(head_bytes));
-    to += head_bytes;
-    NarrowLines narrow;
-    narrow.open(head, head_bytes);
-    for (int64_t unit = 0; unit < term.rank / kNarrowInputs; ++unit) {
-      HalfUnit lines;
-      narrow.widen<0>(unit, lines);
-      to = put_half(lines, to);
-      narrow.widen<1>(unit, lines);
-      to = put_half(lines, to);
-    }
-  }
-  return to;
 }
 
 // Many rows: the terms' panels are widened for all of them.

@@ -228,6 +228,20 @@ class NarrowLines {
   Bytes high_;  // of each code, in every 16 bytes
 };
 
+// The lines of so many units behind a head; gives where the next ones come.
+EXPERT_INLINE unsigned char* widen_lines(const unsigned char* head, int64_t head_bytes, int64_t units, unsigned char* to) {
+  NarrowLines narrow;
+  narrow.open(head, head_bytes);
+  for (int64_t unit = 0; unit < units; ++unit) {
+    HalfUnit lines;
+    narrow.widen<0>(unit, lines);
+    to = put_half(lines, to);
+    narrow.widen<1>(unit, lines);
+    to = put_half(lines, to);
+  }
+  return to;
+}
+
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE
 
 #endif
