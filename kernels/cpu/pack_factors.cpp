@@ -225,7 +225,7 @@ unsigned char largest_exponent(const unsigned char* lines, int64_t count) {
   return largest;
 }
 
-// Lists a value that is too small. `at`: of its byte in a unit's codes, `line` of two.
+// Lists the value `word` (0 to 31) of a line, which is too small; false where the head is full.
 bool add_small_value(const unsigned char* lines, int64_t line, int64_t word, bool is_row, int64_t head, unsigned char* to) {
   if (to[1] == most_small(head)) return false;
   uint16_t small[2];

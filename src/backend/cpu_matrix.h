@@ -14,7 +14,7 @@ namespace expert {
 
 // Bytes of a packed matrix; Error(invalid_request) for an empty shape.
 size_t packed_matrix_size(int64_t rows, int64_t cols, kernels::Storage storage);
-// Whether BF16 weights of this shape may be narrow, which is told by their size.
+// Whether BF16 weights of this shape may be narrow; which they are is told by their size.
 bool may_be_narrow(int64_t rows, int64_t cols);
 
 class CpuMatrix final : public Matrix {
