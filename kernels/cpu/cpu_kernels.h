@@ -43,6 +43,13 @@ constexpr int64_t quantised_row_bytes(int64_t inputs) {
 constexpr int64_t kGemmRows = 96;  // rows whose input block is kept in the second-level cache
 constexpr int64_t kGemmScratch = (kGemmRows + 2 * kPanelRows) * kInputBlock;
 
+// What the fourth bits of a screen's row add to its product with the copy, and how far this may be off then, but for what
+// activations and sums are rounded.
+struct Refined {
+  float product;
+  float margin;
+};
+
 // t[r, j] = weights[j] * sum_k x[r, k] factors[j][k] for the factor rows j of [begin, end): rows of any number of A
 // (kernels/factors.h) over the same inputs, whichever expert or projection they belong to.
 struct ShrinkArgs {
@@ -131,6 +138,9 @@ struct CpuKernels {
   const char* isa;
   bool narrow;  // whether it has products with narrow BF16 weights; all read their rows back
   void (*gemm)(Storage storage, const GemmArgs& args);
+  // The same with the panels of a screen (kernels/cpu/screen.h) and rows of prepare_screened_row(), quantised_row_bytes() apart.
+  void (*screen)(const GemmArgs& args);
+  Refined (*refine)(const unsigned char* bits, int64_t inputs, const int32_t* x);  // x: what prepare_screened_row() made for it
   // Activations as a product with W stored so reads them: bytes of a row, 0 where it reads x itself (F32); and one row.
   // BF16: rounded to it, half to even, infinite above its largest number. Quantised formats: per group,
   // scale = max |x| / 127 and codes round(x / scale) of -127 to 127, half to even. A group with a value that is not finite gets a NaN scale; one below 2^-100 everywhere counts as zero.

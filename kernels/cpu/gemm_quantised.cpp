@@ -6,7 +6,7 @@
 // so the sums are the same.
 #include <type_traits>
 
-#include "kernels/cpu/dot.h"
+#include "kernels/cpu/quantised_row.h"
 #include "kernels/cpu/tile.h"
 #if defined(EXPERT_TILE_UNIT)
 #include "kernels/cpu/tile_unit.h"
@@ -26,45 +26,9 @@ constexpr int64_t kBlockPanels = 2;
 constexpr int64_t kBlockGroups = 16;
 constexpr int64_t kBlockPanels = 1;
 #endif
-constexpr int64_t kPrefetchBytes = 4096;  // ahead of a panel read from memory
-// One row needs a line for so short a time that asking only gets into the way of the hardware, which follows a panel by
-// itself (INT8 32 -> 44 GB/s on Zen 4). Sets whose processors this was not measured on ask; this
-// one also serves Intel's without a tile unit, where it was not measured either.
-#if defined(__AVX512F__) && !defined(EXPERT_TILE_UNIT)
-constexpr bool kAskForOneRow = false;
-#else
-constexpr bool kAskForOneRow = true;
-#endif
 
 template <class Codes>
 constexpr int kGroupSteps = Codes::kLines* Codes::kSteps;
-
-// Bytes of a group of a row of activations: those of kGroupCodeBytes that the steps of this set need.
-template <class Codes>
-constexpr int64_t kCodeBytes = Codes::Dot::kInputs == 4 ? kGroup : kGroupCodeBytes;
-
-// One group of a row of activations: the words of its codes, its scale, and what takes the zero points away: for INT8,
-// where they are all the same, an integer the sums start from, for INT4 minus the sum of the codes as a float.
-struct RowGroup {
-  const unsigned char* words;
-  float scale;
-  uint32_t correction;
-};
-
-template <class Codes>
-EXPERT_INLINE RowGroup row_group(const unsigned char* row, int64_t group, int64_t groups) {
-  RowGroup result;
-  result.words = row + group * kCodeBytes<Codes>;
-  __builtin_memcpy(&result.scale, row + groups * kGroupCodeBytes + group * 4, sizeof(float));
-  __builtin_memcpy(&result.correction, row + groups * (kGroupCodeBytes + 4) + group * 4, sizeof(uint32_t));
-  return result;
-}
-
-EXPERT_INLINE Words word(const unsigned char* words, int step) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, words + step * 4, sizeof bits);
-  return splat_words(bits);
-}
 
 template <class Codes>
 EXPERT_INLINE Ints first_sum(const RowGroup& x) {
@@ -109,20 +73,6 @@ const unsigned char* panel_of(const GemmArgs& a, int64_t panel) {
   return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(Codes::kStorage, a.inputs);
 }
 
-const unsigned char* codes_of(const GemmArgs& a, int64_t row) { return a.prepared + row * quantised_row_bytes(a.inputs); }
-
-EXPERT_INLINE void put(const GemmArgs& a, int64_t row, int64_t n, Floats sum) {
-  const Floats value = sum * splat(a.scale);
-  float* y = a.y + row * a.y_stride + n;
-  if (n + kLanes <= a.outputs) {
-    store(y, a.accumulate ? load(y) + value : value);
-    return;
-  }
-  float lanes[kLanes];
-  store(lanes, value);
-  for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = a.accumulate ? y[i] + lanes[i] : lanes[i];
-}
-
 // Where the totals of a tile of rows stand between blocks of groups: [rows, 16].
 template <int R>
 struct Totals {
@@ -163,14 +113,14 @@ struct PanelTiles {
     total.begin(first_group, totals + row * kPanelRows);
     for (int64_t g = first_group; g < last_group; ++g) {
       const unsigned char* line = panel + codes_at(Codes::kStorage, g);
-      const unsigned char* x = rows + g * kCodeBytes<Codes>;
+      const unsigned char* x = rows + g * kCodeBytes<typename Codes::Dot>;
       Scales early[kPanelVectors];  // of one row: lines are read in the order in which they lie
       if constexpr (R == 1) {
         for (int v = 0; v < kPanelVectors; ++v) early[v] = unpack_scales<Codes>(panel + scales_at(Codes::kStorage, g), v);
       }
       typename Dot::Sum sum[R][kPanelVectors];
       for (int r = 0; r < R; ++r) {
-        const RowGroup x_group = row_group<Codes>(rows + r * stride, g, groups);
+        const RowGroup x_group = row_group<typename Codes::Dot>(rows + r * stride, g, groups);
         for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(x_group);
       }
       const auto add_line = [&](int l) __attribute__((always_inline)) {
@@ -195,7 +145,7 @@ struct PanelTiles {
       for (int v = 0; v < kPanelVectors; ++v) {
         const Scales w = R == 1 ? early[v] : unpack_scales<Codes>(panel + scales_at(Codes::kStorage, g), v);
         for (int r = 0; r < R; ++r) {
-          const RowGroup x_group = row_group<Codes>(rows + r * stride, g, groups);
+          const RowGroup x_group = row_group<typename Codes::Dot>(rows + r * stride, g, groups);
           total.y[r][v] = add_group<Codes>(total.y[r][v], Dot::total(sum[r][v]), w, x_group);
         }
       }
@@ -278,11 +228,11 @@ struct UnpackedTiles {
     total.begin(first_group, totals + row * kPanelRows);
     for (int64_t g = first_group; g < last_group; ++g) {
       const unsigned char* steps = unpacked + (g - first_group) * kUnpackedBytes<Codes>;
-      const unsigned char* x = rows + g * kCodeBytes<Codes>;
+      const unsigned char* x = rows + g * kCodeBytes<typename Codes::Dot>;
       typename Dot::Sum sum[R][kPanelVectors];
       for (int r = 0; r < R; ++r) {
-        const RowGroup row_g = row_group<Codes>(rows + r * stride, g, groups);
-        __builtin_prefetch(x + r * stride + 2 * kCodeBytes<Codes>);
+        const RowGroup row_g = row_group<typename Codes::Dot>(rows + r * stride, g, groups);
+        __builtin_prefetch(x + r * stride + 2 * kCodeBytes<typename Codes::Dot>);
         for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(row_g);
       }
 #pragma GCC unroll 1  // as above
@@ -296,7 +246,7 @@ struct UnpackedTiles {
       }
       const float* scales = reinterpret_cast<const float*>(steps + kGroupSteps<Codes> * 64);
       for (int r = 0; r < R; ++r) {
-        const RowGroup x_group = row_group<Codes>(rows + r * stride, g, groups);
+        const RowGroup x_group = row_group<typename Codes::Dot>(rows + r * stride, g, groups);
         for (int v = 0; v < kPanelVectors; ++v) {
           Scales w = {load(scales + v * kLanes), Floats{}};
           if constexpr (Codes::kStorage == Storage::int4) w.zero = load(scales + kPanelRows + v * kLanes);
@@ -356,7 +306,7 @@ class UnitTiles {
   __attribute__((always_inline)) void multiply(const unsigned char* rows, int64_t g, Products& to) const {
     tile_memory();
     _tile_zero(0);
-    _tile_loadd(1, rows + g * kCodeBytes<Codes>, static_cast<size_t>(stride_));
+    _tile_loadd(1, rows + g * kCodeBytes<typename Codes::Dot>, static_cast<size_t>(stride_));
     _tile_loadd(2, steps_of(g), 64);
     _tile_dpbssd(0, 1, 2);
     _tile_stored(0, to.sum, 64);
@@ -368,7 +318,7 @@ class UnitTiles {
     const float* scales = reinterpret_cast<const float*>(steps_of(g) + kGroupSteps<Codes> * 64);
     const Scales w = {load(scales), load(scales + kPanelRows)};
     for (int r = 0; r < kUnitRows; ++r) {
-      const RowGroup x = row_group<Codes>(rows + r * stride_, g, groups_);
+      const RowGroup x = row_group<typename Codes::Dot>(rows + r * stride_, g, groups_);
       Ints sum;
       __builtin_memcpy(&sum, from.sum[r], sizeof sum);
       total.y[r][0] = add_group<Codes>(total.y[r][0], sum, w, x);
@@ -558,7 +508,7 @@ void quantise_row_for(const float* x, int64_t inputs, unsigned char* out) {
       for (int64_t i = 0; i < inputs - g * kGroup; ++i) padded[i] = from[i];
       from = padded;
     }
-    const GroupNumbers numbers = quantise_group<typename Codes::Dot>(from, out + g * kCodeBytes<Codes>);
+    const GroupNumbers numbers = quantise_group<typename Codes::Dot>(from, out + g * kCodeBytes<typename Codes::Dot>);
     scales[g] = numbers.scale;
     corrections[g] = Codes::kStorage == Storage::int8 ? static_cast<uint32_t>(-Int8Codes::kZero * numbers.sum)
                                                       : bits_of(static_cast<float>(-numbers.sum));

@@ -51,6 +51,8 @@ void finish(const float* state, int64_t rows, int64_t group, int64_t head_dim, f
 namespace expert::kernels::EXPERT_ISA_INTEGERS {
 
 void gemm_quantised(Storage storage, const GemmArgs& args);
+void gemm_screen(const GemmArgs& args);
+Refined refine(const unsigned char* bits, int64_t inputs, const int32_t* x);
 void attend_codes(const AttendArgs& args);  // INT8 keys and values
 void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);
 

@@ -4,27 +4,29 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu_kernels.h"
-#include "kernels/cpu/panels.h"
 
 namespace expert::kernels {
 
 namespace {
 
-constexpr float kZero = 7.5F;
-constexpr uint16_t kZeroBits = 4;  // of a scale: kInt4FirstZero + 4 * kInt4ZeroStep
-static_assert(kInt4FirstZero + kInt4ZeroStep * kZeroBits == kZero);
+constexpr float kHalfRange = 3.5F;  // steps on either side of zero
+constexpr float kCentre = 3.0F;     // what a code of zero lacks, less the random number
+constexpr float kLargestScale = 1.9375F;  // that a byte means, 255
+static_assert(kScreenScaleBits + (255U << kScreenScaleShift) == 0x3FF80000U);  // of that one
 
-// sqrt(ln(2 / delta) / 6) for delta = 2^-60.
-constexpr double kConfidence = 2.6547;
 // Of |weight| |x|: more than what summing up in FP32 can be off, in the copy's products and in the matrix's together.
 constexpr double kSummation = 0x1p-13;
-constexpr double kSlack = 1.001;  // the margin is computed in floating point too
 
-// What one group of 16 rows is rounded with.
+// What the rows of a panel are rounded with.
+struct Rows {
+  float scale[kPanelRows];  // 0: the row counts as zeros
+};
+
+// And one group of it.
 struct Steps {
   float scale[kPanelRows];
-  float inverse[kPanelRows];  // 0: the group counts as zeros
-  uint16_t bits[kPanelRows];  // of the scale
+  float inverse[kPanelRows];
+  unsigned char byte[kPanelRows];  // of the scale
 };
 
 // The random number of an input: 24 bits of Chris Wellons' "lowbias32", every bit of which depends on every bit of k.
@@ -35,29 +37,48 @@ inline float dither(int64_t k) {
   return static_cast<float>(static_cast<int32_t>((x ^ (x >> 16)) >> 8)) * 0x1p-24F;
 }
 
-// The least scale of each row whose fifteen steps hold all of its weights.
-void choose_steps(const float* w, Steps& steps) {
+inline float magnitude(float value) { return float_from_bits(bits_of(value) & 0x7FFFFFFFU); }
+
+// With the largest scale that a group may have, seven steps hold any weight of the row.
+Rows choose_scales(const float* w, int64_t rows, int64_t inputs) {
+  Rows chosen = {};
+  for (int64_t r = 0; r < rows; ++r) {
+    float most[4] = {};
+    for (int64_t k = 0; k < inputs; ++k) {
+      const float value = magnitude(w[r * inputs + k]);
+      most[k % 4] = value > most[k % 4] ? value : most[k % 4];
+    }
+    for (const float value : most) most[0] = value > most[0] ? value : most[0];
+    if (most[0] > kLeastQuantised) chosen.scale[r] = most[0] * (1.0001F / (kHalfRange * kLargestScale));
+  }
+  return chosen;
+}
+
+// The least scale of each row whose seven steps hold all of the group's weights.
+void choose_steps(const float* w, const Rows& rows, Steps& steps) {
   float most[kPanelRows] = {};
   for (int64_t k = 0; k < kGroup; ++k) {
     for (int64_t r = 0; r < kPanelRows; ++r) {
-      const float value = float_from_bits(bits_of(w[k * kPanelRows + r]) & 0x7FFFFFFFU);
+      const float value = magnitude(w[k * kPanelRows + r]);
       most[r] = value > most[r] ? value : most[r];
     }
   }
   for (int64_t r = 0; r < kPanelRows; ++r) {
-    const bool counts = most[r] > kLeastQuantised;
-    const uint32_t wanted = (bits_of(most[r] * (1.00001F / kZero)) + 0xFFFFU) >> 16;
-    const uint32_t lower = (wanted & ~7U) | kZeroBits;
-    const uint32_t bits = counts ? (lower < wanted ? lower + 8U : lower) : 0U;
-    steps.bits[r] = static_cast<uint16_t>(bits);
-    steps.scale[r] = float_from_bits(bits << 16);
-    steps.inverse[r] = counts ? 1.0F / steps.scale[r] : 0.0F;
+    const bool counts = rows.scale[r] > 0;
+    const float wanted = counts ? most[r] * (1.00001F / kHalfRange) / rows.scale[r] : 0.0F;
+    const uint32_t bits = bits_of(wanted);
+    const uint32_t above = bits > kScreenScaleBits ? bits - kScreenScaleBits : 0U;
+    const uint32_t byte = (above + (1U << kScreenScaleShift) - 1U) >> kScreenScaleShift;
+    steps.byte[r] = static_cast<unsigned char>(byte < 255U ? byte : 255U);
+    steps.scale[r] = rows.scale[r] * float_from_bits(kScreenScaleBits + (uint32_t{steps.byte[r]} << kScreenScaleShift));
+    steps.inverse[r] = counts ? 2.0F / steps.scale[r] : 0.0F;
   }
 }
 
+// Codes of four bits, the fourth the lowest.
 void round_dithered(const float* w, const Steps& steps, int64_t first, unsigned char* codes) {
   for (int64_t k = 0; k < kGroup; ++k) {
-    const float offset = kZero + dither(first + k);
+    const float offset = 2.0F * (kHalfRange + dither(first + k));
     for (int64_t r = 0; r < kPanelRows; ++r) {
       const auto code = static_cast<int32_t>(w[k * kPanelRows + r] * steps.inverse[r] + offset);
       codes[k * kPanelRows + r] = static_cast<unsigned char>(code < 0 ? 0 : code > 15 ? 15 : code);
@@ -65,11 +86,38 @@ void round_dithered(const float* w, const Steps& steps, int64_t first, unsigned 
   }
 }
 
+void put_group(const unsigned char* codes, unsigned char* lines) {
+  memset(lines, 0, kScreenGroupBytes);
+  for (int64_t k = 0; k < kGroup; ++k) {
+    const int64_t piece = k / 8;
+    const int64_t half = k / 4 % 2 * 4;
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      const unsigned code = codes[k * kPanelRows + r] / 2U;
+      const int64_t at = r * 4 + k % 4;
+      unsigned char& low = lines[piece / 2 * 64 + at];
+      unsigned char& high = lines[128 + at];
+      low = static_cast<unsigned char>(low | (code & 3U) << (half + piece % 2 * 2));
+      high = static_cast<unsigned char>(high | (code >> 2) << (half + piece));
+    }
+  }
+}
+
+void put_fourth(const unsigned char* codes, const Steps& steps, int64_t group, int64_t groups, int64_t row_bytes,
+                unsigned char* fourth) {
+  for (int64_t r = 0; r < kPanelRows; ++r) {
+    uint32_t bits = 0;
+    for (int64_t k = 0; k < kGroup; ++k) bits |= (codes[k * kPanelRows + r] & 1U) << k;
+    unsigned char* row = fourth + r * row_bytes;
+    row[4 + group] = steps.byte[r];
+    memcpy(row + 4 + groups + group * 4, &bits, sizeof bits);
+  }
+}
+
 // The group of `count` activations as INT4 and INT8 products read it: its codes, and their scale.
 float round_group(const float* x, int64_t count, float* codes) {
   float most = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const float value = float_from_bits(bits_of(x[i]) & 0x7FFFFFFFU);
+    const float value = magnitude(x[i]);
     most = value <= most ? most : value;  // not a comparison that a NaN escapes
   }
   const bool counts = most > kLeastQuantised;
@@ -105,20 +153,28 @@ inline void take_panel(const float* y, Largest& largest) {
 
 }  // namespace
 
-void pack_screen_panel(const float* w, int64_t rows, int64_t inputs, unsigned char* panel, ScreenBound& bound) {
+void pack_screen_panel(const float* w, int64_t rows, int64_t inputs, unsigned char* panel, unsigned char* fourth,
+                       ScreenBound& bound) {
   double squares[kPanelRows] = {};
   double fourths[kPanelRows] = {};
   const int64_t groups = group_count(inputs);
-  if (groups % 2 != 0) memset(panel + scales_at(Storage::int4, groups - 1), 0, 64);
+  const int64_t row_bytes = screen_row_bytes(inputs);
+  const Rows chosen = choose_scales(w, rows, inputs);
+  memcpy(panel, chosen.scale, sizeof chosen.scale);
+  memset(fourth, 0, static_cast<size_t>(kPanelRows * row_bytes));
+  for (int64_t r = 0; r < kPanelRows; ++r) memcpy(fourth + r * row_bytes, &chosen.scale[r], sizeof(float));
+  // Of a unit cut short the missing groups' scales as well.
+  memset(panel + screen_scales_at((groups - 1) / kScreenUnitGroups * kScreenUnitGroups), 0, 64);
   alignas(64) float group[kGroup * kPanelRows];
   unsigned char codes[kGroup * kPanelRows];
   for (int64_t g = 0; g < groups; ++g) {
     Steps steps;
     turn_group(w, rows, inputs, g * kGroup, group);
-    choose_steps(group, steps);
+    choose_steps(group, chosen, steps);
     round_dithered(group, steps, g * kGroup, codes);
-    memcpy(panel + scales_at(Storage::int4, g), steps.bits, sizeof steps.bits);
-    put_codes(Storage::int4, codes, panel + codes_at(Storage::int4, g));
+    memcpy(panel + screen_scales_at(g), steps.byte, sizeof steps.byte);
+    put_group(codes, panel + screen_codes_at(g));
+    put_fourth(codes, steps, g, groups, row_bytes, fourth);
     for (int64_t r = 0; r < kPanelRows; ++r) {
       float sum = 0;
       for (int64_t k = 0; k < kGroup; ++k) sum += group[k * kPanelRows + r] * group[k * kPanelRows + r];
@@ -128,33 +184,45 @@ void pack_screen_panel(const float* w, int64_t rows, int64_t inputs, unsigned ch
     }
   }
   double square = 0;
-  double fourth = 0;
+  double spread = 0;
   for (int64_t r = 0; r < kPanelRows; ++r) {
     square = squares[r] > square ? squares[r] : square;
-    fourth = fourths[r] > fourth ? fourths[r] : fourth;
+    spread = fourths[r] > spread ? fourths[r] : spread;
   }
-  bound = {static_cast<float>(sqrt(sqrt(fourth))), static_cast<float>(sqrt(square))};
+  bound = {static_cast<float>(sqrt(sqrt(spread))), static_cast<float>(sqrt(square))};
 }
 
-// A product with the copy is, per group, scale * scale of x * (sum of code * code of x - sum of (7 + u) * code of x).
-ScreenMargin prepare_screened_row(Storage storage, const float* x, int64_t inputs, unsigned char* prepared) {
+ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const float* x, int64_t inputs,
+                                  unsigned char* prepared, int32_t* fourth) {
+  quantise(Storage::int4, x, inputs, prepared);
   const int64_t groups = group_count(inputs);
   unsigned char* corrections = prepared + groups * (kGroupCodeBytes + static_cast<int64_t>(sizeof(float)));
+  const int64_t padded = fourth_groups(inputs);
+  auto* scales = reinterpret_cast<float*>(fourth + groups * kGroup);
+  float& largest_scale = scales[3 * padded];
+  memset(scales, 0, static_cast<size_t>(3 * padded + 1) * sizeof(float));
   double fourths = 0;
   double squares = 0;
   double differences = 0;  // between x as the matrix meets it and as the copy does
   for (int64_t g = 0; g < groups; ++g) {
     const float* from = x + g * kGroup;
     const int64_t count = inputs - g * kGroup < kGroup ? inputs - g * kGroup : kGroup;
-    float codes[kGroup];
+    float codes[kGroup] = {};
     const float scale = round_group(from, count, codes);
     float offsets = 0;
+    float sum = 0;
     float square = 0;
     for (int64_t i = 0; i < count; ++i) {
-      offsets += (kZero - 0.5F + dither(g * kGroup + i)) * codes[i];
+      offsets += (kCentre + dither(g * kGroup + i)) * codes[i];
+      sum += codes[i];
       square += codes[i] * codes[i];
     }
-    const float correction = -offsets / kZero;
+    for (int64_t i = 0; i < kGroup; ++i) fourth[g * kGroup + i] = static_cast<int32_t>(codes[i]);
+    scales[g] = scale;
+    largest_scale = scale > largest_scale ? scale : largest_scale;
+    scales[padded + g] = sum;
+    scales[2 * padded + g] = square;
+    const float correction = -offsets;
     memcpy(corrections + g * static_cast<int64_t>(sizeof correction), &correction, sizeof correction);
     const double length = static_cast<double>(square) * static_cast<double>(scale) * static_cast<double>(scale);
     squares += length;
@@ -165,12 +233,13 @@ ScreenMargin prepare_screened_row(Storage storage, const float* x, int64_t input
       differences += difference * difference;
     }
   }
+  for (int64_t g = 0; g < groups && largest_scale > 0; ++g) scales[g] /= largest_scale;
   const double off = sqrt(differences);
   const double length = sqrt(squares) + off;
   // What weights below the least that is quantised, of which the copy knows nothing, can add to a product.
   const double least = static_cast<double>(kLeastQuantised) * sqrt(static_cast<double>(inputs)) * length;
-  return {static_cast<float>(kSlack * kConfidence * sqrt(sqrt(fourths))),
-          static_cast<float>(kSlack * (off + kSummation * length)), static_cast<float>(least)};
+  return {static_cast<float>(kScreenSlack * kScreenConfidence * sqrt(sqrt(fourths))),
+          static_cast<float>(kScreenSlack * (off + kSummation * length)), static_cast<float>(least)};
 }
 
 bool panel_maxima(const float* y, int64_t outputs, int64_t begin, int64_t end, float* maxima) {

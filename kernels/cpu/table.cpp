@@ -65,6 +65,8 @@ const CpuKernels table = {
     EXPERT_NAME_OF(EXPERT_ISA_NAMESPACE),
     kNarrow,
     gemm,
+    integers::gemm_screen,
+    integers::refine,
     prepared_row_bytes,
     prepare_row,
     floats::quantise_weights,

@@ -1,6 +1,7 @@
 #include "backend/cpu_screen.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "backend/host_memory.h"
@@ -15,14 +16,23 @@ namespace {
 using kernels::ScreenBound;
 
 constexpr int64_t kWorthwhile = 4;      // one panel in so many at most: then the matrix is read as a whole
+constexpr int64_t kRefined = 8;         // and one product in so many
 constexpr int64_t kLongestPause = 255;  // calls
 constexpr int64_t kPanelsAtOnce = 128;
 constexpr int64_t kPiecesAtOnce = 4;
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
-std::span<const ScreenBound> bounds_in(std::span<const std::byte> bytes, int64_t panels, size_t codes) {
-  return {reinterpret_cast<const ScreenBound*>(bytes.data() + codes), static_cast<size_t>(panels)};
+size_t size_of_panels(int64_t rows, int64_t cols) {
+  return static_cast<size_t>(kernels::panel_count(rows) * kernels::screen_panel_bytes(cols));
+}
+size_t size_of_fourth_bits(int64_t rows, int64_t cols) {
+  return static_cast<size_t>(kernels::panel_count(rows) * kernels::kPanelRows * kernels::screen_row_bytes(cols));
+}
+
+// Of products of all bits, but for what only the steps of the copy cost.
+float margin_of_rounding(const kernels::ScreenMargin& margin, const ScreenBound& bound) {
+  return margin.norm * bound.norm + margin.least;
 }
 
 }  // namespace
@@ -32,12 +42,15 @@ std::span<const ScreenBound> bounds_in(std::span<const std::byte> bytes, int64_t
 CpuScreen::CpuScreen(int64_t rows, int64_t cols, std::span<const std::byte> bytes, std::shared_ptr<const void> owner)
     : Matrix(rows, cols, WeightFormat::int4, static_cast<int>(kernels::kGroup), bytes.size()),
       bytes_(bytes),
-      codes_(rows, cols, WeightFormat::int4, bytes.first(packed_matrix_size(rows, cols, kernels::Storage::int4)),
-             std::move(owner)),
-      bounds_(bounds_in(bytes, codes_.panel_count(), codes_.size_bytes())) {}
+      owner_(std::move(owner)),
+      fourth_bits_(reinterpret_cast<const unsigned char*>(bytes.data()) + size_of_panels(rows, cols)),
+      bounds_(reinterpret_cast<const ScreenBound*>(fourth_bits_ + size_of_fourth_bits(rows, cols))) {}
+
+std::span<const std::byte> CpuScreen::panels() const noexcept { return bytes_.first(size_of_panels(rows(), cols())); }
 
 size_t screen_bytes(int64_t rows, int64_t cols) {
-  return packed_matrix_size(rows, cols, kernels::Storage::int4) +
+  if (rows < 1 || cols < 1) fail(ErrorCode::invalid_request, "a screen of {} x {}", rows, cols);
+  return size_of_panels(rows, cols) + size_of_fourth_bits(rows, cols) +
          static_cast<size_t>(kernels::panel_count(rows)) * sizeof(ScreenBound);
 }
 
@@ -52,14 +65,15 @@ std::shared_ptr<const CpuScreen> pack_screen(const kernels::CpuKernels& kernels,
                               }
                             }};
   auto* panels = reinterpret_cast<unsigned char*>(bytes.get());
-  auto* bounds = reinterpret_cast<ScreenBound*>(
-      bytes.get() + packed_matrix_size(head.rows(), inputs, kernels::Storage::int4));
+  unsigned char* fourth = panels + size_of_panels(head.rows(), inputs);
+  auto* bounds = reinterpret_cast<ScreenBound*>(fourth + size_of_fourth_bits(head.rows(), inputs));
   pack_in_chunks(values, threads, [&](const std::byte* rows, int64_t first, int64_t count) {
     for (int64_t r = 0; r < count; r += kernels::kPanelRows) {
       const int64_t panel = (first + r) / kernels::kPanelRows;
       kernels::pack_screen_panel(reinterpret_cast<const float*>(rows) + r * inputs,
                                  std::min(kernels::kPanelRows, count - r), inputs,
-                                 panels + panel * kernels::panel_bytes(kernels::Storage::int4, inputs), bounds[panel]);
+                                 panels + panel * kernels::screen_panel_bytes(inputs),
+                                 fourth + (first + r) * kernels::screen_row_bytes(inputs), bounds[panel]);
     }
   });
   return std::make_shared<CpuScreen>(head.rows(), inputs, std::span(bytes.get(), size), bytes);
@@ -83,97 +97,209 @@ void CpuScreenedLinear::run(const Tensor& x, const CpuMatrix& weight, const CpuS
     --pause_;
     return compute_all(x, weight, y);
   }
-  bytes_ += screen.size_bytes();
-  prepare(x, weight);
-  if (!estimate(x, screen.codes(), y)) return compute_all(x, weight, y);
+  bytes_ += screen.panels().size();
+  prepare(x, weight, screen.panel_count(), best);
+  if (!estimate(x, screen, y)) return compute_all(x, weight, y);
 
   pieces_.clear();
-  for (int64_t r = 0; r < x.rows; ++r) take_best(r, best[static_cast<size_t>(r)]);
-  compute(x, weight, y);
-  firsts_.swap(pieces_);
+  for (size_t r = 0; r < rows_.size(); ++r) choose_best(static_cast<int64_t>(r));
+  compute_least(x, weight, y);
+  if (!find_candidates(screen, y)) return give_up(x, weight, y);
+
+  // The best of them first: by what they are most others turn out too small.
   pieces_.clear();
-  for (int64_t r = 0; r < x.rows; ++r) take_possible(r, best[static_cast<size_t>(r)], screen, y);
-  if (static_cast<int64_t>(pieces_.size()) * kWorthwhile > panels_) {
-    pauses_ = std::min(pauses_ * 2 + 1, kLongestPause);
-    pause_ = pauses_;
-    return compute_all(x, weight, y);
+  for (size_t r = 0; r < rows_.size(); ++r) choose_best_candidates(static_cast<int64_t>(r));
+  compute_least(x, weight, y);
+  pieces_.clear();
+  for (const Candidate& candidate : candidates_) {
+    const float least = rows_[static_cast<size_t>(candidate.row)].least;
+    if (candidate.most != kNothing && !(candidate.most < least)) pieces_.push_back({candidate.row, candidate.panel});
   }
+  if (static_cast<int64_t>(pieces_.size()) * kWorthwhile > screen.panel_count()) return give_up(x, weight, y);
   pauses_ = 0;
   compute(x, weight, y);
 }
 
-void CpuScreenedLinear::prepare(const Tensor& x, const CpuMatrix& weight) {
+void CpuScreenedLinear::prepare(const Tensor& x, const CpuMatrix& weight, int64_t panels, std::span<const int32_t> best) {
   prepared_.clear();
   prepared_.prepare(weight.storage(), host_floats(x), x.rows, x.cols);
-  const auto row_bytes = static_cast<size_t>(kernels_.prepared_row_bytes(kernels::Storage::int4, x.cols));
+  const auto row_bytes = static_cast<size_t>(kernels::quantised_row_bytes(x.cols));
+  const auto words = static_cast<size_t>(kernels::fourth_row_words(x.cols));
   const auto rows = static_cast<size_t>(x.rows);
-  if (screened_size_ < rows * row_bytes) {
-    screened_ = allocate_host(rows * row_bytes);
-    screened_size_ = rows * row_bytes;
+  const size_t size = rows * (row_bytes + words * sizeof(int32_t));
+  if (screened_size_ < size) {
+    screened_ = allocate_host(size);
+    screened_size_ = size;
   }
-  margins_.resize(rows);
+  rows_.resize(rows);
+  maxima_.resize(rows * static_cast<size_t>(panels));
+  auto* codes = reinterpret_cast<unsigned char*>(screened_.get());
+  auto* fourth = reinterpret_cast<int32_t*>(codes + rows * row_bytes);
   for (size_t r = 0; r < rows; ++r) {
-    const float* from = host_floats(x) + static_cast<int64_t>(r) * x.cols;
-    auto* to = reinterpret_cast<unsigned char*>(screened_.get()) + r * row_bytes;
-    kernels_.prepare_row(kernels::Storage::int4, from, x.cols, to);
-    margins_[r] = kernels::prepare_screened_row(kernels::values_of(weight.storage()), from, x.cols, to);
+    Row& row = rows_[r];
+    row.best = best[r];
+    row.prepared = codes + r * row_bytes;
+    row.fourth = fourth + r * words;
+    row.margin = kernels::prepare_screened_row(kernels_.prepare_row, kernels::values_of(weight.storage()),
+                                               host_floats(x) + static_cast<int64_t>(r) * x.cols, x.cols,
+                                               codes + r * row_bytes, fourth + r * words);
+    row.maxima = std::span(maxima_).subspan(r * static_cast<size_t>(panels), static_cast<size_t>(panels));
+    row.computed.clear();
+    row.least = kNothing;
   }
 }
 
 // y: products with the copy; and the largest of each panel. False: one of them is a NaN.
-bool CpuScreenedLinear::estimate(const Tensor& x, const CpuMatrix& codes, const Tensor& y) {
-  panels_ = codes.panel_count();
-  maxima_.resize(static_cast<size_t>(y.rows * panels_));
+bool CpuScreenedLinear::estimate(const Tensor& x, const CpuScreen& screen, const Tensor& y) {
+  kernels::GemmArgs all{};
+  all.panels = screen.panels().data();
+  all.outputs = screen.rows();
+  all.inputs = screen.cols();
+  all.x = host_floats(x);
+  all.x_stride = x.cols;
+  all.prepared = rows_.front().prepared;
+  all.rows = x.rows;
+  all.y = host_floats(y);
+  all.y_stride = y.cols;
+  all.scale = 1.0F;
   std::atomic<bool> numbers{true};
-  tasks_.fill(ceil_div(panels_, kPanelsAtOnce));
+  tasks_.fill(ceil_div(screen.panel_count(), kPanelsAtOnce));
   pool_.run(pool_.threads(), [&](int64_t, int worker) {
     for (int64_t task = tasks_.next(worker); task >= 0; task = tasks_.next(worker)) {
-      const int64_t begin = task * kPanelsAtOnce;
-      const int64_t end = std::min(panels_, begin + kPanelsAtOnce);
-      multiply(codes, x, reinterpret_cast<const unsigned char*>(screened_.get()), {0, begin}, x.rows, end, y);
+      kernels::GemmArgs args = all;
+      args.panel_begin = task * kPanelsAtOnce;
+      args.panel_end = std::min(screen.panel_count(), args.panel_begin + kPanelsAtOnce);
+      kernels_.screen(args);
       for (int64_t r = 0; r < y.rows; ++r) {
-        const float* from = host_floats(y) + r * y.cols;
-        if (!kernels::panel_maxima(from, y.cols, begin, end, maxima_.data() + r * panels_)) numbers = false;
+        if (!kernels::panel_maxima(args.y + r * y.cols, y.cols, args.panel_begin, args.panel_end,
+                                   rows_[static_cast<size_t>(r)].maxima.data())) {
+          numbers = false;
+        }
       }
     }
   });
   return numbers;
 }
 
-// The panels with the largest estimates, as many as values are wanted. Those that are taken have no maximum any more.
-void CpuScreenedLinear::take_best(int64_t row, int32_t best) {
-  const std::span<float> maxima = std::span(maxima_).subspan(static_cast<size_t>(row * panels_),
-                                                             static_cast<size_t>(panels_));
-  const auto wanted = static_cast<size_t>(std::clamp<int64_t>(best, 1, panels_));
-  const float threshold = wanted == 1 ? *std::max_element(maxima.begin(), maxima.end())
-                                      : kth_largest(maxima, wanted, values_);
+// The panels with the largest estimates, as many as values are wanted. They have no maximum any more.
+void CpuScreenedLinear::choose_best(int64_t index) {
+  const Row& row = rows_[static_cast<size_t>(index)];
+  const auto wanted = static_cast<size_t>(std::min(row.best, static_cast<int64_t>(row.maxima.size())));
+  const float threshold = wanted == 1 ? *std::max_element(row.maxima.begin(), row.maxima.end())
+                                      : kth_largest(row.maxima, wanted, values_);
   size_t taken = 0;
-  for (size_t p = 0; p < maxima.size() && taken < wanted; ++p) {
-    if (maxima[p] < threshold) continue;
-    maxima[p] = kNothing;
-    pieces_.push_back({row, static_cast<int64_t>(p)});
+  for (size_t p = 0; p < row.maxima.size() && taken < wanted; ++p) {
+    if (row.maxima[p] < threshold) continue;
+    row.maxima[p] = kNothing;
+    pieces_.push_back({index, static_cast<int64_t>(p)});
     ++taken;
   }
 }
 
-// The other panels that may hold a value as large as the `best`-th of those computed, than which the row's `best`-th is no
-// smaller.
-void CpuScreenedLinear::take_possible(int64_t row, int32_t best, const CpuScreen& screen, const Tensor& y) {
-  computed_.clear();
-  for (const Piece& piece : firsts_) {
-    if (piece.row != row) continue;
-    const int64_t first = piece.panel * kernels::kPanelRows;
-    const float* from = host_floats(y) + row * y.cols;
-    computed_.insert(computed_.end(), from + first, from + std::min(y.cols, first + kernels::kPanelRows));
+// False: so many products may be wanted that the matrix had better be read as a whole.
+bool CpuScreenedLinear::find_candidates(const CpuScreen& screen, const Tensor& y) {
+  const int64_t tasks = ceil_div(screen.panel_count(), kPanelsAtOnce);
+  const int64_t room = static_cast<int64_t>(rows_.size()) * kPanelsAtOnce;  // of a task
+  if (found_.size() < static_cast<size_t>(tasks * room)) found_.resize(static_cast<size_t>(tasks * room));
+  counts_.assign(static_cast<size_t>(tasks), 0);
+  refined_ = 0;
+  tasks_.fill(tasks);  // as estimate() did: what a core has computed is in its cache
+  pool_.run(pool_.threads(), [&](int64_t, int worker) {
+    for (int64_t task = tasks_.next(worker); task >= 0; task = tasks_.next(worker)) {
+      Candidate* next = found_.data() + task * room;
+      for (size_t r = 0; r < rows_.size(); ++r) next = add_candidates(static_cast<int64_t>(r), screen, task, y, next);
+      counts_[static_cast<size_t>(task)] = next - (found_.data() + task * room);
+    }
+  });
+  const int64_t most = screen.rows() / kRefined;
+  bytes_ += static_cast<uint64_t>(std::min<int64_t>(refined_, most) * kernels::screen_row_bytes(screen.cols()));
+  if (refined_ > most) return false;
+  candidates_.clear();
+  for (int64_t t = 0; t < tasks; ++t) {
+    const Candidate* first = found_.data() + t * room;
+    candidates_.insert(candidates_.end(), first, first + counts_[static_cast<size_t>(t)]);
   }
-  const auto wanted = static_cast<size_t>(best);
-  const float least = computed_.size() < wanted ? kNothing : kth_largest(computed_, wanted, values_);
-  const float* maxima = maxima_.data() + row * panels_;
-  const kernels::ScreenMargin& margin = margins_[static_cast<size_t>(row)];
-  for (int64_t p = 0; p < panels_; ++p) {
-    const ScreenBound& bound = screen.bounds()[static_cast<size_t>(p)];
-    const float most = maxima[p] + (margin.spread * bound.spread + margin.norm * bound.norm + margin.least);
-    if (!(most < least) && maxima[p] != kNothing) pieces_.push_back({row, p});
+  return true;
+}
+
+// Those of one row among a task's panels.
+CpuScreenedLinear::Candidate* CpuScreenedLinear::add_candidates(int64_t index, const CpuScreen& screen, int64_t task,
+                                                                const Tensor& y, Candidate* next) {
+  const Row& row = rows_[static_cast<size_t>(index)];
+  float* estimates = host_floats(y) + index * y.cols;
+  struct Panel {
+    int64_t first;  // row
+    float margin;
+  };
+  std::array<Panel, kPanelsAtOnce> panels;
+  size_t panel_count = 0;
+  for (int64_t p = task * kPanelsAtOnce; p < std::min(screen.panel_count(), (task + 1) * kPanelsAtOnce); ++p) {
+    const ScreenBound& bound = screen.bounds()[p];
+    const float margin = row.margin.spread * bound.spread + margin_of_rounding(row.margin, bound);
+    const float most = row.maxima[static_cast<size_t>(p)];
+    if (most + margin < row.least || most == kNothing) continue;
+    panels[panel_count++] = {p * kernels::kPanelRows, margin};
+    __builtin_prefetch(estimates + p * kernels::kPanelRows);
+  }
+  std::array<int32_t, kPanelsAtOnce * kernels::kPanelRows> outputs;
+  const int64_t row_bytes = kernels::screen_row_bytes(screen.cols());
+  const unsigned char* fourth_bits = screen.fourth_bits();
+  int64_t count = 0;
+  for (const Panel& panel : std::span(panels.data(), panel_count)) {
+    for (int64_t n = panel.first; n < std::min(y.cols, panel.first + kernels::kPanelRows); ++n) {
+      if (estimates[n] + panel.margin < row.least) continue;
+      outputs[static_cast<size_t>(count++)] = static_cast<int32_t>(n);
+      const unsigned char* bits = fourth_bits + n * row_bytes;
+      for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(bits + at);
+      __builtin_prefetch(bits + row_bytes - 1);
+    }
+  }
+  if ((refined_ += count) > screen.rows() / kRefined) return next;
+
+  int64_t last = -1;  // panel
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t n = outputs[static_cast<size_t>(i)];
+    const int64_t panel = n / kernels::kPanelRows;
+    const kernels::Refined refined = kernels_.refine(fourth_bits + n * row_bytes, screen.cols(), row.fourth);
+    estimates[n] += refined.product;
+    const float most = estimates[n] + refined.margin + margin_of_rounding(row.margin, screen.bounds()[panel]);
+    if (panel != last) *next++ = {index, panel, kNothing, kNothing};
+    last = panel;
+    next[-1].estimate = std::max(next[-1].estimate, estimates[n]);
+    next[-1].most = std::max(next[-1].most, most);
+  }
+  return next;
+}
+
+// As choose_best(). Those chosen cannot be anything any more.
+void CpuScreenedLinear::choose_best_candidates(int64_t index) {
+  estimates_.clear();
+  for (const Candidate& candidate : candidates_) {
+    if (candidate.row == index) estimates_.push_back(candidate.estimate);
+  }
+  const auto wanted = static_cast<size_t>(rows_[static_cast<size_t>(index)].best);
+  const float threshold = estimates_.size() <= wanted ? kNothing : kth_largest(estimates_, wanted, values_);
+  size_t taken = 0;
+  for (Candidate& candidate : candidates_) {
+    if (candidate.row != index || candidate.estimate < threshold || taken == wanted) continue;
+    candidate.most = kNothing;
+    pieces_.push_back({index, candidate.panel});
+    ++taken;
+  }
+}
+
+// The pieces, and what is least by them.
+void CpuScreenedLinear::compute_least(const Tensor& x, const CpuMatrix& weight, const Tensor& y) {
+  compute(x, weight, y);
+  for (const Piece& piece : pieces_) {
+    const int64_t first = piece.panel * kernels::kPanelRows;
+    const float* from = host_floats(y) + piece.row * y.cols;
+    std::vector<float>& computed = rows_[static_cast<size_t>(piece.row)].computed;
+    computed.insert(computed.end(), from + first, from + std::min(y.cols, first + kernels::kPanelRows));
+  }
+  for (Row& row : rows_) {
+    const auto wanted = static_cast<size_t>(row.best);
+    if (row.computed.size() >= wanted) row.least = kth_largest(row.computed, wanted, values_);
   }
 }
 
@@ -182,33 +308,34 @@ void CpuScreenedLinear::compute(const Tensor& x, const CpuMatrix& weight, const 
   const auto count = static_cast<int64_t>(pieces_.size());
   bytes_ += pieces_.size() * static_cast<uint64_t>(kernels::panel_bytes(weight.storage(), weight.cols()));
   const unsigned char* prepared = prepared_.find(weight.storage(), host_floats(x));
+  const int64_t row_bytes = kernels_.prepared_row_bytes(weight.storage(), weight.cols());
   pool_.run(ceil_div(count, kPiecesAtOnce), [&](int64_t task, int) {
     const int64_t end = std::min(count, (task + 1) * kPiecesAtOnce);
     for (int64_t i = task * kPiecesAtOnce; i < end; ++i) {
       const Piece piece = pieces_[static_cast<size_t>(i)];
-      multiply(weight, x, prepared, piece, 1, piece.panel + 1, y);
+      kernels::GemmArgs args{};
+      args.panels = weight.panels();
+      args.outputs = weight.rows();
+      args.inputs = weight.cols();
+      args.panel_begin = piece.panel;
+      args.panel_end = piece.panel + 1;
+      args.x = host_floats(x) + piece.row * x.cols;
+      args.x_stride = x.cols;
+      args.prepared = prepared == nullptr ? nullptr : prepared + piece.row * row_bytes;
+      args.rows = 1;
+      args.y = host_floats(y) + piece.row * y.cols;
+      args.y_stride = y.cols;
+      args.scale = 1.0F;
+      kernels_.gemm(weight.storage(), args);
     }
   });
 }
 
-// `rows` rows from first.row on, panels [first.panel, last_panel). `prepared`: of row 0.
-void CpuScreenedLinear::multiply(const CpuMatrix& w, const Tensor& x, const unsigned char* prepared, Piece first,
-                                 int64_t rows, int64_t last_panel, const Tensor& y) const {
-  kernels::GemmArgs args{};
-  args.panels = w.panels();
-  args.outputs = w.rows();
-  args.inputs = w.cols();
-  args.panel_begin = first.panel;
-  args.panel_end = last_panel;
-  args.x = host_floats(x) + first.row * x.cols;
-  args.x_stride = x.cols;
-  args.prepared = prepared;
-  if (prepared != nullptr) args.prepared += first.row * kernels_.prepared_row_bytes(w.storage(), w.cols());
-  args.rows = rows;
-  args.y = host_floats(y) + first.row * y.cols;
-  args.y_stride = y.cols;
-  args.scale = 1.0F;
-  kernels_.gemm(w.storage(), args);
+// The copy did not help.
+void CpuScreenedLinear::give_up(const Tensor& x, const CpuMatrix& weight, const Tensor& y) {
+  pauses_ = std::min(pauses_ * 2 + 1, kLongestPause);
+  pause_ = pauses_;
+  compute_all(x, weight, y);
 }
 
 void CpuScreenedLinear::compute_all(const Tensor& x, const CpuMatrix& weight, const Tensor& y) {

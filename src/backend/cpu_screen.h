@@ -1,6 +1,6 @@
-// The few largest products of a row with a large matrix (a head), found without reading most of it: a copy of half a byte
-// per weight (kernels/cpu/screen.h) says of each panel how large its products can be, and only those panels that may hold
-// one of the wanted are computed as CpuLinear computes them, bit for bit.
+// The few largest products of a row with a large matrix (a head), found without reading most of it: a copy in three bits
+// per weight (kernels/cpu/screen.h) says how large each product can be, a fourth bit says it better of those that may be
+// wanted, and only the panels that may still hold one are computed as CpuLinear computes them, bit for bit.
 #pragma once
 
 #include <atomic>
@@ -17,20 +17,23 @@
 
 namespace expert {
 
-// Panels as of an INT4 matrix, then a bound for each of them.
+// Panels, then the fourth bits of all rows, then a bound for each panel.
 class CpuScreen final : public Matrix {
  public:
   // `bytes`: screen_bytes() of them, which `owner` keeps.
   CpuScreen(int64_t rows, int64_t cols, std::span<const std::byte> bytes, std::shared_ptr<const void> owner);
 
-  const CpuMatrix& codes() const noexcept { return codes_; }
-  std::span<const kernels::ScreenBound> bounds() const noexcept { return bounds_; }
+  int64_t panel_count() const noexcept { return kernels::panel_count(rows()); }
+  std::span<const std::byte> panels() const noexcept;
+  const unsigned char* fourth_bits() const noexcept { return fourth_bits_; }  // of row 0
+  const kernels::ScreenBound* bounds() const noexcept { return bounds_; }
   std::span<const std::byte> bytes() const noexcept { return bytes_; }
 
  private:
   std::span<const std::byte> bytes_;
-  CpuMatrix codes_;
-  std::span<const kernels::ScreenBound> bounds_;
+  std::shared_ptr<const void> owner_;
+  const unsigned char* fourth_bits_;
+  const kernels::ScreenBound* bounds_;
 };
 
 // Error(invalid_request) for an empty shape.
@@ -56,14 +59,33 @@ class CpuScreenedLinear {
     int64_t row;
     int64_t panel;
   };
+  // One that may hold a product that is wanted, by the fourth bits of those of its rows that may.
+  struct Candidate {
+    int64_t row;
+    int64_t panel;
+    float estimate;  // the largest
+    float most;      // that a product can be
+  };
+  // A row of activations as products with the copy read it, and what is known of its products.
+  struct Row {
+    int64_t best;  // as many are wanted
+    const unsigned char* prepared;
+    const int32_t* fourth;
+    kernels::ScreenMargin margin;
+    std::span<float> maxima;      // of each panel's estimates; none of those computed
+    std::vector<float> computed;  // products
+    float least;                  // the `best`-th largest product is no smaller
+  };
 
-  void prepare(const Tensor& x, const CpuMatrix& weight);
-  bool estimate(const Tensor& x, const CpuMatrix& codes, const Tensor& y);
-  void take_best(int64_t row, int32_t best);
-  void take_possible(int64_t row, int32_t best, const CpuScreen& screen, const Tensor& y);
+  void prepare(const Tensor& x, const CpuMatrix& weight, int64_t panels, std::span<const int32_t> best);
+  bool estimate(const Tensor& x, const CpuScreen& screen, const Tensor& y);
+  void choose_best(int64_t index);
+  bool find_candidates(const CpuScreen& screen, const Tensor& y);
+  Candidate* add_candidates(int64_t index, const CpuScreen& screen, int64_t task, const Tensor& y, Candidate* next);
+  void choose_best_candidates(int64_t index);
   void compute(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
-  void multiply(const CpuMatrix& w, const Tensor& x, const unsigned char* prepared, Piece first, int64_t rows,
-                int64_t last_panel, const Tensor& y) const;
+  void compute_least(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
+  void give_up(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
   void compute_all(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
 
   const kernels::CpuKernels& kernels_;
@@ -76,15 +98,17 @@ class CpuScreenedLinear {
   std::atomic<uint64_t> whole_{0};
   int64_t pause_ = 0;   // calls that are computed whole from now on, since the copy did not help
   int64_t pauses_ = 0;  // how many the last time
-  int64_t panels_ = 0;
-  std::shared_ptr<std::byte> screened_;  // rows as the copy reads them
+  std::shared_ptr<std::byte> screened_;  // activations as the copy reads them
   size_t screened_size_ = 0;
-  std::vector<kernels::ScreenMargin> margins_;  // of each row
-  std::vector<float> maxima_;   // [rows, panels] of the copy's products
-  std::vector<Piece> pieces_;   // that are computed next
-  std::vector<Piece> firsts_;   // that were computed first
-  std::vector<float> computed_;  // scratch
-  std::vector<float> values_;    // scratch
+  std::vector<Row> rows_;
+  std::vector<float> maxima_;      // [rows, panels]
+  std::vector<Candidate> found_;       // of each task, with room for all
+  std::vector<Candidate> candidates_;
+  std::vector<int64_t> counts_;        // of each task
+  std::atomic<int64_t> refined_{0};    // products
+  std::vector<float> estimates_;       // scratch
+  std::vector<Piece> pieces_;      // that are computed next
+  std::vector<float> values_;      // scratch
 };
 
 }  // namespace expert

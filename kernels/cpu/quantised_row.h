@@ -1,0 +1,62 @@
+// Rows of activations in codes of 8 bits as products of integers read them, and where such products go.
+#pragma once
+
+#include "kernels/cpu/dot.h"
+
+namespace expert::kernels::EXPERT_ISA_NAMESPACE {
+
+constexpr int64_t kPrefetchBytes = 4096;  // ahead of a panel read from memory
+// One row needs a line for so short a time that asking only gets into the way of the hardware, which follows a panel by
+// itself (INT8 32 -> 44 GB/s on Zen 4). Sets whose processors this was not measured on ask; this
+// one also serves Intel's without a tile unit, where it was not measured either.
+#if defined(__AVX512F__) && !defined(EXPERT_TILE_UNIT)
+constexpr bool kAskForOneRow = false;
+#else
+constexpr bool kAskForOneRow = true;
+#endif
+
+// Bytes of a group of a row of activations: those of kGroupCodeBytes that the steps of this set need.
+template <class Dot>
+constexpr int64_t kCodeBytes = Dot::kInputs == 4 ? kGroup : kGroupCodeBytes;
+
+// One group of a row of activations: the words of its codes, its scale, and what takes the zero points away: for INT8,
+// where they are all the same, an integer the sums start from, for INT4 minus the sum of the codes as a float, for a screen
+// the float that its sums lack.
+struct RowGroup {
+  const unsigned char* words;
+  float scale;
+  uint32_t correction;
+};
+
+template <class Dot>
+EXPERT_INLINE RowGroup row_group(const unsigned char* row, int64_t group, int64_t groups) {
+  RowGroup result;
+  result.words = row + group * kCodeBytes<Dot>;
+  __builtin_memcpy(&result.scale, row + groups * kGroupCodeBytes + group * 4, sizeof(float));
+  __builtin_memcpy(&result.correction, row + groups * (kGroupCodeBytes + 4) + group * 4, sizeof(uint32_t));
+  return result;
+}
+
+EXPERT_INLINE Words word(const unsigned char* words, int step) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, words + step * 4, sizeof bits);
+  return splat_words(bits);
+}
+
+EXPERT_INLINE const unsigned char* codes_of(const GemmArgs& a, int64_t row) {
+  return a.prepared + row * quantised_row_bytes(a.inputs);
+}
+
+EXPERT_INLINE void put(const GemmArgs& a, int64_t row, int64_t n, Floats sum) {
+  const Floats value = sum * splat(a.scale);
+  float* y = a.y + row * a.y_stride + n;
+  if (n + kLanes <= a.outputs) {
+    store(y, a.accumulate ? load(y) + value : value);
+    return;
+  }
+  float lanes[kLanes];
+  store(lanes, value);
+  for (int64_t i = 0; n + i < a.outputs; ++i) y[i] = a.accumulate ? y[i] + lanes[i] : lanes[i];
+}
+
+}  // namespace expert::kernels::EXPERT_ISA_NAMESPACE
