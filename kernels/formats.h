@@ -6,13 +6,16 @@
 //   BF16  one line = 16 outputs x 2 inputs: 32-bit lane r holds input k in its low half and k + 1 in its high half
 //   INT8  one line = 16 outputs x 4 inputs: byte i of lane r holds the code of input k + i
 //   INT4  one line = 16 outputs x 8 inputs: byte i of lane r holds k + i in its low nibble, k + 4 + i in its high one
-// Quantised inputs come in groups of 32 (the last one padded with zeros). An output's group has one BF16 scale, and its
-// weights are scale * (code - zero):
+// Quantised inputs come in groups of 32 (the last one padded with zeros). An output's group has one scale, a BF16 number,
+// and its weights are scale * (code - zero):
 //   INT8  codes 1 to 255, zero 128
-//   INT4  codes 0 to 15, zero between 5.5 and 9 in halves, kept in the scale's three low bits: they are part of the
-//         scale's value as well, so the zero point costs no byte, and the scale a little of its precision
-// A unit of two groups is a line of scales (16 of the first group, 16 of the second), then the lines of both; a unit cut
-// in half ends after the first group's lines.
+//   INT4  codes 0 to 15, zero between 5.5 and 9 in halves; the scale has four bits of mantissa
+// The scales of an output lie close together, so its panel's head, a line, has a word for each output, base << 16 | shift, and
+// each group a byte of scale per output:
+//   INT8  the scale's bits are base + (byte << shift)
+//   INT4  base + ((byte & 0xF8) << shift), and the byte's three low bits are the zero point's
+// Scales that do not go with the shift that their output needs are rounded to those that do (kernels/cpu/panels.h). A unit of
+// four groups is a line of their scales, then the lines of all four; a unit cut short ends after its last group's.
 // Narrow BF16 holds the same values in 12 bits each: a head, then units of 4 BF16 lines (8 inputs). The high byte of a value
 // is its sign and seven bits of its exponent; of most values of a row these lie between the row's base and seven below.
 // Head: the rows' bases, 16 bytes; then the exceptions, each a word of line << 13 | value << 8 | high byte (value: 0 to 31
@@ -51,13 +54,19 @@ constexpr bool is_quantised(Storage storage) { return storage == Storage::int8 |
 constexpr int64_t group_count(int64_t inputs) { return (inputs + kGroup - 1) / kGroup; }
 // Bytes of the codes of one group in one panel.
 constexpr int64_t group_bytes(Storage storage) { return kGroup * kPanelRows / (storage == Storage::int4 ? 2 : 1); }
-// Where in a panel the scales and the codes of a group stand.
-constexpr int64_t scales_at(Storage storage, int64_t group) {
-  return group / 2 * (64 + 2 * group_bytes(storage)) + group % 2 * kPanelRows * 2;
+// Where in a panel the scales and the codes of a group stand, `bytes` of codes each.
+constexpr int64_t kScaleGroups = 4;  // that share a line of scales
+constexpr int64_t grouped_scales_at(int64_t bytes, int64_t group) {
+  return 64 + group / kScaleGroups * (64 + kScaleGroups * bytes) + group % kScaleGroups * kPanelRows;
 }
-constexpr int64_t codes_at(Storage storage, int64_t group) {
-  return group / 2 * (64 + 2 * group_bytes(storage)) + 64 + group % 2 * group_bytes(storage);
+constexpr int64_t grouped_codes_at(int64_t bytes, int64_t group) {
+  return 128 + group / kScaleGroups * (64 + kScaleGroups * bytes) + group % kScaleGroups * bytes;
 }
+constexpr int64_t grouped_panel_bytes(int64_t bytes, int64_t groups) {
+  return 64 + (groups + kScaleGroups - 1) / kScaleGroups * 64 + groups * bytes;
+}
+constexpr int64_t scales_at(Storage storage, int64_t group) { return grouped_scales_at(group_bytes(storage), group); }
+constexpr int64_t codes_at(Storage storage, int64_t group) { return grouped_codes_at(group_bytes(storage), group); }
 
 constexpr int64_t panel_count(int64_t outputs) { return (outputs + kPanelRows - 1) / kPanelRows; }
 
@@ -75,10 +84,7 @@ constexpr int64_t narrow_head_bytes(int64_t inputs) {
 // Bytes of one panel over `inputs` inputs.
 constexpr int64_t panel_bytes(Storage storage, int64_t inputs) {
   if (storage == Storage::narrow_bf16) return narrow_head_bytes(inputs) + inputs / kNarrowInputs * kNarrowUnitBytes;
-  if (is_quantised(storage)) {
-    const int64_t groups = group_count(inputs);
-    return (groups + 1) / 2 * 64 + groups * group_bytes(storage);
-  }
+  if (is_quantised(storage)) return grouped_panel_bytes(group_bytes(storage), group_count(inputs));
   return storage == Storage::f32 ? inputs * 64 : (inputs + 1) / 2 * 64;
 }
 
@@ -104,7 +110,8 @@ static inline uint16_t bf16_from_float(float value) {
   return static_cast<uint16_t>((bits & 0x7FFFFFFFU) > 0x7F800000U ? quiet : rounded);
 }
 
-// The zero point that goes with a quantised group's scale.
+// The zero point that goes with a quantised group's scale, and the scale: of 16 bits, INT4's with the zero point in the low
+// three, and of a byte with the word of its output in the panel's head.
 constexpr float kInt8Zero = 128.0F;
 constexpr float kInt4FirstZero = 5.5F;
 constexpr float kInt4ZeroStep = 0.5F;
@@ -116,8 +123,17 @@ constexpr uint32_t kInt8ScalesBelow = 11;
 constexpr uint32_t kInt4ScaleTries = 8;
 constexpr uint32_t kInt4ScalesBelow = 5;
 constexpr float kLeastQuantised = 0x1p-100F;
-static inline float zero_of(Storage storage, uint16_t scale) {
+static inline float zero_of(Storage storage, uint32_t scale) {
   return storage == Storage::int8 ? kInt8Zero : kInt4FirstZero + kInt4ZeroStep * static_cast<float>(scale & 7U);
+}
+constexpr uint32_t kInt4ScaleMask = 0xFFF8U;
+static inline float scale_of(Storage storage, uint32_t scale) {
+  return float_from_bits((storage == Storage::int8 ? scale : scale & kInt4ScaleMask) << 16);
+}
+static inline uint32_t unpack_scale(Storage storage, uint32_t head, uint32_t byte) {
+  const uint32_t shift = head & 15U;
+  if (storage == Storage::int8) return (head >> 16) + (byte << shift);
+  return (head >> 16) + ((byte & 0xF8U) << shift) + (byte & 7U);
 }
 
 // Exact. A subnormal is read with the exponent of the least normal number, 2^-14, which is taken away again. Masks

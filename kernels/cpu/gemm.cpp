@@ -24,10 +24,11 @@ void round_row(const float* x, int64_t inputs, unsigned char* out) {
 namespace {
 
 void unpack_quantised(Storage storage, const unsigned char* panel, int64_t inputs, int64_t lane, float* out) {
+  uint32_t head;
+  __builtin_memcpy(&head, panel + lane * 4, sizeof head);
   for (int64_t group = 0; group < group_count(inputs); ++group) {
-    uint16_t bits;
-    __builtin_memcpy(&bits, panel + scales_at(storage, group) + lane * 2, sizeof bits);
-    const float scale = float_from_bf16(bits);
+    const uint32_t bits = unpack_scale(storage, head, panel[scales_at(storage, group) + lane]);
+    const float scale = scale_of(storage, bits);
     const float zero = zero_of(storage, bits);
     const unsigned char* codes = panel + codes_at(storage, group) + lane * 4;
     float values[kGroup];

@@ -41,22 +41,50 @@ struct Scales {
   Floats zero;
 };
 
-template <class Codes>
-EXPERT_INLINE Scales unpack_scales(const unsigned char* scales, int v) {
-  const Words bits = load_high_halves(scales + v * kLanes * 2);
-  Scales result = {reinterpret_cast<Floats>(bits), Floats{}};
-#if defined(__AVX512F__)
-  if constexpr (Codes::kStorage == Storage::int4) {
-    // Of the four bits that the instruction looks at three are the zero point's.
-    float zeros[kLanes];
-    for (int i = 0; i < kLanes; ++i) zeros[i] = kInt4FirstZero + kInt4ZeroStep * static_cast<float>(i % kInt4Zeros);
-    result.zero = _mm512_maskz_permutexvar_ps(0xFFFF, reinterpret_cast<__m512i>(bits >> 16), load(zeros));
-    return result;
-  }
+// What makes scales of bytes, for one vector of outputs of a panel.
+struct ScaleHead {
+  Words base;
+#if defined(__AVX2__) || defined(__ARM_NEON)
+  Words shift;  // from a byte to the high half of a word
+#else
+  Words factor;  // SSE2 has no shifts by lane
 #endif
-  if constexpr (Codes::kStorage == Storage::int4) {
-    result.zero = fma(to_floats(reinterpret_cast<Ints>((bits >> 16) & 7U)), splat(kInt4ZeroStep), splat(kInt4FirstZero));
+
+  EXPERT_INLINE Words shifted(const ScaleHead& head, Words bytes) {
+#if defined(__AVX2__) || defined(__ARM_NEON)
+    return bytes << head.shift;
+#else
+    return bytes * head.factor;
+#endif
   }
+};
+
+EXPERT_INLINE ScaleHead scale_head(const unsigned char* panel, int v) {
+  const Words words = line_words(panel, v);
+#if defined(__AVX2__) || defined(__ARM_NEON)
+  return {words & 0xFFFF0000U, (words & 15U) + 16U};
+#else
+  Words factor;
+  for (int i = 0; i < kLanes; ++i) factor[i] = 0x10000U << (words[i] & 15U);
+  return {words & 0xFFFF0000U, factor};
+#endif
+}
+
+template <class Codes>
+EXPERT_INLINE Scales unpack_scales(const ScaleHead& head, const unsigned char* scales, int v) {
+  const Words bytes = scale_bytes(scales + v * kLanes);
+  if constexpr (Codes::kStorage == Storage::int8) {
+    return {reinterpret_cast<Floats>(ScaleHead::shifted(head, bytes) + head.base), Floats{}};
+  }
+  Scales result = {reinterpret_cast<Floats>(ScaleHead::shifted(head, bytes & 0xF8U) + head.base), Floats{}};
+#if defined(__AVX512F__)
+  // Of the four bits that the instruction looks at three are the zero point's.
+  float zeros[kLanes];
+  for (int i = 0; i < kLanes; ++i) zeros[i] = kInt4FirstZero + kInt4ZeroStep * static_cast<float>(i % kInt4Zeros);
+  result.zero = _mm512_maskz_permutexvar_ps(0xFFFF, reinterpret_cast<__m512i>(bytes), load(zeros));
+#else
+  result.zero = fma(to_floats(reinterpret_cast<Ints>(bytes & 7U)), splat(kInt4ZeroStep), splat(kInt4FirstZero));
+#endif
   return result;
 }
 
@@ -109,6 +137,8 @@ struct PanelTiles {
     const int64_t groups = group_count(a.inputs);
     const unsigned char* rows = codes_of(a, first_row + row);
     const int64_t stride = quantised_row_bytes(a.inputs);
+    ScaleHead head[kPanelVectors];
+    for (int v = 0; v < kPanelVectors; ++v) head[v] = scale_head(panel, v);
     Totals<R> total;
     total.begin(first_group, totals + row * kPanelRows);
     for (int64_t g = first_group; g < last_group; ++g) {
@@ -116,7 +146,7 @@ struct PanelTiles {
       const unsigned char* x = rows + g * kCodeBytes<typename Codes::Dot>;
       Scales early[kPanelVectors];  // of one row: lines are read in the order in which they lie
       if constexpr (R == 1) {
-        for (int v = 0; v < kPanelVectors; ++v) early[v] = unpack_scales<Codes>(panel + scales_at(Codes::kStorage, g), v);
+        for (int v = 0; v < kPanelVectors; ++v) early[v] = unpack_scales<Codes>(head[v], panel + scales_at(Codes::kStorage, g), v);
       }
       typename Dot::Sum sum[R][kPanelVectors];
       for (int r = 0; r < R; ++r) {
@@ -143,7 +173,7 @@ struct PanelTiles {
         for (int l = 0; l < Codes::kLines; ++l) add_line(l);
       }
       for (int v = 0; v < kPanelVectors; ++v) {
-        const Scales w = R == 1 ? early[v] : unpack_scales<Codes>(panel + scales_at(Codes::kStorage, g), v);
+        const Scales w = R == 1 ? early[v] : unpack_scales<Codes>(head[v], panel + scales_at(Codes::kStorage, g), v);
         for (int r = 0; r < R; ++r) {
           const RowGroup x_group = row_group<typename Codes::Dot>(rows + r * stride, g, groups);
           total.y[r][v] = add_group<Codes>(total.y[r][v], Dot::total(sum[r][v]), w, x_group);
@@ -202,7 +232,7 @@ void unpack_group(const unsigned char* panel, int64_t group, unsigned char* to) 
   }
   float* scales = reinterpret_cast<float*>(to + kGroupSteps<Codes> * 64);
   for (int v = 0; v < kPanelVectors; ++v) {
-    const Scales w = unpack_scales<Codes>(panel + scales_at(Codes::kStorage, group), v);
+    const Scales w = unpack_scales<Codes>(scale_head(panel, v), panel + scales_at(Codes::kStorage, group), v);
     store(scales + v * kLanes, w.scale);
     store(scales + kPanelRows + v * kLanes, w.zero);
   }

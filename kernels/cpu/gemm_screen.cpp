@@ -22,16 +22,7 @@ EXPERT_INLINE void unpack_piece(Words low, Words high, Words (&step)[kSteps]) {
 }
 
 EXPERT_INLINE Floats unpack_screen_scales(const unsigned char* scales) {
-#if defined(__AVX512F__)
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
-  const auto words = reinterpret_cast<Words>(_mm512_maskz_cvtepu8_epi32(0xFFFF, bytes));
-#elif defined(__AVX2__)
-  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales));
-  const auto words = reinterpret_cast<Words>(_mm256_cvtepu8_epi32(bytes));
-#else
-  const Words words = {scales[0], scales[1], scales[2], scales[3]};
-#endif
-  return reinterpret_cast<Floats>((words << kScreenScaleShift) + splat_words(kScreenScaleBits));
+  return reinterpret_cast<Floats>((scale_bytes(scales) << kScreenScaleShift) + splat_words(kScreenScaleBits));
 }
 
 EXPERT_INLINE Words bits_from(int first) {

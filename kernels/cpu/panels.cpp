@@ -68,18 +68,125 @@ void read_group(Source type, const unsigned char* source, int64_t rows, int64_t 
   }
 }
 
+constexpr uint32_t kMostShift = 2;
+constexpr uint32_t kInfinity = 0x7F80;
+constexpr uint32_t kNotANumber = 0x7FC0;
+
+// Of the bits of a scale without a zero point.
+constexpr uint32_t mask_of(Storage storage) { return storage == Storage::int8 ? 0xFFFFU : kInt4ScaleMask; }
+constexpr uint32_t reach_of(Storage storage, uint32_t shift) { return (storage == Storage::int8 ? 255U : 248U) << shift; }
+constexpr uint32_t grain_of(Storage storage, uint32_t shift) { return (storage == Storage::int8 ? 1U : 8U) << shift; }
+
+// The scales of an output, 16 apart.
+struct ScaleRange {
+  uint32_t least = 0xFFFFU;  // but for zeros
+  uint32_t most = 0;         // 0: all are
+};
+
+ScaleRange range_of(Storage storage, const uint16_t* scales, int64_t groups) {
+  ScaleRange range;
+  for (int64_t g = 0; g < groups; ++g) {
+    const uint32_t bits = scales[g * kPanelRows] & mask_of(storage);
+    if (bits == 0) continue;
+    range.least = bits < range.least ? bits : range.least;
+    range.most = bits > range.most ? bits : range.most;
+  }
+  return range;
+}
+
+bool fits(Storage storage, const ScaleRange& range) {
+  return range.most >= kInfinity || range.most == 0 || range.most - range.least <= reach_of(storage, 0);
+}
+
+uint32_t head_of(Storage storage, const ScaleRange& range, uint32_t shift) {
+  if (range.most >= kInfinity) return kNotANumber << 16;
+  if (range.most == 0) return 0;
+  const uint32_t reach = reach_of(storage, shift);
+  return (range.most - range.least > reach ? range.most - reach : range.least) << 16 | shift;
+}
+
+struct Rounding {
+  uint32_t scale;
+  float error;  // squared, in units of the scale
+  unsigned char codes[kGroup];
+};
+
+// An output's weights, 16 apart, with this scale.
+Rounding round_with(Storage storage, const float* w, uint32_t scale) {
+  const float low = storage == Storage::int8 ? 1.0F : 0.0F;
+  const float high = storage == Storage::int8 ? 255.0F : 15.0F;
+  const float zero = zero_of(storage, scale);
+  const float inverse = 1.0F / scale_of(storage, scale);
+  Rounding rounding = {scale, 0, {}};
+  for (int64_t k = 0; k < kGroup; ++k) {
+    const float wanted = w[k * kPanelRows] * inverse + zero;
+    const float inside = wanted < low ? low : wanted > high ? high : wanted;
+    const float code = (inside + 0x1.8p23F) - 0x1.8p23F;  // half to even
+    rounding.codes[k] = static_cast<unsigned char>(code);
+    rounding.error += (wanted - code) * (wanted - code);
+  }
+  return rounding;
+}
+
+// With the scale that the word allows next to `scale`: the one with less error.
+Rounding round_near(Storage storage, const float* w, uint32_t head, uint32_t scale) {
+  const uint32_t base = head >> 16;
+  const uint32_t grain = grain_of(storage, head & 15U);
+  const uint32_t zero = scale & ~mask_of(storage) & 0xFFFFU;
+  const uint32_t bits = scale & mask_of(storage);
+  const uint32_t steps = bits > base ? (bits - base) / grain : 0U;
+  const Rounding below = round_with(storage, w, (base + steps * grain) | zero);
+  if (base + steps * grain >= bits) return below;
+  const Rounding above = round_with(storage, w, (base + (steps + 1) * grain) | zero);
+  const float ratio = scale_of(storage, above.scale) / scale_of(storage, below.scale);
+  return above.error * ratio * ratio < below.error ? above : below;
+}
+
+// Squared, as part of the largest scale's square.
+float error_near(Storage storage, const float* w, uint32_t head, uint32_t scale, uint32_t most) {
+  if ((scale & mask_of(storage)) == 0) return 0;
+  const Rounding rounding = round_near(storage, w, head, scale);
+  const float unit = scale_of(storage, rounding.scale) / scale_of(storage, most);
+  return rounding.error * unit * unit;
+}
+
+// One output of one group, quantised, so that its scale goes with the output's word.
+void fit_scale(Storage storage, const float* w, uint32_t head, uint16_t& scale, unsigned char* codes) {
+  const uint32_t base = head >> 16;
+  const uint32_t bits = scale & mask_of(storage);
+  if (base == kNotANumber) {
+    scale = static_cast<uint16_t>(base);
+  } else if (bits == 0) {  // zeros, by a zero point that is a whole number
+    const bool eight = storage == Storage::int8;
+    scale = static_cast<uint16_t>(base | (eight ? 0U : 1U));
+    for (int64_t k = 0; k < kGroup; ++k) codes[k * kPanelRows] = eight ? 128 : 6;
+  } else if (bits < base || (bits - base) % grain_of(storage, head & 15U) != 0) {
+    const Rounding rounding = round_near(storage, w, head, scale);
+    scale = static_cast<uint16_t>(rounding.scale);
+    for (int64_t k = 0; k < kGroup; ++k) codes[k * kPanelRows] = rounding.codes[k];
+  }
+}
+
+unsigned char scale_byte(Storage storage, uint32_t head, uint32_t scale) {
+  const uint32_t above = ((scale & mask_of(storage)) - (head >> 16)) >> (head & 15U);
+  return static_cast<unsigned char>(above | (scale & ~mask_of(storage)));
+}
+
 void pack_quantised_panel(Source type, const unsigned char* source, int64_t rows, int64_t inputs, Storage storage,
                           QuantiseWeights quantise, unsigned char* panel) {
   const int64_t groups = group_count(inputs);
-  if (groups % 2 != 0) memset(panel + scales_at(storage, groups - 1), 0, 64);  // the missing group's scales as well
-  alignas(64) float w[kGroup * kPanelRows];
-  unsigned char codes[kGroup * kPanelRows];
+  const QuantisedPanel quantised = quantise_panel(storage, inputs, quantise, [&](int64_t group, float* w) {
+    read_group(type, source, rows, inputs, group, w);
+  });
+  memcpy(panel, quantised.heads, sizeof quantised.heads);
+  // Of a unit cut short the missing groups' scales as well.
+  memset(panel + scales_at(storage, (groups - 1) / kScaleGroups * kScaleGroups), 0, 64);
   for (int64_t g = 0; g < groups; ++g) {
-    uint16_t scales[kPanelRows];
-    read_group(type, source, rows, inputs, g, w);
-    quantise(storage, w, scales, codes);
-    memcpy(panel + scales_at(storage, g), scales, sizeof scales);
-    put_codes(storage, codes, panel + codes_at(storage, g));
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      panel[scales_at(storage, g) + r] =
+          scale_byte(storage, quantised.heads[r], quantised.scales[static_cast<size_t>(g * kPanelRows + r)]);
+    }
+    put_codes(storage, quantised.codes.data() + g * kGroup * kPanelRows, panel + codes_at(storage, g));
   }
 }
 
@@ -107,6 +214,47 @@ void find_bases(const unsigned char* panel, int64_t inputs, unsigned char* bases
 }
 
 }  // namespace
+
+QuantisedPanel quantise_panel(Storage storage, int64_t inputs, QuantiseWeights quantise,
+                              const std::function<void(int64_t group, float* w)>& read) {
+  const int64_t groups = group_count(inputs);
+  QuantisedPanel panel = {std::vector<uint16_t>(static_cast<size_t>(groups * kPanelRows)),
+                          std::vector<unsigned char>(static_cast<size_t>(groups * kGroup * kPanelRows)), {}};
+  alignas(64) float w[kGroup * kPanelRows];
+  const auto scales = [&](int64_t group) { return panel.scales.data() + group * kPanelRows; };
+  const auto codes = [&](int64_t group) { return panel.codes.data() + group * kGroup * kPanelRows; };
+  for (int64_t g = 0; g < groups; ++g) {
+    read(g, w);
+    quantise(storage, w, scales(g), codes(g));
+  }
+  ScaleRange ranges[kPanelRows];
+  bool all_fit = true;
+  for (int64_t r = 0; r < kPanelRows; ++r) {
+    ranges[r] = range_of(storage, panel.scales.data() + r, groups);
+    panel.heads[r] = head_of(storage, ranges[r], 0);
+    all_fit = all_fit && fits(storage, ranges[r]);
+  }
+  // Scales that lie far apart: coarser ones, or the least of them larger, whichever costs less.
+  float errors[kPanelRows][kMostShift + 1] = {};
+  for (int64_t g = 0; g < groups && !all_fit; ++g) {
+    read(g, w);
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      for (uint32_t shift = 0; shift <= kMostShift && !fits(storage, ranges[r]); ++shift) {
+        errors[r][shift] += error_near(storage, w + r, head_of(storage, ranges[r], shift), scales(g)[r], ranges[r].most);
+      }
+    }
+  }
+  for (int64_t r = 0; r < kPanelRows; ++r) {
+    uint32_t best = 0;
+    for (uint32_t shift = 1; shift <= kMostShift; ++shift) best = errors[r][shift] < errors[r][best] ? shift : best;
+    panel.heads[r] = head_of(storage, ranges[r], best);
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    if (!all_fit) read(g, w);
+    for (int64_t r = 0; r < kPanelRows; ++r) fit_scale(storage, w + r, panel.heads[r], scales(g)[r], codes(g) + r);
+  }
+  return panel;
+}
 
 bool narrow_panel(const unsigned char* panel, int64_t inputs, unsigned char* narrow) {
   memset(narrow, 0, static_cast<size_t>(narrow_head_bytes(inputs)));

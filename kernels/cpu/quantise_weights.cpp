@@ -76,7 +76,7 @@ EXPERT_INLINE void search_int4(const Group& group, Choice& best) {
     const Floats range = max(group.most * splat(1.0F / (15.0F - zero)), group.least * splat(-1.0F / zero));
     const Words start = reinterpret_cast<Words>(range) >> 19;
     for (uint32_t i = 0; i < kInt4ScaleTries; ++i) {
-      try_scale(group, ((start + i - kInt4ScalesBelow) << 19) | (z << 16), splat(zero), 0.0F, 15.0F, best);
+      try_scale(group, (start + i - kInt4ScalesBelow) << 19, splat(zero), 0.0F, 15.0F, best);
     }
   }
 }
@@ -102,7 +102,10 @@ void quantise_weights(Storage storage, const float* w, uint16_t* scales, unsigne
     const Floats zero = counts ? best.zero : first_zero;
     const Floats inverse = splat(1.0F) / (counts ? reinterpret_cast<Floats>(best.scale) : splat(1.0F));
     const Words bits = group.finite ? usable : splat_words(0x7FC00000U);
-    for (int i = 0; i < kLanes; ++i) scales[v * kLanes + i] = static_cast<uint16_t>(bits[i] >> 16);
+    const Floats steps = (zero - first_zero) * splat(1.0F / kInt4ZeroStep);  // none for INT8
+    for (int i = 0; i < kLanes; ++i) {
+      scales[v * kLanes + i] = static_cast<uint16_t>(bits[i] >> 16 | static_cast<uint32_t>(steps[i]));
+    }
     for (int64_t k = 0; k < kGroup; ++k) {
       const Floats weight = counts ? group.w[k] : Floats{};
       const Floats code = round(clamp(weight * inverse + zero, low, high));

@@ -15,6 +15,23 @@ constexpr bool kAskForOneRow = false;
 constexpr bool kAskForOneRow = true;
 #endif
 
+// A byte of scale per output as words.
+EXPERT_INLINE Words scale_bytes(const unsigned char* bytes) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Words>(_mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Words>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))));
+#elif defined(__SSE2__)
+  uint32_t word;
+  __builtin_memcpy(&word, bytes, sizeof word);
+  const __m128i zero = _mm_setzero_si128();
+  const __m128i halves = _mm_unpacklo_epi8(_mm_cvtsi32_si128(static_cast<int>(word)), zero);
+  return reinterpret_cast<Words>(_mm_unpacklo_epi16(halves, zero));
+#else
+  return Words{bytes[0], bytes[1], bytes[2], bytes[3]};
+#endif
+}
+
 // Bytes of a group of a row of activations: those of kGroupCodeBytes that the steps of this set need.
 template <class Dot>
 constexpr int64_t kCodeBytes = Dot::kInputs == 4 ? kGroup : kGroupCodeBytes;

@@ -164,7 +164,7 @@ void pack_screen_panel(const float* w, int64_t rows, int64_t inputs, unsigned ch
   memset(fourth, 0, static_cast<size_t>(kPanelRows * row_bytes));
   for (int64_t r = 0; r < kPanelRows; ++r) memcpy(fourth + r * row_bytes, &chosen.scale[r], sizeof(float));
   // Of a unit cut short the missing groups' scales as well.
-  memset(panel + screen_scales_at((groups - 1) / kScreenUnitGroups * kScreenUnitGroups), 0, 64);
+  memset(panel + screen_scales_at((groups - 1) / kScaleGroups * kScaleGroups), 0, 64);
   alignas(64) float group[kGroup * kPanelRows];
   unsigned char codes[kGroup * kPanelRows];
   for (int64_t g = 0; g < groups; ++g) {

@@ -12,8 +12,8 @@
 // sqrt(sum scale_g^4) sqrt(sum ||h_g||^4), of which the first factor is the matrix's own: so much is known of a row before
 // its fourth bits and scales are read.
 //
-// A panel of 16 rows: a line of their scales as floats, then units of up to four groups: a line of sixteen bytes of scales
-// per group, then per group (32 inputs) three lines. Byte i of lane r of these holds of input k = 8 p + 4 q + i, in lines 0
+// A panel is laid out as one of INT8 and INT4 (kernels/formats.h), with three lines of codes per group and the rows' scales as
+// floats in the head. Byte i of lane r of these holds of input k = 8 p + 4 q + i, in lines 0
 // and 1 for p / 2 = 0 and 1, the two low bits of its code from bit 4 q + p % 2 * 2 on, and in line 2 the high one in bit
 // 4 q + p. A byte s of scales means 2^(s / 16 - 15) * (1 + s % 16 / 16), of the row's scale.
 // The fourth bits are laid out by rows: the row's scale as a float, the groups' bytes of scales, and a word of bits per group.
@@ -26,8 +26,6 @@
 namespace expert::kernels {
 
 constexpr int64_t kScreenGroupBytes = 3 * 64;  // of codes
-constexpr int64_t kScreenUnitGroups = 4;
-constexpr int64_t kScreenUnitBytes = 64 + kScreenUnitGroups * kScreenGroupBytes;
 constexpr uint32_t kScreenScaleBits = 0x38000000U;  // of the float that byte 0 of scales means
 constexpr int kScreenScaleShift = 19;
 
@@ -35,16 +33,9 @@ constexpr int kScreenScaleShift = 19;
 constexpr double kScreenConfidence = 2.6547;
 constexpr double kScreenSlack = 1.001;  // margins are computed in floating point too
 
-constexpr int64_t screen_scales_at(int64_t group) {
-  return 64 + group / kScreenUnitGroups * kScreenUnitBytes + group % kScreenUnitGroups * kPanelRows;
-}
-constexpr int64_t screen_codes_at(int64_t group) {
-  return 128 + group / kScreenUnitGroups * kScreenUnitBytes + group % kScreenUnitGroups * kScreenGroupBytes;
-}
-constexpr int64_t screen_panel_bytes(int64_t inputs) {
-  const int64_t groups = group_count(inputs);
-  return 64 + (groups + kScreenUnitGroups - 1) / kScreenUnitGroups * 64 + groups * kScreenGroupBytes;
-}
+constexpr int64_t screen_scales_at(int64_t group) { return grouped_scales_at(kScreenGroupBytes, group); }
+constexpr int64_t screen_codes_at(int64_t group) { return grouped_codes_at(kScreenGroupBytes, group); }
+constexpr int64_t screen_panel_bytes(int64_t inputs) { return grouped_panel_bytes(kScreenGroupBytes, group_count(inputs)); }
 constexpr int64_t screen_row_bytes(int64_t inputs) { return 4 + (group_count(inputs) * 5 + 3) / 4 * 4; }
 
 // Of the rows of one panel, the largest of each.

@@ -88,8 +88,14 @@ __device__ inline uint16_t bf16_bits(float value) {
   return static_cast<uint16_t>((bits & 0x7FFFFFFFU) > 0x7F800000U ? quiet : rounded);
 }
 
-__device__ inline float int_four_zero(uint32_t scale_bits) {
-  return kInt4FirstZero + kInt4ZeroStep * static_cast<float>(scale_bits & 7U);
+__device__ inline float int_four_zero(uint32_t scale_byte) {
+  return kInt4FirstZero + kInt4ZeroStep * static_cast<float>(scale_byte & 7U);
+}
+
+// What a byte of scale means with the word of its output in the panel's head.
+__device__ inline float scale_of_byte(Storage storage, uint32_t head, uint32_t byte) {
+  const uint32_t kept = storage == Storage::int8 ? byte : byte & 0xF8U;
+  return __uint_as_float((head & 0xFFFF0000U) + (kept << (16U + (head & 15U))));
 }
 
 }  // namespace expert::kernels::cuda

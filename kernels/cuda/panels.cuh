@@ -34,14 +34,15 @@ __device__ inline float panel_value(Storage storage, const unsigned char* panels
   if (storage == Storage::bf16) return float_of(half_word(panel + col / 2 * 64 + lane * 4 + col % 2 * 2) << 16);
   const int64_t group = col / kGroup;
   const int64_t at = col % kGroup;
-  const uint32_t scale = half_word(panel + scales_at(storage, group) + lane * 2);
+  const uint32_t byte = panel[scales_at(storage, group) + lane];
+  const float scale = scale_of_byte(storage, *reinterpret_cast<const uint32_t*>(panel + lane * 4), byte);
   const unsigned char* codes = panel + codes_at(storage, group);
   if (storage == Storage::int8) {
-    return float_of(scale << 16) * (static_cast<float>(codes[at / 4 * 64 + lane * 4 + at % 4]) - kInt8Zero);
+    return scale * (static_cast<float>(codes[at / 4 * 64 + lane * 4 + at % 4]) - kInt8Zero);
   }
   const uint32_t both = codes[at / 8 * 64 + lane * 4 + at % 4];
   const uint32_t code = at % 8 < 4 ? both & 15U : both >> 4;
-  return float_of(scale << 16) * (static_cast<float>(code) - int_four_zero(scale));
+  return scale * (static_cast<float>(code) - int_four_zero(byte));
 }
 
 // sums[r][o] += the products of `count` inputs from `first` on (a multiple of kSumInputs) with this lane's four
@@ -72,14 +73,9 @@ __device__ inline void add_products(const unsigned char* panel, int64_t first, i
   }
 }
 
-// The scales of this lane's four outputs.
-__device__ inline void load_scales(const unsigned char* from, uint32_t (&scales)[4]) {
-  const uint2 both = *reinterpret_cast<const uint2*>(from);
-  scales[0] = both.x & 0xFFFFU;
-  scales[1] = both.x >> 16;
-  scales[2] = both.y & 0xFFFFU;
-  scales[3] = both.y >> 16;
-}
+// The bytes of scale of this lane's four outputs in one group.
+__device__ inline uint32_t load_scales(const unsigned char* from) { return *reinterpret_cast<const uint32_t*>(from); }
+__device__ inline uint32_t byte_of(uint32_t bytes, int i) { return bytes >> (8 * i) & 0xFFU; }
 
 // Eight lines are one group of 32 inputs.
 template <int R>
@@ -87,12 +83,12 @@ __device__ inline void add_products(const unsigned char* panel, int64_t first, i
                                     const InputTile<Storage::int8>& x, float (&sums)[R][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   const int groups = static_cast<int>(group_count(count));
+  const uint4 heads = load_piece(panel + lane % 4 * 16);
   EXPERT_UNROLL_FOUR
   for (int group = 0; group < groups; ++group) {
     const int64_t g = first / kGroup + group;
     const uint4 piece = load_piece(panel + codes_at(Storage::int8, g) + lane * 16);
-    uint32_t scales[4];
-    load_scales(panel + scales_at(Storage::int8, g) + lane % 4 * 8, scales);
+    const uint32_t scales = load_scales(panel + scales_at(Storage::int8, g) + lane % 4 * 4);
     EXPERT_UNROLL
     for (int r = 0; r < R; ++r) {
       const int codes = *reinterpret_cast<const int*>(x.codes(r) + group * kGroup + lane / 4 * 4);
@@ -100,7 +96,8 @@ __device__ inline void add_products(const unsigned char* panel, int64_t first, i
       EXPERT_UNROLL
       for (int o = 0; o < 4; ++o) {
         const int dot = __dp4a(static_cast<int>(word_of(piece, o) ^ 0x80808080U), codes, 0);
-        sums[r][o] = fmaf(static_cast<float>(dot), float_of(scales[o] << 16) * scale, sums[r][o]);
+        const float weight_scale = scale_of_byte(Storage::int8, word_of(heads, o), byte_of(scales, o));
+        sums[r][o] = fmaf(static_cast<float>(dot), weight_scale * scale, sums[r][o]);
       }
     }
   }
@@ -113,12 +110,12 @@ __device__ inline void add_products(const unsigned char* panel, int64_t first, i
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   const int line = lane / 4;
   const int groups = static_cast<int>(group_count(count));
+  const uint4 heads = load_piece(panel + lane % 4 * 16);
   EXPERT_UNROLL_FOUR
   for (int group = line / 4; group < groups; group += 2) {
     const int64_t g = first / kGroup + group;
     const uint4 piece = load_piece(panel + codes_at(Storage::int4, g) + line % 4 * 64 + lane % 4 * 16);
-    uint32_t scales[4];
-    load_scales(panel + scales_at(Storage::int4, g) + lane % 4 * 8, scales);
+    const uint32_t scales = load_scales(panel + scales_at(Storage::int4, g) + lane % 4 * 4);
     EXPERT_UNROLL
     for (int r = 0; r < R; ++r) {
       const int2 codes = *reinterpret_cast<const int2*>(x.codes(r) + group * kGroup + line % 4 * 8);
@@ -130,8 +127,9 @@ __device__ inline void add_products(const unsigned char* panel, int64_t first, i
         const int low = static_cast<int>(word & 0x0F0F0F0FU);
         const int high = static_cast<int>((word >> 4) & 0x0F0F0F0FU);
         const auto dot = static_cast<float>(__dp4a(low, codes.x, __dp4a(high, codes.y, 0)));
-        const float exact = fmaf(-int_four_zero(scales[o]), sum, dot);
-        sums[r][o] = fmaf(exact, float_of(scales[o] << 16) * scale, sums[r][o]);
+        const float exact = fmaf(-int_four_zero(byte_of(scales, o)), sum, dot);
+        const float weight_scale = scale_of_byte(Storage::int4, word_of(heads, o), byte_of(scales, o));
+        sums[r][o] = fmaf(exact, weight_scale * scale, sums[r][o]);
       }
     }
   }

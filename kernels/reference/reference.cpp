@@ -63,7 +63,7 @@ void search_int4(ScaleSearch& search, float least, float most) {
     const float zero = kInt4FirstZero + kInt4ZeroStep * static_cast<float>(z);
     const uint32_t start = bits_of(std::fmax(most * (1.0F / (15.0F - zero)), least * (-1.0F / zero))) >> 19;
     for (uint32_t i = 0; i < kInt4ScaleTries; ++i) {
-      search.attempt(((start + i - kInt4ScalesBelow) << 19) | (z << 16), zero);
+      search.attempt((start + i - kInt4ScalesBelow) << 19, zero);
     }
   }
 }
@@ -83,7 +83,8 @@ void quantise_output(Storage storage, const float* w, uint16_t& scale, unsigned 
   const bool counts = finite && search.magnitude > kLeastQuantised;
   if (counts && eight) search_int8(search);
   if (counts && !eight) search_int4(search, least, most);
-  scale = finite ? static_cast<uint16_t>(search.bits >> 16) : uint16_t{0x7FC0};
+  const uint32_t zero_bits = eight ? 0U : static_cast<uint32_t>((search.zero - kInt4FirstZero) / kInt4ZeroStep);
+  scale = finite ? static_cast<uint16_t>(search.bits >> 16 | zero_bits) : uint16_t{0x7FC0};
   const float inverse = counts ? 1.0F / float_from_bits(search.bits) : 0.0F;
   for (int64_t k = 0; k < kGroup; ++k) {
     const float code = counts ? search.wanted(k, inverse, search.zero) : search.zero;
@@ -101,7 +102,7 @@ void dequantise_weights(Storage storage, const uint16_t* scales, const unsigned 
   for (int64_t k = 0; k < kGroup; ++k) {
     for (int64_t r = 0; r < kPanelRows; ++r) {
       const float code = static_cast<float>(codes[k * kPanelRows + r]);
-      w[k * kPanelRows + r] = float_from_bf16(scales[r]) * (code - zero_of(storage, scales[r]));
+      w[k * kPanelRows + r] = scale_of(storage, scales[r]) * (code - zero_of(storage, scales[r]));
     }
   }
 }

@@ -15,8 +15,8 @@ namespace expert {
 namespace {
 
 constexpr int64_t kLeastElements = 16384;  // of an elementwise operation, for a task of its own
-constexpr const char* kLayoutName = "panel16-1";
-constexpr const char* kNarrowLayoutName = "panel16-narrow-1";  // where BF16 weights may be narrow
+constexpr const char* kLayoutName = "panel16-2";
+constexpr const char* kNarrowLayoutName = "panel16-narrow-2";  // where BF16 weights may be narrow
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include "backend/host_memory.h"
 #include "backend/storage.h"
 #include "core/error.h"
+#include "kernels/cpu/panels.h"
 #include "kernels/formats.h"
 #include "kernels/reference/reference.h"
 
@@ -27,22 +28,25 @@ void round_all(WeightFormat format, int64_t rows, int64_t cols, std::vector<floa
     return;
   }
   constexpr int64_t kRows = kernels::kPanelRows;
+  constexpr int64_t kBlock = kernels::kGroup * kRows;
+  const kernels::Storage storage = storage_of(format);
   for (int64_t first = 0; first < rows; first += kRows) {
-    for (int64_t group = 0; group < cols; group += kernels::kGroup) {
-      float w[kernels::kGroup * kRows] = {};
-      const auto over_group = [&](const auto& visit) {
-        for (int64_t k = group; k < std::min(group + kernels::kGroup, cols); ++k) {
-          for (int64_t r = first; r < std::min(first + kRows, rows); ++r) {
-            visit(w[(k - group) * kRows + r - first], values[static_cast<size_t>(r * cols + k)]);
-          }
+    const auto over_group = [&](int64_t group, float* w, const auto& visit) {
+      for (int64_t k = group * kernels::kGroup; k < std::min((group + 1) * kernels::kGroup, cols); ++k) {
+        for (int64_t r = first; r < std::min(first + kRows, rows); ++r) {
+          visit(w[(k - group * kernels::kGroup) * kRows + r - first], values[static_cast<size_t>(r * cols + k)]);
         }
-      };
-      uint16_t scales[kRows];
-      unsigned char codes[kernels::kGroup * kRows];
-      over_group([](float& to, float from) { to = from; });
-      ref::quantise_weights(storage_of(format), w, scales, codes);
-      ref::dequantise_weights(storage_of(format), scales, codes, w);
-      over_group([](float from, float& to) { to = from; });
+      }
+    };
+    const kernels::QuantisedPanel panel =
+        kernels::quantise_panel(storage, cols, ref::quantise_weights, [&](int64_t group, float* w) {
+          std::fill_n(w, kBlock, 0.0F);
+          over_group(group, w, [](float& to, float from) { to = from; });
+        });
+    for (int64_t group = 0; group < kernels::group_count(cols); ++group) {
+      float w[kBlock];
+      ref::dequantise_weights(storage, panel.scales.data() + group * kRows, panel.codes.data() + group * kBlock, w);
+      over_group(group, w, [](float from, float& to) { to = from; });
     }
   }
 }

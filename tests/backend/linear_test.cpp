@@ -307,7 +307,7 @@ TEST_CASE("factors are narrow where their values allow it, and right either way"
     for (const auto& backend : cpu_backends()) {
       CAPTURE(name_of(*backend));
       CHECK(relative_error(run(*backend, bytes), truth) < 2e-6);
-      if (backend->info().layout == "panel16-narrow-1") CHECK((bytes < size_t{kIn} * kRank * 2) == narrow);
+      if (backend->info().layout == "panel16-narrow-2") CHECK((bytes < size_t{kIn} * kRank * 2) == narrow);
     }
   }
 }

@@ -104,6 +104,15 @@ float plain_rounding_error(Storage storage, const float* w) {
   return error;
 }
 
+// Weights of a row as a group of a panel has them: 16 apart, zeros behind the last.
+std::vector<float> group_of(const std::vector<float>& w, int64_t inputs, int64_t row, int64_t group) {
+  std::vector<float> block(static_cast<size_t>(kBlock));
+  for (int64_t k = group * kGroup; k < std::min(inputs, (group + 1) * kGroup); ++k) {
+    block[static_cast<size_t>((k - group * kGroup) * kPanelRows)] = w[static_cast<size_t>(row * inputs + k)];
+  }
+  return block;
+}
+
 }  // namespace
 
 TEST_CASE("every instruction set chooses the reference's scales and codes") {
@@ -201,17 +210,68 @@ TEST_CASE("packing quantised panels from any source type and reading rows back")
       pack_quantised_panels(Source::f32, w.data(), rows, inputs, storage, quantise, from_f32.data());
       pack_quantised_panels(Source::bf16, bf16.data(), rows, inputs, storage, quantise, from_bf16.data());
       CHECK(from_f32 == from_bf16);
-      const double step = storage == Storage::int8 ? 0.02 : 0.3;
       for (const CpuKernels* k : all_kernels()) {
         std::vector<float> row(static_cast<size_t>(inputs));
         for (int64_t r = 0; r < panel_count(rows) * kPanelRows; ++r) {
           k->unpack_row(storage, from_f32.data(), inputs, r, row.data());
+          double lost = 0;
+          double plain = 0;
           for (int64_t i = 0; i < inputs; ++i) {
             const float expected = r < rows ? w[static_cast<size_t>(r * inputs + i)] : 0.0F;
-            REQUIRE(std::abs(static_cast<double>(row[static_cast<size_t>(i)] - expected)) <= (r < rows ? step : 0.0));
+            const double off = std::abs(static_cast<double>(row[static_cast<size_t>(i)] - expected));
+            lost += off * off;
+            if (storage == Storage::int8 || r >= rows) REQUIRE(off <= (r < rows ? 0.02 : 0.0));
           }
+          for (int64_t g = 0; g < group_count(inputs) && r < rows; ++g) {
+            plain += static_cast<double>(plain_rounding_error(storage, group_of(w, inputs, r, g).data()));
+          }
+          CHECK(lost <= plain + 1e-4 * static_cast<double>(inputs));
         }
       }
+    }
+  }
+}
+
+TEST_CASE("scales within two octaves are kept as they are; of others little is lost") {
+  constexpr int64_t kInputs = 512;
+  for (const Storage storage : kQuantised) {
+    for (const float spread : {1.0F, 4.0F, 30.0F, 1e4F, 1e12F}) {  // between an output's groups
+      std::vector<float> w = random_floats(kPanelRows * kInputs, 12, 0.02F);
+      for (int64_t r = 0; r < kPanelRows; ++r) {
+        for (int64_t k = 0; k < kInputs; ++k) {
+          const int64_t group = k / kGroup;
+          w[static_cast<size_t>(r * kInputs + k)] *= std::pow(spread, -static_cast<float>((group * 7 + r) % 16) / 15.0F);
+        }
+      }
+      const QuantisedPanel panel = quantise_panel(storage, kInputs, reference::quantise_weights, [&](int64_t g, float* to) {
+        for (int64_t r = 0; r < kPanelRows; ++r) {
+          const std::vector<float> group = group_of(w, kInputs, r, g);
+          for (int64_t k = 0; k < kGroup; ++k) to[k * kPanelRows + r] = group[static_cast<size_t>(k * kPanelRows)];
+        }
+      });
+      double lost = 0;
+      double best = 0;  // with any scale
+      for (int64_t g = 0; g < kInputs / kGroup; ++g) {
+        float block[kBlock];
+        uint16_t scales[kPanelRows];
+        unsigned char codes[kBlock];
+        float free[kBlock];
+        float bound[kBlock];
+        for (int64_t r = 0; r < kPanelRows; ++r) {
+          const std::vector<float> group = group_of(w, kInputs, r, g);
+          for (int64_t k = 0; k < kGroup; ++k) block[k * kPanelRows + r] = group[static_cast<size_t>(k * kPanelRows)];
+        }
+        reference::quantise_weights(storage, block, scales, codes);
+        reference::dequantise_weights(storage, scales, codes, free);
+        reference::dequantise_weights(storage, panel.scales.data() + g * kPanelRows, panel.codes.data() + g * kBlock, bound);
+        if (spread == 1.0F) CHECK(std::memcmp(free, bound, sizeof free) == 0);
+        for (int64_t i = 0; i < kBlock; ++i) {
+          best += std::pow(static_cast<double>(block[i]) - static_cast<double>(free[i]), 2);
+          lost += std::pow(static_cast<double>(block[i]) - static_cast<double>(bound[i]), 2);
+        }
+      }
+      INFO(name_of(storage), " spread ", spread, ": ", lost / best);
+      CHECK(lost / best < 1.06);
     }
   }
 }
