@@ -201,6 +201,8 @@ ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const f
   auto* scales = reinterpret_cast<float*>(fourth + groups * kGroup);
   float& largest_scale = scales[3 * padded];
   memset(scales, 0, static_cast<size_t>(3 * padded + 1) * sizeof(float));
+  auto* bytes = reinterpret_cast<signed char*>(fourth + fourth_bytes_at(inputs));
+  memset(bytes, 0, static_cast<size_t>(padded * kGroup));
   double fourths = 0;
   double squares = 0;
   double differences = 0;  // between x as the matrix meets it and as the copy does
@@ -217,7 +219,10 @@ ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const f
       sum += codes[i];
       square += codes[i] * codes[i];
     }
-    for (int64_t i = 0; i < kGroup; ++i) fourth[g * kGroup + i] = static_cast<int32_t>(codes[i]);
+    for (int64_t i = 0; i < kGroup; ++i) {
+      fourth[g * kGroup + i] = static_cast<int32_t>(codes[i]);
+      bytes[g * kGroup + i] = static_cast<signed char>(codes[i]);
+    }
     scales[g] = scale;
     largest_scale = scale > largest_scale ? scale : largest_scale;
     scales[padded + g] = sum;

@@ -29,8 +29,8 @@ constexpr int64_t kScreenGroupBytes = 3 * 64;  // of codes
 constexpr uint32_t kScreenScaleBits = 0x38000000U;  // of the float that byte 0 of scales means
 constexpr int kScreenScaleShift = 19;
 
-// sqrt(ln(2 / delta) / 6) for delta = 2^-60.
-constexpr double kScreenConfidence = 2.6547;
+// sqrt(ln(2 / delta) / 6) for delta = 2^-50.
+constexpr double kScreenConfidence = 2.4273;
 constexpr double kScreenSlack = 1.001;  // margins are computed in floating point too
 
 constexpr int64_t screen_scales_at(int64_t group) { return grouped_scales_at(kScreenGroupBytes, group); }
@@ -64,12 +64,13 @@ typedef void (*QuantiseRow)(Storage storage, const float* x, int64_t inputs, uns
 ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const float* x, int64_t inputs,
                                   unsigned char* prepared, int32_t* fourth);
 
-// Words of it: the codes, then as floats the scales of the groups as parts of the largest, the sums of their codes and of
-// these squared, and the largest scale.
-constexpr int64_t fourth_groups(int64_t inputs) { return (group_count(inputs) + 15) / 16 * 16; }  // zeros after the last
-constexpr int64_t fourth_row_words(int64_t inputs) {
+// Words of it: the codes; then as floats the scales of the groups as parts of the largest, the sums of their codes and of these
+// squared, zeros behind the last up to a multiple of 16 groups, and the largest scale in a line; then the codes as bytes.
+constexpr int64_t fourth_groups(int64_t inputs) { return (group_count(inputs) + 15) / 16 * 16; }
+constexpr int64_t fourth_bytes_at(int64_t inputs) {  // words
   return group_count(inputs) * kGroup + 3 * fourth_groups(inputs) + 16;
 }
+constexpr int64_t fourth_row_words(int64_t inputs) { return fourth_bytes_at(inputs) + fourth_groups(inputs) * kGroup / 4; }
 
 // maxima[p] = the largest of y at the outputs of panel p, for p in [begin, end). False, and maxima without meaning, where
 // one of them is a NaN.
