@@ -28,7 +28,7 @@ struct FloatWork : States {
 
   template <int R, int P>
   __attribute__((always_inline)) void run_scores(int64_t first, int64_t position, float* to) const {
-    const Blocks<P> keys(args, position, 0);
+    const KeyPanels<P> keys(args, position);
     Tile<R, P> tile;
     clear(tile);
     Kv::template multiply<R, P>(tile, keys.line, q + first * args.head_dim, args.head_dim, args.head_dim, keys.next);

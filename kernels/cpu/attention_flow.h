@@ -23,33 +23,36 @@ const unsigned char* block_ahead(const AttendArgs& args, int64_t position) {
   return block_of(args, smaller(position, args.first_position + args.rows - 1));
 }
 
-// The blocks of P tiles side by side, `offset` bytes into each, and those to read ahead.
+// The keys of P blocks side by side; while they are read, the same blocks' values are asked for.
 template <int P>
-struct Blocks {
+struct KeyPanels {
   const unsigned char* line[P];
   NextPanels<P> next;
-  __attribute__((always_inline)) Blocks(const AttendArgs& args, int64_t position, int64_t offset) {
+  __attribute__((always_inline)) KeyPanels(const AttendArgs& args, int64_t position) {
     for (int p = 0; p < P; ++p) {
-      line[p] = block_of(args, position + p * kKvBlock) + offset;
-      next.line[p] = block_ahead(args, position + (P + p) * kKvBlock) + offset;
+      const unsigned char* block = block_of(args, position + p * kKvBlock);
+      line[p] = block + kv_scale_bytes(args.format);
+      next.line[p] = block + kv_k_bytes(args.format, args.head_dim);
     }
   }
 };
 
-// P panels of one block of values, and those of the next block.
+// P panels of the values of one block of the tile; meanwhile the keys of a block of the next tile are asked for.
 template <int P>
 struct ValuePanels {
   const unsigned char* line[P];
   NextPanels<P> next;
   __attribute__((always_inline)) ValuePanels(const AttendArgs& args, int64_t position, int64_t panel) {
     const int64_t size = kv_panel_bytes(args.format, kKvBlock);
-    const int64_t offset = kv_k_bytes(args.format, args.head_dim) + kv_scale_bytes(args.format) + panel * size;
+    const int64_t offset = kv_k_bytes(args.format, args.head_dim) + kv_scale_bytes(args.format);
     const unsigned char* values = block_of(args, position) + offset;
-    const unsigned char* ahead = block_ahead(args, position + kKvBlock) + offset;
+    const unsigned char* keys_ahead = block_ahead(args, position + kAttentionTile);
     for (int p = 0; p < P; ++p) {
-      line[p] = values + p * size;
-      next.line[p] = ahead + p * size;
+      line[p] = values + (panel + p) * size;
+      next.line[p] = keys_ahead + (panel + p) * size;
     }
+    // Keys in INT8 are a line longer than the values without their scales.
+    if (panel == 0 && args.format == KvFormat::int8) __builtin_prefetch(keys_ahead + panel_count(args.head_dim) * size);
   }
 };
 

@@ -166,9 +166,8 @@ struct Int8Work : States {
 
   template <int R, int P>
   __attribute__((always_inline)) void run_scores(int64_t first, int64_t position, float* to) const {
-    Blocks<P> keys(args, position, kv_scale_bytes(KvFormat::int8));
-    for (int b = 0; b < P; ++b) {
-      keys.next.line[b] = block_of(args, position + b * kKvBlock) + kv_k_bytes(KvFormat::int8, args.head_dim);
+    const KeyPanels<P> keys(args, position);
+    for (int b = 0; b < P; ++b) {  // values with their scales are a line longer
       __builtin_prefetch(keys.next.line[b] + kv_panel_bytes(KvFormat::int8, args.head_dim));
     }
     CodeTile<R, P> tile;
@@ -204,12 +203,7 @@ struct Int8Work : States {
                                                  int64_t panel) const {
     CodeTile<R, P> tile;
     for (int64_t t = 0; t < valid; t += kKvBlock) {
-      ValuePanels<P> values(args, tile_position + t, panel);
-      // Meanwhile the keys of the next tile are asked for, as its values will be while their keys are read.
-      const unsigned char* keys_ahead = block_ahead(args, tile_position + kAttentionTile + t);
-      constexpr int64_t kPanel = kv_panel_bytes(KvFormat::int8, kKvBlock);
-      if (panel == 0) __builtin_prefetch(keys_ahead + kv_panel_bytes(KvFormat::int8, args.head_dim));
-      for (int b = 0; b < P; ++b) values.next.line[b] = keys_ahead + (panel + b) * kPanel;
+      const ValuePanels<P> values(args, tile_position + t, panel);
       tile.multiply(values.line, p, first, t / 4, (smaller(t + kKvBlock, valid) + 3) / 4, values.next);
     }
     for (int r = 0; r < R; ++r) {

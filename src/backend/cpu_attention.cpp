@@ -76,6 +76,13 @@ kernels::AttendArgs attend_args(const AttentionOp& op, const CpuKvStorage& kv, c
   return args;
 }
 
+// Later ones are asked for while those before them are read.
+void ask_for_first_keys(const kernels::AttendArgs& args) {
+  const unsigned char* block = args.kv + args.block_table[args.split_begin * kernels::kAttentionSplit / kKvBlockTokens] *
+                                             args.block_stride;
+  for (int64_t at = 0; at < kernels::kv_k_bytes(args.format, args.head_dim); at += 64) __builtin_prefetch(block + at);
+}
+
 void plan_tasks(const BatchLayout& layout, const AttentionOp& op, int threads, AttentionPlan& plan) {
   plan.tasks.clear();
   plan.state_size = 0;
@@ -163,9 +170,12 @@ void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
   };
   pool_.run(static_cast<int64_t>(plan.tasks.size()), [&](int64_t i, int worker) {
     const AttentionTask& task = plan.tasks[static_cast<size_t>(i)];
-    if (by_task) prepare_heads(kernels_, op, kv, *task.segment, task.segment->first_row, task.kv_head, 1);
-    float* own = states + plan.state_size + static_cast<size_t>(worker * per_thread);
     kernels::AttendArgs args = attend_args(op, kv, task);
+    if (by_task) {
+      ask_for_first_keys(args);
+      prepare_heads(kernels_, op, kv, *task.segment, task.segment->first_row, task.kv_head, 1);
+    }
+    float* own = states + plan.state_size + static_cast<size_t>(worker * per_thread);
     const bool cut = static_cast<size_t>(i) < plan.cut;
     args.state = cut ? states + task.state : own;
     args.scratch = own + most_states * stride;
