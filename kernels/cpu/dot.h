@@ -4,6 +4,7 @@
 // A step is one 32-bit word per output of unpacked weight codes against one word of a row's activation codes:
 //   Quad  four inputs, bytes:           weights of 8 bits times signed activations
 //   Pair  two inputs, 16-bit halves:    for sets without byte products that cannot overflow
+// kWide: sums of 32 bits, with room for any bytes.
 // Of four consecutive inputs, Pair takes 0 and 2 in one step and 1 and 3 in the next: cheap to unpack.
 #pragma once
 
@@ -16,6 +17,7 @@ EXPERT_INLINE Words splat_words(uint32_t x) { return x - Words{}; }
 // Two 16-bit products per lane. Weights up to 255, activations within 127: no sum of a group leaves 32 bits.
 struct Pair {
   static constexpr int kInputs = 2;
+  static constexpr bool kWide = true;
   typedef Ints Sum;
 
   EXPERT_INLINE Sum add(Sum sum, Words w, Words x) {
@@ -38,6 +40,7 @@ struct Pair {
 
 struct Quad {
   static constexpr int kInputs = 4;
+  static constexpr bool kWide = true;
   typedef Ints Sum;
   EXPERT_INLINE Sum add(Sum sum, Words w, Words x) {
     return reinterpret_cast<Ints>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(w),
@@ -52,6 +55,7 @@ typedef Quad Int4Dot;
 
 struct Quad {
   static constexpr int kInputs = 4;
+  static constexpr bool kWide = true;
   typedef Ints Sum;
   EXPERT_INLINE Sum add(Sum sum, Words w, Words x) {
     return reinterpret_cast<Ints>(_mm256_dpbusd_avx_epi32(
@@ -67,6 +71,7 @@ typedef Quad Int4Dot;
 // Nibbles only: 8 steps of a group sum to at most 8 * 2 * 15 * 127 = 30,480, which 16 bits hold.
 struct NibbleQuad {
   static constexpr int kInputs = 4;
+  static constexpr bool kWide = false;
   typedef Ints Sum;  // 16-bit sums, two per lane
   EXPERT_INLINE Sum add(Sum sum, Words w, Words x) {
     // As intrinsics, GCC computes all products of a tile before it adds them, and runs out of registers.
@@ -85,6 +90,7 @@ typedef NibbleQuad Int4Dot;
 
 struct Quad {
   static constexpr int kInputs = 4;
+  static constexpr bool kWide = true;
   typedef Ints Sum;
   EXPERT_INLINE Sum add(Sum sum, Words w, Words x) {
     return reinterpret_cast<Ints>(vusdotq_s32(reinterpret_cast<int32x4_t>(sum), reinterpret_cast<uint8x16_t>(w),
@@ -100,6 +106,7 @@ typedef Quad Int4Dot;
 // Both sides signed: INT8 codes are unpacked less 128, nibbles fit as they are.
 struct Quad {
   static constexpr int kInputs = 4;
+  static constexpr bool kWide = true;
   typedef Ints Sum;
   EXPERT_INLINE Sum add(Sum sum, Words w, Words x) {
     return reinterpret_cast<Ints>(vdotq_s32(reinterpret_cast<int32x4_t>(sum), reinterpret_cast<int8x16_t>(w),

@@ -10,13 +10,7 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 namespace {
 
 typedef Int4Codes::Dot Dot;  // codes are no larger
-constexpr int kPieces = 4;   // of a group: eight inputs each
-constexpr int kSteps = Int4Codes::kSteps;  // of a piece
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
-constexpr bool kSumsOfHalves = true;  // of 16 bits
-#else
-constexpr bool kSumsOfHalves = false;
-#endif
+constexpr int kSteps = Int4Codes::kSteps;  // of a piece: eight inputs
 
 // Bytes with a code in bits 0 to 2 of each half: the low bits of every two pieces share a line, the high ones of all.
 template <int piece>
@@ -32,10 +26,10 @@ EXPERT_INLINE Words halves_of(Words low, Words high) {
 #endif
 }
 
-// Sums of codes times activations. Products of 32 bits have room for codes sixteen times as large, which saves shifting the
-// upper halves down one by one.
+// Sums of codes times activations. Wide ones have room for codes sixteen times as large, which saves shifting the upper
+// halves down one by one.
 struct ScreenSum {
-  static constexpr bool kShiftsLast = kSteps == 2 && !kSumsOfHalves;
+  static constexpr bool kShiftsLast = kSteps == 2 && Dot::kWide;
   Dot::Sum lower;
   Dot::Sum upper;
 

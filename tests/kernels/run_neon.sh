@@ -21,7 +21,7 @@ isa() {  # name, set whose floats it uses, compiler flags
   name=$1
   floats=$2
   shift 2
-  units="table gemm_quantised attention_int8"
+  units="table gemm_quantised gemm_screen attention_int8"
   [ "$name" = "$floats" ] && units="$units gemm gemm_narrow quantise_weights delta pack_factors attention elementwise"
   for unit in $units; do
     $cxx $flags -O3 -ffp-contract=off -fno-math-errno "$@" "-DEXPERT_ISA_NAMESPACE=$name" "-DEXPERT_ISA_FLOATS=$floats" \
