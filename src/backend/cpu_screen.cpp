@@ -30,7 +30,12 @@ size_t size_of_fourth_bits(int64_t rows, int64_t cols) {
   return static_cast<size_t>(kernels::panel_count(rows) * kernels::kPanelRows * kernels::screen_row_bytes(cols));
 }
 
-// Of products of all bits, but for what only the steps of the copy cost.
+// To the larger; to NaN where the value is.
+void raise(float& to, float value) {
+  if (!(value <= to)) to = value;
+}
+
+// But for what the steps of the copy cost.
 float margin_of_rounding(const kernels::ScreenMargin& margin, const ScreenBound& bound) {
   return margin.norm * bound.norm + margin.least;
 }
@@ -43,6 +48,7 @@ CpuScreen::CpuScreen(int64_t rows, int64_t cols, std::span<const std::byte> byte
     : Matrix(rows, cols, WeightFormat::int4, static_cast<int>(kernels::kGroup), bytes.size()),
       bytes_(bytes),
       owner_(std::move(owner)),
+      row_bytes_(kernels::screen_row_bytes(cols)),
       fourth_bits_(reinterpret_cast<const unsigned char*>(bytes.data()) + size_of_panels(rows, cols)),
       bounds_(reinterpret_cast<const ScreenBound*>(fourth_bits_ + size_of_fourth_bits(rows, cols))) {}
 
@@ -227,48 +233,52 @@ CpuScreenedLinear::Candidate* CpuScreenedLinear::add_candidates(int64_t index, c
                                                                 const Tensor& y, Candidate* next) {
   const Row& row = rows_[static_cast<size_t>(index)];
   float* estimates = host_floats(y) + index * y.cols;
+  std::array<int32_t, kPanelsAtOnce * kernels::kPanelRows> outputs;
+  const int64_t count = list_possible(row, screen, task, {estimates, static_cast<size_t>(y.cols)}, outputs);
+  if ((refined_ += count) > screen.rows() / kRefined) return next;
+  int64_t last = -1;  // panel
+  for (const int64_t n : std::span(outputs).first(static_cast<size_t>(count))) {
+    const int64_t panel = n / kernels::kPanelRows;
+    const kernels::Refined refined = kernels_.refine(screen.fourth_bits(n), screen.cols(), row.fourth);
+    estimates[n] += refined.product;
+    if (panel != last) *next++ = {index, panel, kNothing, kNothing};
+    last = panel;
+    raise(next[-1].estimate, estimates[n]);
+    raise(next[-1].most, estimates[n] + refined.margin + margin_of_rounding(row.margin, screen.bound(panel)));
+  }
+  return next;
+}
+
+// Of a task's panels the outputs whose products may be wanted; what is read of them next is asked for.
+int64_t CpuScreenedLinear::list_possible(const Row& row, const CpuScreen& screen, int64_t task,
+                                         std::span<const float> estimates, std::span<int32_t> outputs) {
   struct Panel {
-    int64_t first;  // row
+    int64_t first;  // output
     float margin;
   };
   std::array<Panel, kPanelsAtOnce> panels;
   size_t panel_count = 0;
   for (int64_t p = task * kPanelsAtOnce; p < std::min(screen.panel_count(), (task + 1) * kPanelsAtOnce); ++p) {
-    const ScreenBound& bound = screen.bounds()[p];
+    const ScreenBound& bound = screen.bound(p);
     const float margin = row.margin.spread * bound.spread + margin_of_rounding(row.margin, bound);
     const float most = row.maxima[static_cast<size_t>(p)];
     if (most + margin < row.least || most == kNothing) continue;
     panels[panel_count++] = {p * kernels::kPanelRows, margin};
-    __builtin_prefetch(estimates + p * kernels::kPanelRows);
+    __builtin_prefetch(estimates.data() + p * kernels::kPanelRows);
   }
-  std::array<int32_t, kPanelsAtOnce * kernels::kPanelRows> outputs;
   const int64_t row_bytes = kernels::screen_row_bytes(screen.cols());
-  const unsigned char* fourth_bits = screen.fourth_bits();
-  int64_t count = 0;
-  for (const Panel& panel : std::span(panels.data(), panel_count)) {
-    for (int64_t n = panel.first; n < std::min(y.cols, panel.first + kernels::kPanelRows); ++n) {
-      if (estimates[n] + panel.margin < row.least) continue;
-      outputs[static_cast<size_t>(count++)] = static_cast<int32_t>(n);
-      const unsigned char* bits = fourth_bits + n * row_bytes;
+  size_t count = 0;
+  for (const Panel& panel : std::span(panels).first(panel_count)) {
+    const int64_t end = std::min(screen.rows(), panel.first + kernels::kPanelRows);
+    for (int64_t n = panel.first; n < end; ++n) {
+      if (estimates[static_cast<size_t>(n)] + panel.margin < row.least) continue;
+      outputs[count++] = static_cast<int32_t>(n);
+      const unsigned char* bits = screen.fourth_bits(n);
       for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(bits + at);
       __builtin_prefetch(bits + row_bytes - 1);
     }
   }
-  if ((refined_ += count) > screen.rows() / kRefined) return next;
-
-  int64_t last = -1;  // panel
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t n = outputs[static_cast<size_t>(i)];
-    const int64_t panel = n / kernels::kPanelRows;
-    const kernels::Refined refined = kernels_.refine(fourth_bits + n * row_bytes, screen.cols(), row.fourth);
-    estimates[n] += refined.product;
-    const float most = estimates[n] + refined.margin + margin_of_rounding(row.margin, screen.bounds()[panel]);
-    if (panel != last) *next++ = {index, panel, kNothing, kNothing};
-    last = panel;
-    next[-1].estimate = std::max(next[-1].estimate, estimates[n]);
-    next[-1].most = std::max(next[-1].most, most);
-  }
-  return next;
+  return static_cast<int64_t>(count);
 }
 
 // As choose_best(). Those chosen cannot be anything any more.

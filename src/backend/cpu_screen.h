@@ -25,13 +25,14 @@ class CpuScreen final : public Matrix {
 
   int64_t panel_count() const noexcept { return kernels::panel_count(rows()); }
   std::span<const std::byte> panels() const noexcept;
-  const unsigned char* fourth_bits() const noexcept { return fourth_bits_; }  // of row 0
-  const kernels::ScreenBound* bounds() const noexcept { return bounds_; }
+  const unsigned char* fourth_bits(int64_t row) const noexcept { return fourth_bits_ + row * row_bytes_; }
+  const kernels::ScreenBound& bound(int64_t panel) const noexcept { return bounds_[panel]; }
   std::span<const std::byte> bytes() const noexcept { return bytes_; }
 
  private:
   std::span<const std::byte> bytes_;
   std::shared_ptr<const void> owner_;
+  int64_t row_bytes_;
   const unsigned char* fourth_bits_;
   const kernels::ScreenBound* bounds_;
 };
@@ -82,6 +83,8 @@ class CpuScreenedLinear {
   void choose_best(int64_t index);
   bool find_candidates(const CpuScreen& screen, const Tensor& y);
   Candidate* add_candidates(int64_t index, const CpuScreen& screen, int64_t task, const Tensor& y, Candidate* next);
+  static int64_t list_possible(const Row& row, const CpuScreen& screen, int64_t task, std::span<const float> estimates,
+                               std::span<int32_t> outputs);
   void choose_best_candidates(int64_t index);
   void compute(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
   void compute_least(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
