@@ -18,6 +18,7 @@ using kernels::ScreenBound;
 constexpr int64_t kWorthwhile = 4;      // one panel in so many at most: then the matrix is read as a whole
 constexpr int64_t kRefined = 8;         // and one product in so many
 constexpr int64_t kLongestPause = 255;  // calls
+constexpr int64_t kMoreThanWanted = 7;  // panels that are computed first: estimates by three bits are coarse
 constexpr int64_t kPanelsAtOnce = 128;
 constexpr int64_t kPiecesAtOnce = 4;
 
@@ -187,12 +188,11 @@ bool CpuScreenedLinear::estimate(const Tensor& x, const CpuScreen& screen, const
   return numbers;
 }
 
-// The panels with the largest estimates, as many as values are wanted. They have no maximum any more.
+// The panels with the largest estimates: a few more than values are wanted. They have no maximum any more.
 void CpuScreenedLinear::choose_best(int64_t index) {
   const Row& row = rows_[static_cast<size_t>(index)];
-  const auto wanted = static_cast<size_t>(std::min(row.best, static_cast<int64_t>(row.maxima.size())));
-  const float threshold = wanted == 1 ? *std::max_element(row.maxima.begin(), row.maxima.end())
-                                      : kth_largest(row.maxima, wanted, values_);
+  const auto wanted = static_cast<size_t>(std::min(row.best + kMoreThanWanted, static_cast<int64_t>(row.maxima.size())));
+  const float threshold = kth_largest(row.maxima, wanted, values_);
   size_t taken = 0;
   for (size_t p = 0; p < row.maxima.size() && taken < wanted; ++p) {
     if (row.maxima[p] < threshold) continue;
@@ -281,7 +281,7 @@ int64_t CpuScreenedLinear::list_possible(const Row& row, const CpuScreen& screen
   return static_cast<int64_t>(count);
 }
 
-// As choose_best(). Those chosen cannot be anything any more.
+// Likewise, as many as values are wanted. Those chosen cannot be anything any more.
 void CpuScreenedLinear::choose_best_candidates(int64_t index) {
   estimates_.clear();
   for (const Candidate& candidate : candidates_) {
