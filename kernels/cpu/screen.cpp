@@ -80,8 +80,9 @@ void round_dithered(const float* w, const Steps& steps, int64_t first, unsigned 
   for (int64_t k = 0; k < kGroup; ++k) {
     const float offset = 2.0F * (kHalfRange + dither(first + k));
     for (int64_t r = 0; r < kPanelRows; ++r) {
-      const auto code = static_cast<int32_t>(w[k * kPanelRows + r] * steps.inverse[r] + offset);
-      codes[k * kPanelRows + r] = static_cast<unsigned char>(code < 0 ? 0 : code > 15 ? 15 : code);
+      const float code = w[k * kPanelRows + r] * steps.inverse[r] + offset;
+      const float inside = code > 0.0F ? code : 0.0F;
+      codes[k * kPanelRows + r] = static_cast<unsigned char>(inside < 15.0F ? inside : 15.0F);
     }
   }
 }
@@ -220,8 +221,9 @@ ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const f
       square += codes[i] * codes[i];
     }
     for (int64_t i = 0; i < kGroup; ++i) {
-      fourth[g * kGroup + i] = static_cast<int32_t>(codes[i]);
-      bytes[g * kGroup + i] = static_cast<signed char>(codes[i]);
+      const auto code = static_cast<signed char>(codes[i] == codes[i] ? codes[i] : 0.0F);  // the margin is a NaN then
+      fourth[g * kGroup + i] = code;
+      bytes[g * kGroup + i] = code;
     }
     scales[g] = scale;
     largest_scale = scale > largest_scale ? scale : largest_scale;
