@@ -220,8 +220,9 @@ ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const f
       sum += codes[i];
       square += codes[i] * codes[i];
     }
+    const bool finite = square - square == 0;  // otherwise the margin is a NaN
     for (int64_t i = 0; i < kGroup; ++i) {
-      const auto code = static_cast<signed char>(codes[i] == codes[i] ? codes[i] : 0.0F);  // the margin is a NaN then
+      const auto code = static_cast<signed char>(finite ? codes[i] : 0.0F);
       fourth[g * kGroup + i] = code;
       bytes[g * kGroup + i] = code;
     }
