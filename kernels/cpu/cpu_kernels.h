@@ -146,7 +146,7 @@ struct CpuKernels {
   // scale = max |x| / 127 and codes round(x / scale) of -127 to 127, half to even. A group with a value that is not finite gets a NaN scale; one below 2^-100 everywhere counts as zero.
   int64_t (*prepared_row_bytes)(Storage storage, int64_t inputs);
   void (*prepare_row)(Storage storage, const float* x, int64_t inputs, unsigned char* out);
-  // Weights of one group of one panel, [32 inputs][16 outputs]: scales with zero points, and codes in the same order,
+  // Weights of one group of one panel, [32 inputs][16 outputs]: scales (INT4's with the zero point), and codes in the same order,
   // that make the squared error least among the candidates. The same on every instruction set.
   void (*quantise_weights)(Storage storage, const float* w, uint16_t* scales, unsigned char* codes);
   // out[k] = W[row, k], k < inputs.

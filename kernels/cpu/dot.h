@@ -173,19 +173,6 @@ struct Int4Codes {
   }
 };
 
-// 16-bit values to the high half of the lanes: scales as floats.
-EXPERT_INLINE Words load_high_halves(const unsigned char* p) {
-#if defined(__AVX512F__)  // GCC 12 would convert half a vector at a time (and warns of the intrinsic without a mask)
-  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xFFFF, bits)) << 16;
-#else
-  typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
-  Halves halves;
-  __builtin_memcpy(&halves, p, sizeof halves);
-  return __builtin_convertvector(halves, Words) << 16;
-#endif
-}
-
 EXPERT_INLINE Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE
