@@ -282,6 +282,7 @@ TEST_CASE("queue full") {
 
 TEST_CASE("requests that do not fit the KV cache together wait for each other") {
   const FakeEngine fake = fake_engine({.kv_blocks = 8, .script = endless()});
+  fake.model->delay_us = 100;
   std::vector<std::shared_ptr<Generation>> running;
   for (int i = 0; i < 10; ++i) running.push_back(fake.engine->submit(request_for("q", 64)));
   for (const auto& generation : running) CHECK(generation->wait(kSoon)->tokens.size() == 64);
