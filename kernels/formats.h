@@ -51,6 +51,12 @@ constexpr Storage values_of(Storage storage) { return storage == Storage::narrow
 
 constexpr bool is_quantised(Storage storage) { return storage == Storage::int8 || storage == Storage::int4; }
 
+// Inputs [begin, end) of a row: whole groups, but for its last.
+struct InputRange {
+  int64_t begin;
+  int64_t end;
+};
+
 constexpr int64_t group_count(int64_t inputs) { return (inputs + kGroup - 1) / kGroup; }
 // Bytes of the codes of one group in one panel.
 constexpr int64_t group_bytes(Storage storage) { return kGroup * kPanelRows / (storage == Storage::int4 ? 2 : 1); }

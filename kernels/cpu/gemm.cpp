@@ -14,8 +14,8 @@ void gemm_floats(Storage storage, const GemmArgs& args) {
 
 int64_t rounded_row_bytes(int64_t inputs) { return inputs * static_cast<int64_t>(sizeof(float)); }
 
-void round_row(const float* x, int64_t inputs, unsigned char* out) {
-  for (int64_t k = 0; k < inputs; ++k) {
+void round_row(const float* x, InputRange part, unsigned char* out) {
+  for (int64_t k = part.begin; k < part.end; ++k) {
     const float value = float_from_bf16(bf16_from_float(x[k]));
     __builtin_memcpy(out + k * static_cast<int64_t>(sizeof value), &value, sizeof value);
   }

@@ -526,12 +526,16 @@ EXPERT_INLINE GroupNumbers quantise_group(const float* x, unsigned char* words) 
 }
 
 template <class Codes>
-void quantise_row_for(const float* x, int64_t inputs, unsigned char* out) {
-  claim_lines(out, quantised_row_bytes(inputs));
+void quantise_row_for(const float* x, int64_t inputs, InputRange part, unsigned char* out) {
   const int64_t groups = group_count(inputs);
+  const int64_t first = part.begin / kGroup;
+  const int64_t last = group_count(part.end);
   float* scales = reinterpret_cast<float*>(out + groups * kGroupCodeBytes);
   auto* corrections = reinterpret_cast<uint32_t*>(scales + groups);
-  for (int64_t g = 0; g < groups; ++g) {
+  claim_lines(out + first * kCodeBytes<typename Codes::Dot>, (last - first) * kCodeBytes<typename Codes::Dot>);
+  claim_lines(reinterpret_cast<const unsigned char*>(scales + first), (last - first) * 4);
+  claim_lines(reinterpret_cast<const unsigned char*>(corrections + first), (last - first) * 4);
+  for (int64_t g = first; g < last; ++g) {
     const float* from = x + g * kGroup;
     float padded[kGroup] = {};
     if (inputs - g * kGroup < kGroup) {
@@ -555,11 +559,11 @@ void gemm_quantised(Storage storage, const GemmArgs& args) {
   }
 }
 
-void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out) {
+void quantise_row(Storage storage, const float* x, int64_t inputs, InputRange part, unsigned char* out) {
   if (storage == Storage::int8) {
-    quantise_row_for<Int8Codes>(x, inputs, out);
+    quantise_row_for<Int8Codes>(x, inputs, part, out);
   } else {
-    quantise_row_for<Int4Codes>(x, inputs, out);
+    quantise_row_for<Int4Codes>(x, inputs, part, out);
   }
 }
 

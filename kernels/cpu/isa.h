@@ -25,7 +25,7 @@ namespace expert::kernels::EXPERT_ISA_FLOATS {
 void gemm_floats(Storage storage, const GemmArgs& args);
 void gemm_narrow(const GemmArgs& args);
 int64_t rounded_row_bytes(int64_t inputs);  // of activations rounded to BF16, as floats
-void round_row(const float* x, int64_t inputs, unsigned char* out);
+void round_row(const float* x, InputRange part, unsigned char* out);
 void shrink(Storage storage, const ShrinkArgs& args);
 void expand(const ExpandArgs& args);
 void pack_factor_rows(Source type, const void* source, int64_t rows, int64_t inputs, FactorScale scale, Storage storage,
@@ -54,7 +54,7 @@ void gemm_quantised(Storage storage, const GemmArgs& args);
 void gemm_screen(const GemmArgs& args);
 Refined refine(const unsigned char* bits, int64_t inputs, const int32_t* x);
 void attend_codes(const AttendArgs& args);  // INT8 keys and values
-void quantise_row(Storage storage, const float* x, int64_t inputs, unsigned char* out);
+void quantise_row(Storage storage, const float* x, int64_t inputs, InputRange part, unsigned char* out);
 
 }  // namespace expert::kernels::EXPERT_ISA_INTEGERS
 
@@ -64,7 +64,7 @@ void gemm_pairs(const GemmArgs& args);  // BF16, of sets with products of pairs
 void gemm_tiles(const GemmArgs& args);  // BF16, of sets with a tile unit
 void gemm_narrow(const GemmArgs& args);  // narrow BF16, of sets with products of pairs; others take that of FLOATS
 int64_t pair_row_bytes(int64_t inputs);  // of both: activations in BF16
-void pair_row(const float* x, int64_t inputs, unsigned char* out);
+void pair_row(const float* x, InputRange part, unsigned char* out);
 
 extern const CpuKernels table;
 

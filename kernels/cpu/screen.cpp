@@ -195,7 +195,7 @@ void pack_screen_panel(const float* w, int64_t rows, int64_t inputs, unsigned ch
 
 ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const float* x, int64_t inputs,
                                   unsigned char* prepared, int32_t* fourth) {
-  quantise(Storage::int4, x, inputs, prepared);
+  quantise(Storage::int4, x, inputs, {0, inputs}, prepared);
   const int64_t groups = group_count(inputs);
   unsigned char* corrections = prepared + groups * (kGroupCodeBytes + static_cast<int64_t>(sizeof(float)));
   const int64_t padded = fourth_groups(inputs);

@@ -60,7 +60,7 @@ void pack_screen_panel(const float* w, int64_t rows, int64_t inputs, unsigned ch
 // A row x of activations as products with the copy read it: `prepared`, of quantised_row_bytes(), for CpuKernels::screen, and
 // `fourth`, of fourth_row_words(), for CpuKernels::refine. `quantise`: CpuKernels::prepare_row. `storage`: of the matrix, whose
 // products round activations in their own way.
-typedef void (*QuantiseRow)(Storage storage, const float* x, int64_t inputs, unsigned char* out);
+typedef void (*QuantiseRow)(Storage storage, const float* x, int64_t inputs, InputRange part, unsigned char* out);
 ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const float* x, int64_t inputs,
                                   unsigned char* prepared, int32_t* fourth);
 

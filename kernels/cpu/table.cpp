@@ -31,12 +31,12 @@ int64_t prepared_row_bytes(Storage storage, int64_t inputs) {
 #endif
 }
 
-void prepare_row(Storage storage, const float* x, int64_t inputs, unsigned char* out) {
-  if (is_quantised(storage)) return integers::quantise_row(storage, x, inputs, out);
+void prepare_row(Storage storage, const float* x, int64_t inputs, InputRange part, unsigned char* out) {
+  if (is_quantised(storage)) return integers::quantise_row(storage, x, inputs, part, out);
 #if defined(__AVX512BF16__)
-  pair_row(x, inputs, out);
+  pair_row(x, part, out);
 #else
-  floats::round_row(x, inputs, out);
+  floats::round_row(x, part, out);
 #endif
 }
 

@@ -176,6 +176,12 @@ class Backend {
   virtual void attention(const BatchLayout& layout, const AttentionOp& op) = 0;
   // out = silu(gate) * up; out may be gate.
   virtual void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) = 0;
+  // linear() of the two, then swiglu(); out may be gate.y. What the two y hold then is not said.
+  virtual void gated(const Tensor& x, const LinearOutput& gate, const LinearOutput& up, const Tensor& out) {
+    const LinearOutput outputs[] = {gate, up};
+    linear(x, outputs);
+    swiglu(gate.y, up.y, out);
+  }
   // x += y.
   virtual void add(const Tensor& x, const Tensor& y) = 0;
   // out[i] = x[rows[i]].

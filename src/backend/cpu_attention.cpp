@@ -128,7 +128,7 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape) : shape_(shape), format_(kv_for
   head_bytes_ = kernels::kv_k_bytes(format_, shape.head_dim) + kernels::kv_v_bytes(format_, shape.head_dim);
   const double wished = static_cast<double>(head_bytes_) * shape.kv_heads * shape.layers * shape.blocks;
   if (wished > 0x1p62) fail(ErrorCode::out_of_memory, "a KV cache of {:.0f} bytes", wished);
-  size_ = static_cast<size_t>(int64_t{shape.layers} * shape.blocks * block_stride());
+  size_ = static_cast<size_t>(shape.blocks * block_stride());
   const std::shared_ptr<std::byte> memory = allocate_host(size_, Content::zero);
   memory_ = {memory, reinterpret_cast<unsigned char*>(memory.get())};
 }
@@ -137,6 +137,7 @@ std::unique_ptr<KvStorage> CpuBackend::create_kv(const KvShape& shape) { return 
 
 void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
   if (op.q.rows == 0) return;
+  linear_.forget_made_rows();
   const auto& kv = static_cast<const CpuKvStorage&>(*op.kv);
   require_attention_shapes(op, kv.shape());
   require_segments(layout, op, kv.shape());
@@ -162,11 +163,13 @@ void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
       std::max(attention_scratch_.size(), plan.state_size + static_cast<size_t>(per_thread * pool_.threads())));
   float* states = attention_scratch_.data();
 
+  const int64_t width = group * op.head_dim;
+  const RowsInTheMaking making = width % kernels::kGroup == 0 ? linear_.make_rows(op.out) : RowsInTheMaking{};
   const auto finish = [&](const AttentionTask& task, const float* state) {
-    kernels_.finish(state, task.rows, group, op.head_dim,
-                    host_floats(op.out) + (task.segment->first_row + task.first_row) * op.out.cols +
-                        task.kv_head * group * op.head_dim,
-                    op.out.cols);
+    const int64_t first = task.segment->first_row + task.first_row;
+    const int64_t column = task.kv_head * width;
+    kernels_.finish(state, task.rows, group, op.head_dim, host_floats(op.out) + first * op.out.cols + column, op.out.cols);
+    for (int64_t r = first; r < first + task.rows; ++r) making.prepare(r, column, column + width);
   };
   pool_.run(static_cast<int64_t>(plan.tasks.size()), [&](int64_t i, int worker) {
     const AttentionTask& task = plan.tasks[static_cast<size_t>(i)];

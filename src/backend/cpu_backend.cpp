@@ -32,6 +32,7 @@ Tensor CpuBackend::allocate(DType dtype, int64_t rows, int64_t cols) { return al
 void CpuBackend::upload(const Tensor& destination, const void* source, size_t bytes) {
   if (bytes > destination.size_bytes())
     fail(ErrorCode::internal, "upload: {} bytes into {}", bytes, destination.size_bytes());
+  linear_.forget_made_rows();
   if (bytes > 0) std::memcpy(host_bytes(destination), source, bytes);
 }
 
@@ -120,6 +121,7 @@ void CpuBackend::lookup(const Matrix& table, std::span<const int32_t> tokens, co
   for (const int32_t token : tokens) {
     if (token < 0 || token >= table.rows()) fail(ErrorCode::internal, "embed: token {} of {}", token, table.rows());
   }
+  linear_.forget_made_rows();
   float* to = host_floats(out);
   in_pieces(out.rows, kLeastElements / table.cols(), [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
@@ -132,6 +134,7 @@ void CpuBackend::lookup(const Matrix& table, std::span<const int32_t> tokens, co
 // The formula of linear_delta.h where the input is one-hot: A x and D x are rows of tables.
 void CpuBackend::embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) {
   require_shape(out, static_cast<int64_t>(layout.token_ids.size()), out.cols, "embed_deltas: out");
+  linear_.forget_made_rows();
   for (const SegmentDelta& part : deltas) {
     const LinearDelta& delta = *part.delta;
     if (delta.input_scale) fail(ErrorCode::internal, "embed_deltas: an embedding has no input scale");
@@ -185,6 +188,7 @@ void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps, cons
   require_shape(out, x.rows, x.cols, "rms_norm: out");
   require_shape(weight, 1, x.cols, "rms_norm: weight");
   if (x.rows == 0 || x.cols == 0) return;
+  linear_.forget_made_rows();
   in_pieces(x.rows, kLeastElements / x.cols, [&](int64_t first, int64_t last) {
     kernels_.rms_norm(host_floats(x) + first * x.cols, host_floats(weight), eps, last - first, x.cols,
                       host_floats(out) + first * x.cols);
@@ -192,6 +196,10 @@ void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps, cons
 }
 
 void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) { linear_.run(x, outputs); }
+
+void CpuBackend::gated(const Tensor& x, const LinearOutput& gate, const LinearOutput& up, const Tensor& out) {
+  linear_.run_gated(x, gate, up, out);
+}
 
 void CpuBackend::screened_linear(const Tensor& x, const Matrix& weight, const Matrix& screen,
                                  std::span<const int32_t> best, const Tensor& y) {
@@ -202,6 +210,7 @@ void CpuBackend::swiglu(const Tensor& gate, const Tensor& up, const Tensor& out)
   require_shape(gate, out.rows, out.cols, "swiglu: gate");
   require_shape(up, out.rows, out.cols, "swiglu: up");
   require_shape(out, gate.rows, gate.cols, "swiglu: out");
+  linear_.forget_made_rows();
   in_pieces(gate.rows * gate.cols, kLeastElements / 4, [&](int64_t first, int64_t last) {
     kernels_.swiglu(host_floats(gate) + first, host_floats(up) + first, last - first, host_floats(out) + first);
   });
@@ -210,6 +219,7 @@ void CpuBackend::swiglu(const Tensor& gate, const Tensor& up, const Tensor& out)
 void CpuBackend::add(const Tensor& x, const Tensor& y) {
   require_shape(x, y.rows, y.cols, "add: x");
   require_shape(y, x.rows, x.cols, "add: y");
+  linear_.forget_made_rows();
   in_pieces(x.rows * x.cols, kLeastElements, [&](int64_t first, int64_t last) {
     kernels_.add(host_floats(x) + first, host_floats(y) + first, last - first, host_floats(x) + first);
   });
@@ -218,6 +228,7 @@ void CpuBackend::add(const Tensor& x, const Tensor& y) {
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
   require_shape(out, static_cast<int64_t>(rows.size()), x.cols, "gather_rows: out");
   require_shape(x, x.rows, out.cols, "gather_rows: x");
+  linear_.forget_made_rows();
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i] < 0 || rows[i] >= x.rows) fail(ErrorCode::internal, "gather_rows: row {} of {}", rows[i], x.rows);
     std::memcpy(host_floats(out) + static_cast<int64_t>(i) * x.cols, host_floats(x) + rows[i] * x.cols,

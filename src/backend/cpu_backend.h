@@ -70,6 +70,7 @@ class CpuBackend final : public Backend {
                        const Tensor& y) override;
   void attention(const BatchLayout& layout, const AttentionOp& op) override;
   void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) override;
+  void gated(const Tensor& x, const LinearOutput& gate, const LinearOutput& up, const Tensor& out) override;
   void add(const Tensor& x, const Tensor& y) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
 

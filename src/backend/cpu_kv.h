@@ -1,4 +1,5 @@
-// The KV cache of the CPU backend: per layer, block and kv head one K panel and the V panels (kernels/kv_format.h).
+// The KV cache of the CPU backend: per block, layer and kv head one K panel and the V panels (kernels/kv_format.h). What all
+// layers keep of a block lies together, so memory is touched as blocks come into use and not for all layers at the first token.
 #pragma once
 
 #include <memory>
@@ -18,9 +19,9 @@ class CpuKvStorage final : public KvStorage {
   kernels::KvFormat format() const noexcept { return format_; }
   // Block b of the head is at base + b * block_stride().
   unsigned char* base(int64_t layer, int64_t kv_head) const noexcept {
-    return memory_.get() + layer * shape_.blocks * block_stride() + kv_head * head_bytes_;
+    return memory_.get() + (layer * shape_.kv_heads + kv_head) * head_bytes_;
   }
-  int64_t block_stride() const noexcept { return shape_.kv_heads * head_bytes_; }
+  int64_t block_stride() const noexcept { return shape_.layers * shape_.kv_heads * head_bytes_; }
 
  private:
   KvShape shape_;

@@ -1,6 +1,7 @@
 #include "backend/cpu_linear.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <thread>
 
@@ -19,6 +20,7 @@ constexpr int kTasksPerThread = 6;           // uneven progress of the cores is 
 constexpr int64_t kPanelGroup = 4;           // panels one row is multiplied with at a time
 constexpr int64_t kFactorGroup = 8;          // likewise rows of A
 constexpr int64_t kFactorsAhead = 32;        // rows of A behind a task's own, which it asks for
+constexpr int64_t kLeastGated = 16 * 1024;   // values of a gate, for another piece per thread
 constexpr int64_t kLeastScaled = 64 * 1024;  // activations to scale, for a parallel region of their own
 constexpr int kSpins = 4096;                 // before a thread that waits for another lets others run
 
@@ -42,6 +44,7 @@ CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool)
       factor_lists_(static_cast<size_t>(pool.threads())),
       shrink_tasks_(pool.threads()),
       output_tasks_(pool.threads()),
+      gate_tasks_(pool.threads()),
       work_(allocate_host(static_cast<size_t>(pool.threads()) * kernels::kGemmScratch * sizeof(float))) {}
 
 float* CpuLinear::work_of(int worker) const {
@@ -50,6 +53,23 @@ float* CpuLinear::work_of(int worker) const {
 
 void CpuLinear::run(const Tensor& x, std::span<const LinearOutput> outputs) {
   if (x.rows == 0 || outputs.empty()) return;
+  gated_ = nullptr;
+  compute(x, outputs);
+}
+
+void CpuLinear::run_gated(const Tensor& x, const LinearOutput& gate, const LinearOutput& up, const Tensor& out) {
+  require_shape(gate.y, out.rows, out.cols, "gated: gate");
+  require_shape(up.y, out.rows, out.cols, "gated: up");
+  if (x.rows == 0) return;
+  gated_ = host_floats(out);
+  compute(x, std::array{gate, up});
+}
+
+RowsInTheMaking CpuLinear::make_rows(const Tensor& x) {
+  return prepared_.make(last_storage_, host_floats(x), x.rows, x.cols);
+}
+
+void CpuLinear::compute(const Tensor& x, std::span<const LinearOutput> outputs) {
   plan(x, outputs);
   place_scratch();
   scale_inputs();
@@ -216,7 +236,7 @@ void CpuLinear::scale_inputs() {
 }
 
 void CpuLinear::prepare_inputs() {
-  prepared_.clear();
+  prepared_.begin(x_, rows_, inputs_);
   for (Output& output : outputs_) {
     if (!output.with_base.empty()) prepared_.prepare(output.weight->storage(), output.x, rows_, inputs_);
     for (const Segment& segment : output.segments) {
@@ -225,6 +245,8 @@ void CpuLinear::prepare_inputs() {
       }
     }
   }
+  last_storage_ = outputs_.front().weight->storage();
+  if (gated_ != nullptr) making_ = prepared_.make(last_storage_, gated_, rows_, outputs_.front().weight->rows());
 }
 
 // --- tasks ----------------------------------------------------------------------------------------------------------
@@ -281,7 +303,7 @@ void CpuLinear::plan_tasks() {
   }
   for (size_t i = 0; i < shrink_count_; ++i) {
     const double per_factor = cost_of_shrink(shrinks_[i]) / static_cast<double>(shrinks_[i].stride);
-    split({i, 0, 0}, shrinks_[i].stride, kFactorGroup, per_factor, target_of(cost));
+    split({i}, shrinks_[i].stride, kFactorGroup, per_factor, target_of(cost));
   }
   first_output_task_ = tasks_.size();
   cost = 0;
@@ -289,11 +311,13 @@ void CpuLinear::plan_tasks() {
     cost += static_cast<double>(output.weight->panel_count()) * cost_per_panel(output);
   }
   for (size_t o = 0; o < outputs_.size(); ++o) {
-    split({o, 0, 0}, outputs_[o].weight->panel_count(), kPanelGroup, cost_per_panel(outputs_[o]), target_of(cost));
+    split({o}, outputs_[o].weight->panel_count(), kPanelGroup, cost_per_panel(outputs_[o]), target_of(cost));
   }
   shrink_tasks_.fill(static_cast<int64_t>(first_output_task_));
   shrinks_left_.store(static_cast<int64_t>(first_output_task_), std::memory_order_relaxed);
   output_tasks_.fill(static_cast<int64_t>(tasks_.size() - first_output_task_));
+  outputs_left_.store(static_cast<int64_t>(tasks_.size() - first_output_task_), std::memory_order_relaxed);
+  gate_tasks_.fill(gate_pieces());
 }
 
 // Each worker reads on and on where it can: the processor runs ahead of it, and so do the kernels.
@@ -304,7 +328,11 @@ void CpuLinear::do_tasks() {
     }
     for (int64_t i = output_tasks_.next(worker); i >= 0; i = output_tasks_.next(worker)) {
       do_outputs(tasks_[first_output_task_ + static_cast<size_t>(i)], work_of(worker));
+      if (gated_ != nullptr) outputs_left_.fetch_sub(1, std::memory_order_acq_rel);
     }
+    if (gated_ == nullptr) return;
+    await(outputs_left_);
+    for (int64_t i = gate_tasks_.next(worker); i >= 0; i = gate_tasks_.next(worker)) gate(i);
   });
 }
 
@@ -312,12 +340,31 @@ void CpuLinear::do_outputs(const Task& task, float* work) {
   const Output& output = outputs_[task.index];
   base_product(output, task, work);
   if (output.segments.empty()) return;
-  await_shrinks();
+  await(shrinks_left_);
   for (const Segment& segment : output.segments) correct(output, segment, task, work);
 }
 
-void CpuLinear::await_shrinks() const {
-  for (int spins = 0; shrinks_left_.load(std::memory_order_acquire) != 0; ++spins) {
+// One per thread where there is little to do: each costs as much as it takes for the cores to agree on it.
+int64_t CpuLinear::gate_pieces() const {
+  return pool_.threads() * std::clamp<int64_t>(rows_ * outputs_.front().weight->rows() / kLeastGated, 1, kTasksPerThread);
+}
+
+// Of the two outputs, whole groups of their columns: whoever made them, both are done.
+void CpuLinear::gate(int64_t piece) const {
+  const int64_t n = outputs_.front().weight->rows();
+  const int64_t groups = kernels::group_count(n);
+  const int64_t pieces = gate_pieces();
+  const int64_t first = groups * piece / pieces * kernels::kGroup;
+  const int64_t last = std::min(n, groups * (piece + 1) / pieces * kernels::kGroup);
+  for (int64_t r = 0; r < rows_; ++r) {
+    const int64_t at = r * n + first;
+    kernels_.swiglu(outputs_[0].y + at, outputs_[1].y + at, last - first, gated_ + at);
+    making_.prepare(r, first, last);
+  }
+}
+
+void CpuLinear::await(const std::atomic<int64_t>& left) {
+  for (int spins = 0; left.load(std::memory_order_acquire) != 0; ++spins) {
     if (spins < kSpins) {
       cpu_pause();
     } else {

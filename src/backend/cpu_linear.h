@@ -1,5 +1,5 @@
 // Linear layers with their deltas on the CPU, in one parallel region: first all A x of all experts and projections,
-// then base products, each followed by what builds on it for the same outputs.
+// then base products, each followed by what builds on it for the same outputs; then what a gate makes of two of them.
 #pragma once
 
 #include <atomic>
@@ -27,6 +27,12 @@ class CpuLinear {
 
   // Backend::linear.
   void run(const Tensor& x, std::span<const LinearOutput> outputs);
+  // Backend::gated. What it leaves in `out` is prepared for a call that reads it next.
+  void run_gated(const Tensor& x, const LinearOutput& gate, const LinearOutput& up, const Tensor& out);
+
+  // For whoever writes all of x, to be read by the next call.
+  RowsInTheMaking make_rows(const Tensor& x);
+  void forget_made_rows() noexcept { prepared_.forget_made(); }
 
  private:
   struct Rows {
@@ -76,10 +82,11 @@ class CpuLinear {
   // Panels [begin, end) of an output, or factor rows [begin, end) of a shrink.
   struct Task {
     size_t index;
-    int64_t begin;
-    int64_t end;
+    int64_t begin = 0;
+    int64_t end = 0;
   };
 
+  void compute(const Tensor& x, std::span<const LinearOutput> outputs);
   void plan(const Tensor& x, std::span<const LinearOutput> outputs);
   void plan_output(const LinearOutput& spec, size_t index);
   void plan_segment(const SegmentDelta& part, size_t index);
@@ -94,11 +101,13 @@ class CpuLinear {
   double target_of(double cost) const;
   void split(Task task, int64_t count, int64_t grain, double cost, double target);
   void do_tasks();
-  void await_shrinks() const;
+  static void await(const std::atomic<int64_t>& left);
   void list_factors(const Shrink& shrink, int64_t begin, int64_t end, FactorList& list) const;
   void shrink_listed(const Shrink& shrink, int64_t begin, int64_t count, const FactorList& list);
   void do_shrink(const Task& task, int worker);
   void do_outputs(const Task& task, float* work);
+  int64_t gate_pieces() const;
+  void gate(int64_t piece) const;
   // `work`: scratch of the worker that does the task.
   void base_product(const Output& output, const Task& task, float* work);
   void correct(const Output& output, const Segment& segment, const Task& task, float* work);
@@ -120,11 +129,16 @@ class CpuLinear {
   std::vector<kernels::ExpandTerm> expands_;  // of all segments, once scratch has its place
   std::deque<CpuTerms> unplanned_;            // of deltas that came without
   std::vector<FactorList> factor_lists_;      // per worker
+  float* gated_ = nullptr;  // of run_gated: its two outputs are computed side by side and end here
+  RowsInTheMaking making_;
+  kernels::Storage last_storage_ = kernels::Storage::f32;  // of the last weights
   std::vector<Task> tasks_;  // shrinks first
   size_t first_output_task_ = 0;
   WorkRanges shrink_tasks_;
   WorkRanges output_tasks_;  // counted from the first of them
+  WorkRanges gate_tasks_;
   std::atomic<int64_t> shrinks_left_{0};  // tasks
+  std::atomic<int64_t> outputs_left_{0};
   std::vector<float> scratch_;
   size_t scratch_size_ = 0;
   std::shared_ptr<std::byte> work_;  // kernels::kGemmScratch floats per worker

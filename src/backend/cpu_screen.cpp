@@ -128,7 +128,7 @@ void CpuScreenedLinear::run(const Tensor& x, const CpuMatrix& weight, const CpuS
 }
 
 void CpuScreenedLinear::prepare(const Tensor& x, const CpuMatrix& weight, int64_t panels, std::span<const int32_t> best) {
-  prepared_.clear();
+  prepared_.begin(host_floats(x), x.rows, x.cols);
   prepared_.prepare(weight.storage(), host_floats(x), x.rows, x.cols);
   const auto row_bytes = static_cast<size_t>(kernels::quantised_row_bytes(x.cols));
   const auto words = static_cast<size_t>(kernels::fourth_row_words(x.cols));

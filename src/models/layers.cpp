@@ -21,6 +21,13 @@ void collect(std::span<const AdapterRows> adapter_rows, int site, std::vector<Se
   }
 }
 
+// One of at most kMostProjections of a call; valid until the next.
+LinearOutput output_of(Pass& pass, const Projection& projection, size_t number) {
+  const Linear& linear = projection.linear;
+  collect(pass.adapter_rows, linear.site, pass.deltas[number]);
+  return {linear.weight.get(), linear.bias ? &linear.bias : nullptr, projection.y, pass.deltas[number]};
+}
+
 }  // namespace
 
 std::span<const SegmentDelta> deltas_at(Pass& pass, int site) {
@@ -33,9 +40,7 @@ void project(Pass& pass, const Tensor& x, std::initializer_list<Projection> proj
   std::array<LinearOutput, kMostProjections> outputs;
   size_t count = 0;
   for (const Projection& projection : projections) {
-    const Linear& linear = projection.linear;
-    collect(pass.adapter_rows, linear.site, pass.deltas[count]);
-    outputs[count] = {linear.weight.get(), linear.bias ? &linear.bias : nullptr, projection.y, pass.deltas[count]};
+    outputs[count] = output_of(pass, projection, count);
     ++count;
   }
   pass.backend.linear(x, std::span(outputs.data(), count));
@@ -67,8 +72,8 @@ void Attention::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
 
 void Mlp::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
   const Workspace& work = pass.work;
-  project(pass, x, {{gate, work.gate}, {up, work.up}});
-  pass.backend.swiglu(work.gate, work.up, work.gate);
+  const LinearOutput gated = output_of(pass, {gate, work.gate}, 0);
+  pass.backend.gated(x, gated, output_of(pass, {up, work.up}, 1), work.gate);
   project(pass, work.gate, {{down, out}});
 }
 

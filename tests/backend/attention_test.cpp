@@ -43,6 +43,10 @@ class Attention {
 
   // Runs the chunks as one batch; returns their output rows. Keys and values are NaN from position `poison` on.
   std::vector<float> run(const std::vector<Chunk>& chunks, int32_t poison = INT32_MAX) {
+    return to_vector(backend_, attend(chunks, poison));
+  }
+
+  Tensor attend(const std::vector<Chunk>& chunks, int32_t poison = INT32_MAX) {
     BatchLayout layout;
     std::vector<std::vector<int32_t>> tables(chunks.size());
     std::vector<float> q, k, v;
@@ -80,7 +84,7 @@ class Attention {
     op.head_dim = shape_.head_dim;
     op.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_dim));
     backend_.attention(layout, op);
-    return to_vector(backend_, op.out);
+    return op.out;
   }
 
   size_t row_size() const { return static_cast<size_t>(shape_.heads * shape_.head_dim); }
@@ -195,6 +199,33 @@ TEST_CASE("what lies in the cache beyond a row's past cannot reach it, not even 
     CHECK(same_bits(poisoned.data(), expected.data(), expected.size()));  // NaN later in the same chunk
     CHECK(std::isnan(poisoned.back()));
     CHECK(same_bits(dirty.run({{0, 0, 20}}), expected));  // NaN left behind in a block that is used again
+  }
+}
+
+TEST_CASE("a product that reads attention's output next gets the same bits as later") {
+  for (const auto& backend : cpu_backends()) {
+    for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+      for (const int32_t head_dim : {16, 64, 20}) {
+        INFO(name_of(*backend), " ", name_of(format), " head ", head_dim);
+        Attention attention(*backend, {4, 2, head_dim, head_dim, false, DType::f32}, 1200, 3);
+        const int64_t width = int64_t{4} * head_dim;
+        const MatrixPtr weight = to_matrix(*backend, random_floats(static_cast<size_t>(24 * width), 9), 24, width, format);
+        const auto projected = [&](const Tensor& x) {
+          const LinearOutput output{weight.get(), nullptr, backend->allocate(DType::f32, x.rows, 24), {}};
+          backend->linear(x, {&output, 1});
+          return to_vector(*backend, output.y);
+        };
+        projected(to_tensor(*backend, random_floats(static_cast<size_t>(width), 10), 1, width));
+        using Chunks = std::vector<Attention::Chunk>;
+        for (const Chunks& chunks : {Chunks{{0, 0, 1199}}, Chunks{{0, 1199, 1}}, Chunks{{1, 0, 1}, {2, 0, 1}},
+                                     Chunks{{1, 1, 3}, {2, 1, 40}}}) {
+          const Tensor out = attention.attend(chunks);
+          const std::vector<float> next = projected(out);
+          REQUIRE(same_bits(next, projected(to_tensor(*backend, to_vector(*backend, out), out.rows, width))));
+          REQUIRE(same_bits(next, projected(out)));
+        }
+      }
+    }
   }
 }
 

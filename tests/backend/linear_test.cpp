@@ -1,6 +1,8 @@
 // Backend::linear with every field of LinearDelta, against the reference backend and against itself row by row.
 #include <doctest/doctest.h>
 
+#include <array>
+
 #include "backend_support.h"
 
 using namespace expert;
@@ -198,6 +200,61 @@ TEST_CASE("several outputs of one call equal separate calls") {
       alone.y = backend->allocate(DType::f32, 4, layers[i].out);
       backend->linear(x, {&alone, 1});
       CHECK(same_bits(to_vector(*backend, alone.y), together));
+    }
+  }
+}
+
+TEST_CASE("gated equals linear and swiglu, and what reads it next gets the same bits") {
+  for (const auto& backend : cpu_backends()) {
+    Backend& b = *backend;
+    for (const WeightFormat format : kFormats) {
+      for (const int64_t width : {1, 70, 300}) {
+        const Layer gate{96, width, format, 1}, up{96, width, format, 2}, down{width, 40, format, 3};
+        const MatrixPtr weights[] = {gate.weight(b), up.weight(b), down.weight(b)};
+        const LinearDelta deltas[] = {make_delta(b, gate, kLowRank | kResultScale, 5), make_delta(b, up, kLowRank, 6)};
+        for (const int64_t rows : {1, 3, 40}) {
+          INFO(name_of(b), " ", name_of(format), " ", rows, " x ", width);
+          const Tensor x = to_tensor(b, gate.values(3, rows * 96), rows, 96);
+          const auto some = [&](int64_t cols) { return b.allocate(DType::f32, rows, cols); };
+          const SegmentDelta bent[] = {{0, 1, &deltas[0]}, {0, 1, &deltas[1]}};
+          const auto outputs = [&] {
+            return std::array<LinearOutput, 2>{{{weights[0].get(), nullptr, some(width), {&bent[0], 1}},
+                                                {weights[1].get(), nullptr, some(width), {&bent[1], 1}}}};
+          };
+          const auto projected = [&](const Tensor& from) {
+            const LinearOutput output{weights[2].get(), nullptr, some(40), {}};
+            b.linear(from, {&output, 1});
+            return to_vector(b, output.y);
+          };
+          const auto apart = outputs();
+          const Tensor expected = some(width);
+          b.linear(x, apart);
+          b.swiglu(apart[0].y, apart[1].y, expected);
+          const std::vector<float> values = to_vector(b, expected);
+          const std::vector<float> next = projected(to_tensor(b, values, rows, width));
+
+          const auto together = outputs();
+          b.gated(x, together[0], together[1], together[0].y);
+          REQUIRE(same_bits(projected(together[0].y), next));
+          REQUIRE(same_bits(to_vector(b, together[0].y), values));
+          REQUIRE(same_bits(projected(together[0].y), next));
+
+          // Written, or another one made, between them.
+          const auto other = outputs();
+          b.gated(x, other[0], other[1], other[0].y);
+          b.add(other[0].y, expected);
+          const std::vector<float> after = projected(other[0].y);
+          const std::vector<float> doubled = to_vector(b, other[0].y);
+          REQUIRE(same_bits(after, projected(to_tensor(b, doubled, rows, width))));
+          const auto third = outputs();
+          b.gated(x, third[0], third[1], third[1].y);
+          b.gated(x, other[0], other[1], other[0].y);
+          REQUIRE(same_bits(projected(third[1].y), next));
+          b.gated(x, other[0], other[1], other[0].y);
+          b.upload(other[0].y, doubled.data(), doubled.size() * sizeof(float));
+          REQUIRE(same_bits(projected(other[0].y), after));
+        }
+      }
     }
   }
 }

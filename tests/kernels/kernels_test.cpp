@@ -55,7 +55,7 @@ std::vector<unsigned char> prepare(const CpuKernels& k, Storage storage, const f
                                    int64_t rows) {
   const int64_t bytes = k.prepared_row_bytes(storage, inputs);
   std::vector<unsigned char> prepared(static_cast<size_t>(rows * bytes), 0xFF);
-  for (int64_t r = 0; bytes != 0 && r < rows; ++r) k.prepare_row(storage, x + r * x_stride, inputs, prepared.data() + r * bytes);
+  for (int64_t r = 0; bytes != 0 && r < rows; ++r) k.prepare_row(storage, x + r * x_stride, inputs, {0, inputs}, prepared.data() + r * bytes);
   return prepared;
 }
 

@@ -55,7 +55,7 @@ std::vector<unsigned char> codes_of(const CpuKernels& k, Storage storage, const 
   const auto rows = static_cast<int64_t>(x.size()) / inputs;
   std::vector<unsigned char> codes(static_cast<size_t>(rows * quantised_row_bytes(inputs)), 0xEE);
   for (int64_t r = 0; r < rows; ++r) {
-    k.prepare_row(storage, x.data() + r * inputs, inputs, codes.data() + r * quantised_row_bytes(inputs));
+    k.prepare_row(storage, x.data() + r * inputs, inputs, {0, inputs}, codes.data() + r * quantised_row_bytes(inputs));
   }
   return codes;
 }
