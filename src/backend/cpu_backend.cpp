@@ -32,7 +32,7 @@ Tensor CpuBackend::allocate(DType dtype, int64_t rows, int64_t cols) { return al
 void CpuBackend::upload(const Tensor& destination, const void* source, size_t bytes) {
   if (bytes > destination.size_bytes())
     fail(ErrorCode::internal, "upload: {} bytes into {}", bytes, destination.size_bytes());
-  linear_.forget_made_rows();
+  linear_.forget_made_rows(host_bytes(destination));
   if (bytes > 0) std::memcpy(host_bytes(destination), source, bytes);
 }
 

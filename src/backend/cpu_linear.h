@@ -33,6 +33,7 @@ class CpuLinear {
   // For whoever writes all of x, to be read by the next call.
   RowsInTheMaking make_rows(const Tensor& x);
   void forget_made_rows() noexcept { prepared_.forget_made(); }
+  void forget_made_rows(const void* x) noexcept { prepared_.forget_made(x); }  // from any thread
 
  private:
   struct Rows {

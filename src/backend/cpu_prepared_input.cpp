@@ -15,12 +15,10 @@ constexpr int64_t kLeastValues = 16384;  // worth a task of their own
 
 void PreparedInputs::begin(const float* x, int64_t rows, int64_t inputs) {
   used_ = 0;
-  if (made_.x != nullptr && made_.x == x && made_.rows == rows && made_.inputs == inputs) {
-    if (entries_.empty()) entries_.emplace_back();
-    std::swap(entries_.front(), made_);
-    used_ = 1;
-  }
-  forget_made();
+  if (made_x_.exchange(nullptr, std::memory_order_relaxed) != x || made_.rows != rows || made_.inputs != inputs) return;
+  if (entries_.empty()) entries_.emplace_back();
+  std::swap(entries_.front(), made_);
+  used_ = 1;
 }
 
 void PreparedInputs::prepare(kernels::Storage storage, const float* x, int64_t rows, int64_t inputs) {
@@ -44,6 +42,7 @@ RowsInTheMaking PreparedInputs::make(kernels::Storage storage, const float* x, i
   making.row_bytes_ = kernels_.prepared_row_bytes(storage, inputs);
   if (making.row_bytes_ == 0) return making;
   set(made_, storage, x, rows, inputs);
+  made_x_.store(x, std::memory_order_relaxed);
   making.kernels_ = &kernels_;
   making.values_ = made_.values;
   making.x_ = x;

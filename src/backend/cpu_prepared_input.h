@@ -1,6 +1,7 @@
 // Activations in the form that kernels want them in, made once per call and shared by the outputs that read the same rows.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -44,7 +45,12 @@ class PreparedInputs {
   // Room for x [rows, inputs], all of which will be prepared before the next call begins.
   RowsInTheMaking make(kernels::Storage storage, const float* x, int64_t rows, int64_t inputs);
   // Something else was written since.
-  void forget_made() noexcept { made_.x = nullptr; }
+  void forget_made() noexcept { made_x_.store(nullptr, std::memory_order_relaxed); }
+  // x was, perhaps. From any thread.
+  void forget_made(const void* x) noexcept {
+    const float* made = static_cast<const float*>(x);
+    made_x_.compare_exchange_strong(made, nullptr, std::memory_order_relaxed);
+  }
 
  private:
   struct Entry {
@@ -65,7 +71,8 @@ class PreparedInputs {
   ThreadPool& pool_;
   std::vector<Entry> entries_;
   size_t used_ = 0;
-  Entry made_;  // for the next call
+  Entry made_;  // for the next call, if it reads made_x_
+  std::atomic<const float*> made_x_{nullptr};
 };
 
 }  // namespace expert
