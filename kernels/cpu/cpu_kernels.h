@@ -43,11 +43,10 @@ constexpr int64_t quantised_row_bytes(int64_t inputs) {
 constexpr int64_t kGemmRows = 96;  // rows whose input block is kept in the second-level cache
 constexpr int64_t kGemmScratch = (kGemmRows + 2 * kPanelRows) * kInputBlock;
 
-// What the fourth bits of a screen's row add to its product with the copy, and how far this may be off then, but for what
-// activations and sums are rounded.
+// A product with a screen's row by all of its bits, and |e| of it (kernels/cpu/screen.h).
 struct Refined {
-  float product;
-  float margin;
+  float estimate;
+  float spread;
 };
 
 // t[r, j] = weights[j] * sum_k x[r, k] factors[j][k] for the factor rows j of [begin, end): rows of any number of A
@@ -138,9 +137,10 @@ struct CpuKernels {
   const char* isa;
   bool narrow;  // whether it has products with narrow BF16 weights; all read their rows back
   void (*gemm)(Storage storage, const GemmArgs& args);
-  // The same with the panels of a screen (kernels/cpu/screen.h) and rows of prepare_screened_row(), quantised_row_bytes() apart.
+  // The same with the panels of a screen (kernels/cpu/screen.h) and rows of prepare_screened_row(), screened_row_bytes() apart.
   void (*screen)(const GemmArgs& args);
-  Refined (*refine)(const unsigned char* bits, int64_t inputs, const int32_t* x);  // x: what prepare_screened_row() made for it
+  // `fine`: a row's finer bits; x: one of those rows; `estimate`: what screen() gave for both.
+  Refined (*refine)(const unsigned char* fine, int64_t inputs, const unsigned char* x, float estimate);
   // Activations as a product with W stored so reads them: bytes of a row, 0 where it reads x itself (F32); and of one row x
   // [inputs] the inputs of `part`, made of nothing but these.
   // BF16: rounded to it, half to even, infinite above its largest number. Quantised formats: per group,

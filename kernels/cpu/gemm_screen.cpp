@@ -1,6 +1,5 @@
-// Products with a screen's panels (kernels/cpu/screen.h): of few rows, for each of them
-//   y += (sum of code * code of x - sum of (3 + u) * code of x) * (scale of the weights * scale of x)
-// in FP32, groups in ascending order, and the row's scale at the end.
+// Products with a screen's panels and finer bits (kernels/cpu/screen.h), of few rows. Sums of codes times codes are whole numbers
+// and exact, so all instruction sets see the same estimates.
 #include "kernels/cpu/quantised_row.h"
 #include "kernels/cpu/screen.h"
 #include "kernels/cpu/tile.h"
@@ -10,165 +9,97 @@ namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 namespace {
 
 typedef Int4Codes::Dot Dot;  // codes are no larger
-constexpr int kSteps = Int4Codes::kSteps;  // of a piece: eight inputs
+constexpr bool kBytes = Dot::kInputs == 4;
+constexpr uint32_t kCode = 0x03030303U;
+constexpr int kCodes = 4;  // of a byte
 
-// Bytes with a code in bits 0 to 2 of each half: the low bits of every two pieces share a line, the high ones of all.
-template <int piece>
-EXPERT_INLINE Words halves_of(Words low, Words high) {
-  const Words two = piece % 2 == 0 ? low : low >> 2;
-  const Words one = piece < 2 ? high << (2 - piece) : high >> (piece - 2);
-#if defined(__AVX512F__)  // one instruction instead of two
-  return reinterpret_cast<Words>(_mm512_ternarylogic_epi32(reinterpret_cast<__m512i>(splat_words(0x33333333U)),
-                                                           reinterpret_cast<__m512i>(two),
-                                                           reinterpret_cast<__m512i>(one), 0xCA));
-#else
-  return (two & 0x33333333U) | (one & ~0x33333333U);
-#endif
+// Where of a prepared row the activations of four inputs lie, by their number: as bytes, or as pairs 0 and 2 and, 64 bytes on, 1 and 3.
+EXPERT_INLINE const unsigned char* four_inputs(const unsigned char* row, int64_t inputs, int64_t four) {
+  if constexpr (kBytes) return row + 64 + four * 4;
+  return row + screened_pairs_at(inputs) + (four / 16 * 32 + four % 16) * 4;
 }
 
-// Sums of codes times activations. Wide ones have room for codes sixteen times as large, which saves shifting the upper
-// halves down one by one.
-struct ScreenSum {
-  static constexpr bool kShiftsLast = kSteps == 2 && Dot::kWide;
-  Dot::Sum lower;
-  Dot::Sum upper;
+// sum + the codes from bit 2 q on times the activations that `x` gives of the first (0) and second (1) step.
+template <class Activations>
+EXPERT_INLINE Dot::Sum add_codes(Dot::Sum sum, Words codes, int q, const Activations& x) {
+  if constexpr (kBytes) return Dot::add(sum, (codes >> (2 * q)) & kCode, x(0));
+  sum = Dot::add(sum, (codes >> (2 * q)) & 0x00030003U, x(0));
+  return Dot::add(sum, (codes >> (2 * q + 8)) & 0x00030003U, x(64));
+}
 
-  // `x`: the piece's words.
-  __attribute__((always_inline)) void add(Words halves, const unsigned char* x) {
-    if constexpr (kSteps == 2) {
-      lower = Dot::add(lower, halves & 0x07070707U, word(x, 0));
-      if constexpr (kShiftsLast) {
-        upper = Dot::add(upper, halves & 0x70707070U, word(x, 1));
-      } else {
-        lower = Dot::add(lower, (halves >> 4) & 0x07070707U, word(x, 1));
-      }
-    } else {
-      Words step[kSteps];
-      Int4Codes::unpack(halves & 0x77777777U, step);
-      for (int s = 0; s < kSteps; ++s) lower = Dot::add(lower, step[s], word(x, s));
-    }
+// Sums of 32 bits have room for codes that lie where they are read, up to 64 times as large: one instruction less for each,
+// and a chain for each, too many for more than one row.
+struct CodesInPlace {
+  Ints part[kCodes];
+
+  EXPERT_INLINE Ints codes(Words line, int q) {
+#if defined(EXPERT_SIGNED_DOT)
+    if (q == 3) return reinterpret_cast<Ints>((line >> 6) & kCode);
+#endif
+    return reinterpret_cast<Ints>(line & (kCode << (2 * q)));
+  }
+  __attribute__((always_inline)) void add(Words line, const unsigned char* x) {
+    for (int q = 0; q < kCodes; ++q) part[q] = Dot::add(part[q], reinterpret_cast<Words>(codes(line, q)), word(x, q));
   }
   __attribute__((always_inline)) Ints total() const {
-    if constexpr (kShiftsLast) return Dot::total(lower) + (Dot::total(upper) >> 4);
-    return Dot::total(lower);
-  }
-};
-
-EXPERT_INLINE Floats unpack_screen_scales(const unsigned char* scales) {
-  return reinterpret_cast<Floats>((scale_bytes(scales) << kScreenScaleShift) + splat_words(kScreenScaleBits));
-}
-
-// A row of activations as refine() reads it, from one group on.
-struct FourthRow {
-  const int32_t* codes;
-  const signed char* bytes;
-};
-
-#if defined(__AVX512VNNI__)
-
-// sums + the codes whose bit is set, of each of the `count` <= 16 groups times its scale, in lanes that are to be added up. Two
-// groups of bytes at a time, each in half a vector.
-EXPERT_INLINE void add_set(const unsigned char* bits, const FourthRow& x, int64_t count, Floats scale, Floats (&sums)[2]) {
-  const Words pair = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
-  const __m512i ones = _mm512_set1_epi8(1);
-  const auto add = [&](int64_t i, uint64_t two) __attribute__((always_inline)) {
-    const __m512i set = _mm512_maskz_loadu_epi8(two, x.bytes + i * kGroup);
-    const auto sum = reinterpret_cast<Ints>(_mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, set));
-    const Words lanes = pair + splat_words(static_cast<uint32_t>(i));
-    const Floats each = _mm512_maskz_permutexvar_ps(0xFFFF, reinterpret_cast<__m512i>(lanes), scale);
-    sums[i / 2 % 2] = fma(to_floats(sum), each, sums[i / 2 % 2]);
-  };
-  for (int64_t i = 0; i + 1 < count; i += 2) {
-    uint64_t two;
-    __builtin_memcpy(&two, bits + i * 4, sizeof two);
-    add(i, two);
-  }
-  if (count % 2 == 0) return;
-  uint32_t one;
-  __builtin_memcpy(&one, bits + (count - 1) * 4, sizeof one);
-  add(count - 1, one);
-}
-
+#if defined(EXPERT_SIGNED_DOT)
+    return Dot::total(part[0]) + (Dot::total(part[1]) >> 2) + (Dot::total(part[2]) >> 4) + Dot::total(part[3]);
 #else
-
-EXPERT_INLINE Words bits_from(int first) {
-  Words bits;
-  for (int i = 0; i < kLanes; ++i) bits[i] = 1U << (first + i);
-  return bits;
-}
-
-// The sum of a group's codes whose bit is set, in parts.
-EXPERT_INLINE Ints sum_where(uint32_t bits, const int32_t* codes) {
-  Ints sum = {};
-#pragma GCC unroll 8
-  for (int i = 0; i < kGroup; i += kLanes) {
-    Ints values;
-    __builtin_memcpy(&values, codes + i, sizeof values);
-    sum += (splat_words(bits) & bits_from(i)) != 0U ? values : Ints{};
-  }
-  return sum;
-}
-
-// sums + the codes whose bit is set, of each of the `count` <= kLanes groups times its scale, in lanes that are to be added up.
-EXPERT_INLINE void add_set(const unsigned char* bits, const FourthRow& x, int64_t count, Floats scale, Floats (&sums)[2]) {
-  float each[kLanes];
-  store(each, scale);
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t word_bits;
-    __builtin_memcpy(&word_bits, bits + i * 4, sizeof word_bits);
-    sums[0] = fma(to_floats(sum_where(word_bits, x.codes + i * kGroup)), splat(each[i]), sums[0]);
-  }
-}
-
+    return Dot::total(part[0]) + (Dot::total(part[1]) >> 2) + (Dot::total(part[2]) >> 4) + (Dot::total(part[3]) >> 6);
 #endif
+  }
+};
 
-template <int R>
-struct ScreenTile {
-  ScreenSum sum[R][kPanelVectors];
+struct ShiftedCodes {
+  Dot::Sum sum;
 
-  template <int piece>
-  __attribute__((always_inline)) void add(const unsigned char* lines, const unsigned char* x, int64_t stride) {
-    for (int v = 0; v < kPanelVectors; ++v) {
-      const Words halves = halves_of<piece>(line_words(lines + piece / 2 * 64, v), line_words(lines + 128, v));
-      for (int r = 0; r < R; ++r) sum[r][v].add(halves, x + r * stride + piece * kSteps * 4);
+  __attribute__((always_inline)) void add(Words line, const unsigned char* x) {
+    for (int q = 0; q < kCodes; ++q) {
+      sum = add_codes(sum, line, q, [&](int at) __attribute__((always_inline)) { return word(x + at, q); });
     }
   }
+  __attribute__((always_inline)) Ints total() const { return Dot::total(sum); }
 };
+
+template <int R>
+using CodeSums = std::conditional_t<R == 1 && Dot::kWide && kBytes, CodesInPlace, ShiftedCodes>;
+
+// Lines whose sums a lane holds: those of 16 bits 43 products of two codes.
+constexpr int64_t kLinesAtOnce = Dot::kWide ? kMostScreened / kScreenLine : 8;
 
 struct ScreenRows {
   const GemmArgs& a;
 
   template <int R>
   __attribute__((always_inline)) void panel(int64_t panel, int64_t row) const {
-    const int64_t groups = group_count(a.inputs);
-    const int64_t stride = quantised_row_bytes(a.inputs);
-    const unsigned char* rows = codes_of(a, row);
+    const int64_t lines = (a.inputs + kScreenLine - 1) / kScreenLine;
+    const int64_t stride = screened_row_bytes(a.inputs);
+    const unsigned char* rows = a.prepared + row * stride;
     const unsigned char* at = static_cast<const unsigned char*>(a.panels) + panel * screen_panel_bytes(a.inputs);
-    Floats y[R][kPanelVectors] = {};
-    for (int64_t g = 0; g < groups; ++g) {
-      const unsigned char* lines = at + screen_codes_at(g);
-      Floats scale[kPanelVectors];
-      for (int v = 0; v < kPanelVectors; ++v) scale[v] = unpack_screen_scales(at + screen_scales_at(g) + v * kLanes);
-      if constexpr (R > 1 || kAskForOneRow) {
-        for (int l = 0; l < 3; ++l) __builtin_prefetch(lines + l * 64 + kPrefetchBytes);
-      }
-      const unsigned char* x = rows + g * kCodeBytes<Dot>;
-      ScreenTile<R> tile = {};
-      tile.template add<0>(lines, x, stride);
-      tile.template add<1>(lines, x, stride);
-      tile.template add<2>(lines, x, stride);
-      tile.template add<3>(lines, x, stride);
-      for (int r = 0; r < R; ++r) {
-        const RowGroup x_group = row_group<Dot>(rows + r * stride, g, groups);
+    Ints total[R][kPanelVectors] = {};
+    for (int64_t first = 0; first < lines; first += kLinesAtOnce) {
+      const int64_t last = lines - first < kLinesAtOnce ? lines : first + kLinesAtOnce;
+      CodeSums<R> sum[R][kPanelVectors] = {};
+      for (int64_t l = first; l < last; ++l) {
+        const unsigned char* line = at + 64 + l * 64;
+        const unsigned char* x = four_inputs(rows, a.inputs, l * kCodes);
+        if constexpr (R > 1 || kAskForOneRow) __builtin_prefetch(line + kPrefetchBytes);
         for (int v = 0; v < kPanelVectors; ++v) {
-          const Floats product = to_floats(tile.sum[r][v].total()) + splat(float_from_bits(x_group.correction));
-          y[r][v] = fma(product, scale[v] * splat(x_group.scale), y[r][v]);
+          const Words codes = line_words(line, v);
+          for (int r = 0; r < R; ++r) sum[r][v].add(codes, x + r * stride);
         }
       }
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < kPanelVectors; ++v) total[r][v] += sum[r][v].total();
+      }
     }
-    for (int v = 0; v < kPanelVectors; ++v) {
-      const Floats scale = reinterpret_cast<Floats>(line_words(at, v));
-      for (int r = 0; r < R; ++r) put(a, row + r, panel * kPanelRows + v * kLanes, y[r][v] * scale);
+    for (int r = 0; r < R; ++r) {
+      ScreenedRow x;
+      __builtin_memcpy(&x, rows + r * stride, sizeof x);
+      for (int v = 0; v < kPanelVectors; ++v) {
+        const Floats factor = reinterpret_cast<Floats>(line_words(at, v)) * splat(x.scale);
+        put(a, row + r, panel * kPanelRows + v * kLanes, (to_floats(total[r][v]) + splat(x.correction)) * factor);
+      }
     }
   }
 
@@ -185,33 +116,26 @@ void gemm_screen(const GemmArgs& a) {
   over_tiles<kMost>(0, a.rows, ScreenRows{a});
 }
 
-Refined refine(const unsigned char* bits, int64_t inputs, const int32_t* x) {
-  const int64_t groups = group_count(inputs);
-  const int64_t padded = fourth_groups(inputs);
-  const auto* scales = reinterpret_cast<const float*>(x + groups * kGroup);
-  const auto* bytes = reinterpret_cast<const signed char*>(x + fourth_bytes_at(inputs));
-  Floats set[2] = {};  // codes whose bit is set: two chains
-  Floats all = {};     // all codes
-  Floats spread = {};
-  for (int64_t first = 0; first < groups; first += kLanes) {
-    const int64_t count = groups - first < kLanes ? groups - first : kLanes;
-    unsigned char last[kLanes] = {};
-    const unsigned char* steps = bits + 4 + first;
-    if (count < kLanes) {
-      for (int64_t i = 0; i < count; ++i) last[i] = steps[i];
-      steps = last;
+Refined refine(const unsigned char* fine, int64_t inputs, const unsigned char* x, float estimate) {
+  constexpr int kVectors = 16 / kLanes;  // of a line
+  FineRow row;
+  __builtin_memcpy(&row, fine, sizeof row);
+  ScreenedRow activations;
+  __builtin_memcpy(&activations, x, sizeof activations);
+  Ints total = {};
+  for (int64_t l = 0; l < fine_lines(inputs); ++l) {
+    for (int v = 0; v < kVectors; ++v) {
+      const Words codes = load_words(fine + sizeof row + l * 64 + v * kLanes * 4);
+      Dot::Sum sum = {};
+      for (int q = 0; q < kCodes; ++q) {
+        const unsigned char* from = four_inputs(x, inputs, (l * kCodes + q) * 16 + v * kLanes);
+        sum = add_codes(sum, codes, q, [&](int at) __attribute__((always_inline)) { return load_words(from + at); });
+      }
+      total += Dot::total(sum);
     }
-    const Floats scale = unpack_screen_scales(steps) * load(scales + first);
-    all = fma(scale, load(scales + padded + first), all);
-    spread = fma(scale * scale, load(scales + 2 * padded + first), spread);
-    add_set(bits + 4 + groups + first * 4, {x + first * kGroup, bytes + first * kGroup}, count, scale, set);
   }
-  float row_scale;
-  __builtin_memcpy(&row_scale, bits, sizeof row_scale);
-  const float factor = row_scale * scales[3 * padded];
-  constexpr auto kHalf = static_cast<float>(0.5 * kScreenSlack * kScreenConfidence);
-  return {sum_lanes((set[0] + set[1]) * 0.5F - all * 0.25F) * factor,
-          kHalf * __builtin_sqrtf(sum_lanes(spread)) * factor};
+  const float finer = static_cast<float>(sum_lanes(total)) + activations.correction;
+  return {row.ratio * estimate + finer * (row.factor * activations.scale), row.spread};
 }
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

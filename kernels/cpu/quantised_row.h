@@ -37,8 +37,7 @@ template <class Dot>
 constexpr int64_t kCodeBytes = Dot::kInputs == 4 ? kGroup : kGroupCodeBytes;
 
 // One group of a row of activations: the words of its codes, its scale, and what takes the zero points away: for INT8,
-// where they are all the same, an integer the sums start from, for INT4 minus the sum of the codes as a float, for a screen
-// the float that its sums lack.
+// where they are all the same, an integer the sums start from, for INT4 minus the sum of the codes as a float.
 struct RowGroup {
   const unsigned char* words;
   float scale;

@@ -3,136 +3,206 @@
 #include <math.h>
 #include <string.h>
 
+#include <bit>
+
 #include "kernels/cpu/cpu_kernels.h"
 
 namespace expert::kernels {
 
 namespace {
 
-constexpr float kHalfRange = 3.5F;  // steps on either side of zero
-constexpr float kCentre = 3.0F;     // what a code of zero lacks, less the random number
-constexpr float kLargestScale = 1.9375F;  // that a byte means, 255
-static_assert(kScreenScaleBits + (255U << kScreenScaleShift) == 0x3FF80000U);  // of that one
+// A code's step, in deviations of a row's coordinates. At 0.996 two bits are at their best (|e| of 0.3667 |w|, four bits 0.142);
+// here they are off by 1 % more, and four bits by 14 % less.
+constexpr double kStep = 1.1;
+constexpr float kCentre = 7.5F;  // of codes of four bits
 
-// Of |weight| |x|: more than what summing up in FP32 can be off, in the copy's products and in the matrix's together.
+// Of |weight| |x|: more than what turning and summing up in FP32 can be off, in the copy's products and in the matrix's together.
 constexpr double kSummation = 0x1p-13;
+constexpr double kLeast = 0x1p-110;  // far above what floats that are too small to be precise can be off
 
-// What the rows of a panel are rounded with.
-struct Rows {
-  float scale[kPanelRows];  // 0: the row counts as zeros
-};
-
-// And one group of it.
-struct Steps {
-  float scale[kPanelRows];
-  float inverse[kPanelRows];
-  unsigned char byte[kPanelRows];  // of the scale
-};
-
-// The random number of an input: 24 bits of Chris Wellons' "lowbias32", every bit of which depends on every bit of k.
-inline float dither(int64_t k) {
-  uint32_t x = static_cast<uint32_t>(k) * 0x9E3779B9U ^ 0x5CA1AB1EU;
+// 1 or -1: Chris Wellons' "lowbias32", every bit of which depends on every bit of k.
+float random_sign(uint32_t k) {
+  uint32_t x = k * 0x9E3779B9U ^ 0x5CA1AB1EU;
   x = (x ^ (x >> 16)) * 0x7FEB352DU;
   x = (x ^ (x >> 15)) * 0x846CA68BU;
-  return static_cast<float>(static_cast<int32_t>((x ^ (x >> 16)) >> 8)) * 0x1p-24F;
+  return ((x ^ (x >> 16)) & 0x8000U) == 0 ? 1.0F : -1.0F;
 }
 
-inline float magnitude(float value) { return float_from_bits(bits_of(value) & 0x7FFFFFFFU); }
+float magnitude(float value) { return float_from_bits(bits_of(value) & 0x7FFFFFFFU); }
 
-// With the largest scale that a group may have, seven steps hold any weight of the row.
-Rows choose_scales(const float* w, int64_t rows, int64_t inputs) {
-  Rows chosen = {};
-  for (int64_t r = 0; r < rows; ++r) {
-    float most[4] = {};
-    for (int64_t k = 0; k < inputs; ++k) {
-      const float value = magnitude(w[r * inputs + k]);
-      most[k % 4] = value > most[k % 4] ? value : most[k % 4];
-    }
-    for (const float value : most) most[0] = value > most[0] ? value : most[0];
-    if (most[0] > kLeastQuantised) chosen.scale[r] = most[0] * (1.0001F / (kHalfRange * kLargestScale));
-  }
-  return chosen;
-}
-
-// The least scale of each row whose seven steps hold all of the group's weights.
-void choose_steps(const float* w, const Rows& rows, Steps& steps) {
-  float most[kPanelRows] = {};
-  for (int64_t k = 0; k < kGroup; ++k) {
-    for (int64_t r = 0; r < kPanelRows; ++r) {
-      const float value = magnitude(w[k * kPanelRows + r]);
-      most[r] = value > most[r] ? value : most[r];
-    }
-  }
-  for (int64_t r = 0; r < kPanelRows; ++r) {
-    const bool counts = rows.scale[r] > 0;
-    const float wanted = counts ? most[r] * (1.00001F / kHalfRange) / rows.scale[r] : 0.0F;
-    const uint32_t bits = bits_of(wanted);
-    const uint32_t above = bits > kScreenScaleBits ? bits - kScreenScaleBits : 0U;
-    const uint32_t byte = (above + (1U << kScreenScaleShift) - 1U) >> kScreenScaleShift;
-    steps.byte[r] = static_cast<unsigned char>(byte < 255U ? byte : 255U);
-    steps.scale[r] = rows.scale[r] * float_from_bits(kScreenScaleBits + (uint32_t{steps.byte[r]} << kScreenScaleShift));
-    steps.inverse[r] = counts ? 2.0F / steps.scale[r] : 0.0F;
-  }
-}
-
-// Codes of four bits, the fourth the lowest.
-void round_dithered(const float* w, const Steps& steps, int64_t first, unsigned char* codes) {
-  for (int64_t k = 0; k < kGroup; ++k) {
-    const float offset = 2.0F * (kHalfRange + dither(first + k));
-    for (int64_t r = 0; r < kPanelRows; ++r) {
-      const float code = w[k * kPanelRows + r] * steps.inverse[r] + offset;
-      const float inside = code > 0.0F ? code : 0.0F;
-      codes[k * kPanelRows + r] = static_cast<unsigned char>(inside < 15.0F ? inside : 15.0F);
-    }
-  }
-}
-
-void put_group(const unsigned char* codes, unsigned char* lines) {
-  memset(lines, 0, kScreenGroupBytes);
-  for (int64_t k = 0; k < kGroup; ++k) {
-    const int64_t piece = k / 8;
-    const int64_t half = k / 4 % 2 * 4;
-    for (int64_t r = 0; r < kPanelRows; ++r) {
-      const unsigned code = codes[k * kPanelRows + r] / 2U;
-      const int64_t at = r * 4 + k % 4;
-      unsigned char& low = lines[piece / 2 * 64 + at];
-      unsigned char& high = lines[128 + at];
-      low = static_cast<unsigned char>(low | (code & 3U) << (half + piece % 2 * 2));
-      high = static_cast<unsigned char>(high | (code >> 2) << (half + piece));
-    }
-  }
-}
-
-void put_fourth(const unsigned char* codes, const Steps& steps, int64_t group, int64_t groups, int64_t row_bytes,
-                unsigned char* fourth) {
-  for (int64_t r = 0; r < kPanelRows; ++r) {
-    uint32_t bits = 0;
-    for (int64_t k = 0; k < kGroup; ++k) bits |= (codes[k * kPanelRows + r] & 1U) << k;
-    unsigned char* row = fourth + r * row_bytes;
-    row[4 + group] = steps.byte[r];
-    memcpy(row + 4 + groups + group * 4, &bits, sizeof bits);
-  }
-}
-
-// The group of `count` activations as INT4 and INT8 products read it: its codes, and their scale.
-float round_group(const float* x, int64_t count, float* codes) {
+float largest_of(const float* values, int64_t count) {
   float most = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = magnitude(x[i]);
+  for (int64_t k = 0; k < count; ++k) {
+    const float value = magnitude(values[k]);
     most = value <= most ? most : value;  // not a comparison that a NaN escapes
   }
-  const bool counts = most > kLeastQuantised;
-  const float inverse = counts ? 127.0F / most : 0.0F;
-  for (int64_t i = 0; i < count; ++i) codes[i] = (x[i] * inverse + 0x1.8p23F) - 0x1.8p23F;  // half to even
-  return counts ? most / 127.0F : most * 0.0F;
+  return most;
 }
 
-// One group as [input][row], zero where there is none.
-void turn_group(const float* w, int64_t rows, int64_t inputs, int64_t first, float* group) {
-  const int64_t count = inputs - first < kGroup ? inputs - first : kGroup;
-  memset(group, 0, kGroup * kPanelRows * sizeof(float));
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t k = 0; k < count; ++k) group[k * kPanelRows + r] = w[r * inputs + first + k];
+// Times a matrix of 1 and -1.
+void hadamard(float* v, int64_t count) {
+  for (int64_t i = 0; i + 4 <= count; i += 4) {
+    const float a = v[i] + v[i + 1];
+    const float b = v[i] - v[i + 1];
+    const float c = v[i + 2] + v[i + 3];
+    const float d = v[i + 2] - v[i + 3];
+    v[i] = a + c;
+    v[i + 1] = b + d;
+    v[i + 2] = a - c;
+    v[i + 3] = b - d;
+  }
+  if (count == 2) {
+    const float a = v[0];
+    v[0] = a + v[1];
+    v[1] = a - v[1];
+  }
+  for (int64_t half = 4; half < count; half *= 2) {
+    for (int64_t i = 0; i < count; i += 2 * half) {
+      float* upper = v + i + half;
+      for (int64_t k = 0; k < half; ++k) {
+        const float a = v[i + k];
+        const float b = upper[k];
+        v[i + k] = a + b;
+        upper[k] = a - b;
+      }
+    }
+  }
+}
+
+int64_t rounds_of(int64_t inputs) { return std::has_single_bit(static_cast<uint64_t>(inputs)) ? 3 : 4; }
+
+// The directions at right angles to a row.
+double freedom(int64_t inputs) { return inputs > 2 ? static_cast<double>(inputs - 1) : 1.0; }
+
+// 2^n such that values up to `most` become less than 1.
+double below_one(float most) {
+  int exponent = 0;
+  frexp(static_cast<double>(most), &exponent);
+  return ldexp(1.0, -exponent);
+}
+
+// What is known of a turned row's roundings z = f q: f such that z - w' is at right angles to w', and its length.
+struct Fit {
+  double factor;
+  double spread;
+};
+
+// `dot`: q w'; `squares`: q q; `square`: w' w'.
+Fit fit(double dot, double squares, double square) {
+  const double factor = square / dot;
+  const double rest = factor * factor * squares - square;
+  return {factor, sqrt(rest > 0 ? rest : 0.0)};
+}
+
+struct PackedRow {
+  float factor;
+  FineRow fine;
+  ScreenBound bound;
+};
+
+// A row that counts as zeros: its products are off by no more than its length times that of x.
+PackedRow nothing(double norm, int64_t inputs) {
+  const auto spread = static_cast<float>(norm * sqrt(freedom(inputs)) / kScreenConfidence);
+  return {0.0F, {0.0F, 0.0F, spread}, {spread, static_cast<float>(norm)}};
+}
+
+double length_of(const float* values, int64_t count) {
+  double square = 0;
+  for (int64_t k = 0; k < count; ++k) square += static_cast<double>(values[k]) * static_cast<double>(values[k]);
+  return sqrt(square);
+}
+
+// `row`: scratch with the weights in it. `codes`: of four bits.
+PackedRow round_row(const ScreenRotation& rotation, int64_t inputs, float* row, unsigned char* codes) {
+  const float most = largest_of(row, inputs);
+  if (!(most > kLeastQuantised)) {
+    memset(codes, 0, static_cast<size_t>(inputs));
+    return nothing(length_of(row, inputs), inputs);
+  }
+  const double unit = below_one(most);
+  for (int64_t k = 0; k < inputs; ++k) row[k] = static_cast<float>(static_cast<double>(row[k]) * unit);
+  rotation.apply(row);
+  const double norm = length_of(row, inputs);
+  const double step = kStep * norm / sqrt(static_cast<double>(inputs));
+  const auto inverse = static_cast<float>(4.0 / step);
+  double coarse_dot = 0;
+  double fine_dot = 0;
+  int64_t coarse_squares = 0;  // of twice the codes less the centre, which are whole
+  int64_t fine_squares = 0;
+  for (int64_t k = 0; k < inputs; ++k) {
+    const float at = row[k] * inverse + 8.0F;
+    const float inside = at > 0.0F ? at : 0.0F;
+    const auto code = static_cast<int32_t>(inside < 15.0F ? inside : 15.0F);
+    codes[k] = static_cast<unsigned char>(code);
+    const int32_t fine = 2 * code - 15;
+    const int32_t coarse = 2 * (code >> 2) - 3;
+    fine_squares += fine * fine;
+    coarse_squares += coarse * coarse;
+    fine_dot += static_cast<double>(static_cast<float>(fine) * row[k]);
+    coarse_dot += static_cast<double>(static_cast<float>(coarse) * row[k]);
+  }
+  const double square = norm * norm;
+  const Fit coarse = fit(coarse_dot / 2, static_cast<double>(coarse_squares) / 4, square);
+  const Fit fine = fit(fine_dot / 2, static_cast<double>(fine_squares) / 4, square);
+  // (code - 7.5) f = 4 f (c - 1.5) + f (b - 1.5)
+  return {static_cast<float>(coarse.factor / unit),
+          {static_cast<float>(4 * fine.factor / coarse.factor), static_cast<float>(fine.factor / unit),
+           static_cast<float>(fine.spread / unit)},
+          {static_cast<float>(coarse.spread / unit), static_cast<float>(norm / unit)}};
+}
+
+void put_codes(const unsigned char* codes, int64_t inputs, int64_t lane, unsigned char* panel) {
+  for (int64_t k = 0; k < inputs; ++k) {
+    unsigned char& byte = panel[64 + k / kScreenLine * 64 + lane * 4 + k % 4];
+    byte = static_cast<unsigned char>(byte | (codes[k] / 4U) << (k % kScreenLine / 4 * 2));
+  }
+}
+
+void put_finer(const unsigned char* codes, int64_t inputs, unsigned char* lines) {
+  for (int64_t k = 0; k < inputs; ++k) {
+    unsigned char& byte = lines[k / kFineLine * 64 + k % 64];
+    byte = static_cast<unsigned char>(byte | (codes[k] & 3U) << (k % kFineLine / 64 * 2));
+  }
+}
+
+// Activations as a product of a matrix stored so meets them.
+void meet(Storage storage, const float* x, int64_t inputs, double unit, float* to) {
+  for (int64_t first = 0; first < inputs; first += kGroup) {
+    const int64_t count = inputs - first < kGroup ? inputs - first : kGroup;
+    const float most = is_quantised(storage) ? largest_of(x + first, count) : 0.0F;
+    const bool counts = most > kLeastQuantised;
+    const float inverse = counts ? 127.0F / most : 0.0F;
+    for (int64_t k = first; k < first + count; ++k) {
+      float value = x[k];
+      if (storage == Storage::bf16) value = float_from_bf16(bf16_from_float(value));
+      if (is_quantised(storage)) value = ((value * inverse + 0x1.8p23F) - 0x1.8p23F) * (most / 127.0F);  // half to even
+      to[k] = static_cast<float>(static_cast<double>(value) * unit);
+    }
+  }
+}
+
+// Codes of a turned row: whole numbers, as floats.
+float round_codes(const float* row, int64_t inputs, float* codes) {
+  const float most = largest_of(row, inputs);
+  const float inverse = most > 0 ? 127.0F / most : 0.0F;
+  for (int64_t k = 0; k < inputs; ++k) codes[k] = (row[k] * inverse + 0x1.8p23F) - 0x1.8p23F;
+  return most / 127.0F;
+}
+
+void put_row(const float* codes, int64_t inputs, unsigned char* prepared) {
+  const int64_t padded = screened_inputs(inputs);
+  auto* bytes = reinterpret_cast<signed char*>(prepared + 64);
+  auto* pairs = reinterpret_cast<int16_t*>(prepared + screened_pairs_at(inputs));
+  for (int64_t k = 0; k < inputs; ++k) bytes[k] = static_cast<signed char>(codes[k]);
+  for (int64_t k = inputs; k < padded; ++k) bytes[k] = 0;
+  for (int64_t first = 0; first < padded; first += 64) {
+    for (int64_t i = 0; i < 64; i += 4) {
+      int16_t* to = pairs + first + i / 2;
+      to[0] = bytes[first + i];
+      to[1] = bytes[first + i + 2];
+      to[32] = bytes[first + i + 1];
+      to[33] = bytes[first + i + 3];
+    }
   }
 }
 
@@ -154,100 +224,86 @@ inline void take_panel(const float* y, Largest& largest) {
 
 }  // namespace
 
-void pack_screen_panel(const float* w, int64_t rows, int64_t inputs, unsigned char* panel, unsigned char* fourth,
-                       ScreenBound& bound) {
-  double squares[kPanelRows] = {};
-  double fourths[kPanelRows] = {};
-  const int64_t groups = group_count(inputs);
-  const int64_t row_bytes = screen_row_bytes(inputs);
-  const Rows chosen = choose_scales(w, rows, inputs);
-  memcpy(panel, chosen.scale, sizeof chosen.scale);
-  memset(fourth, 0, static_cast<size_t>(kPanelRows * row_bytes));
-  for (int64_t r = 0; r < kPanelRows; ++r) memcpy(fourth + r * row_bytes, &chosen.scale[r], sizeof(float));
-  // Of a unit cut short the missing groups' scales as well.
-  memset(panel + screen_scales_at((groups - 1) / kScaleGroups * kScaleGroups), 0, 64);
-  alignas(64) float group[kGroup * kPanelRows];
-  unsigned char codes[kGroup * kPanelRows];
-  for (int64_t g = 0; g < groups; ++g) {
-    Steps steps;
-    turn_group(w, rows, inputs, g * kGroup, group);
-    choose_steps(group, chosen, steps);
-    round_dithered(group, steps, g * kGroup, codes);
-    memcpy(panel + screen_scales_at(g), steps.byte, sizeof steps.byte);
-    put_group(codes, panel + screen_codes_at(g));
-    put_fourth(codes, steps, g, groups, row_bytes, fourth);
-    for (int64_t r = 0; r < kPanelRows; ++r) {
-      float sum = 0;
-      for (int64_t k = 0; k < kGroup; ++k) sum += group[k * kPanelRows + r] * group[k * kPanelRows + r];
-      squares[r] += static_cast<double>(sum);
-      const double square = static_cast<double>(steps.scale[r]) * static_cast<double>(steps.scale[r]);
-      fourths[r] += square * square;
+ScreenRotation::ScreenRotation(int64_t inputs)
+    : inputs_(inputs), signs_(static_cast<size_t>(rounds_of(inputs) * inputs)) {
+  const int64_t count = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(inputs)));
+  const auto scale = static_cast<float>(1.0 / sqrt(static_cast<double>(count)));
+  for (int64_t round = 0; round < rounds_of(inputs); ++round) {
+    const int64_t first = round % 2 == 0 ? 0 : inputs - count;
+    for (int64_t k = 0; k < inputs; ++k) {
+      const float sign = random_sign(static_cast<uint32_t>(round * kMostScreened + k));
+      signs_[static_cast<size_t>(round * inputs + k)] = k >= first && k < first + count ? sign * scale : sign;
     }
   }
-  double square = 0;
-  double spread = 0;
-  for (int64_t r = 0; r < kPanelRows; ++r) {
-    square = squares[r] > square ? squares[r] : square;
-    spread = fourths[r] > spread ? fourths[r] : spread;
-  }
-  bound = {static_cast<float>(sqrt(sqrt(spread))), static_cast<float>(sqrt(square))};
 }
 
-ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const float* x, int64_t inputs,
-                                  unsigned char* prepared, int32_t* fourth) {
-  quantise(Storage::int4, x, inputs, {0, inputs}, prepared);
-  const int64_t groups = group_count(inputs);
-  unsigned char* corrections = prepared + groups * (kGroupCodeBytes + static_cast<int64_t>(sizeof(float)));
-  const int64_t padded = fourth_groups(inputs);
-  auto* scales = reinterpret_cast<float*>(fourth + groups * kGroup);
-  float& largest_scale = scales[3 * padded];
-  memset(scales, 0, static_cast<size_t>(3 * padded + 1) * sizeof(float));
-  auto* bytes = reinterpret_cast<signed char*>(fourth + fourth_bytes_at(inputs));
-  memset(bytes, 0, static_cast<size_t>(padded * kGroup));
-  double fourths = 0;
-  double squares = 0;
-  double differences = 0;  // between x as the matrix meets it and as the copy does
-  for (int64_t g = 0; g < groups; ++g) {
-    const float* from = x + g * kGroup;
-    const int64_t count = inputs - g * kGroup < kGroup ? inputs - g * kGroup : kGroup;
-    float codes[kGroup] = {};
-    const float scale = round_group(from, count, codes);
-    float offsets = 0;
-    float sum = 0;
-    float square = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      offsets += (kCentre + dither(g * kGroup + i)) * codes[i];
-      sum += codes[i];
-      square += codes[i] * codes[i];
-    }
-    const bool finite = square - square == 0;  // otherwise the margin is a NaN
-    for (int64_t i = 0; i < kGroup; ++i) {
-      const auto code = static_cast<signed char>(finite ? codes[i] : 0.0F);
-      fourth[g * kGroup + i] = code;
-      bytes[g * kGroup + i] = code;
-    }
-    scales[g] = scale;
-    largest_scale = scale > largest_scale ? scale : largest_scale;
-    scales[padded + g] = sum;
-    scales[2 * padded + g] = square;
-    const float correction = -offsets;
-    memcpy(corrections + g * static_cast<int64_t>(sizeof correction), &correction, sizeof correction);
-    const double length = static_cast<double>(square) * static_cast<double>(scale) * static_cast<double>(scale);
-    squares += length;
-    fourths += length * length;
-    for (int64_t i = 0; !is_quantised(storage) && i < count; ++i) {
-      const float used = storage == Storage::bf16 ? float_from_bf16(bf16_from_float(from[i])) : from[i];
-      const double difference = static_cast<double>(used) - static_cast<double>(scale * codes[i]);
-      differences += difference * difference;
-    }
+void ScreenRotation::apply(float* row) const {
+  const int64_t count = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(inputs_)));
+  for (int64_t round = 0; round < rounds_of(inputs_); ++round) {
+    const float* signs = signs_.data() + round * inputs_;
+    for (int64_t k = 0; k < inputs_; ++k) row[k] *= signs[k];
+    hadamard(row + (round % 2 == 0 ? 0 : inputs_ - count), count);
   }
-  for (int64_t g = 0; g < groups && largest_scale > 0; ++g) scales[g] /= largest_scale;
-  const double off = sqrt(differences);
-  const double length = sqrt(squares) + off;
-  // What weights below the least that is quantised, of which the copy knows nothing, can add to a product.
-  const double least = static_cast<double>(kLeastQuantised) * sqrt(static_cast<double>(inputs)) * length;
-  return {static_cast<float>(kScreenSlack * kScreenConfidence * sqrt(sqrt(fourths))),
-          static_cast<float>(kScreenSlack * (off + kSummation * length)), static_cast<float>(least)};
+}
+
+void pack_screen_panel(const ScreenRotation& rotation, const float* w, int64_t rows, int64_t inputs, unsigned char* panel,
+                       unsigned char* fine, ScreenBound& bound) {
+  std::vector<float> row(static_cast<size_t>(inputs));
+  std::vector<unsigned char> codes(static_cast<size_t>(inputs));
+  memset(panel, 0, static_cast<size_t>(screen_panel_bytes(inputs)));
+  memset(fine, 0, static_cast<size_t>(kPanelRows * fine_row_bytes(inputs)));
+  bound = {};
+  for (int64_t r = 0; r < rows; ++r) {
+    memcpy(row.data(), w + r * inputs, static_cast<size_t>(inputs) * sizeof(float));
+    const PackedRow packed = round_row(rotation, inputs, row.data(), codes.data());
+    memcpy(panel + r * static_cast<int64_t>(sizeof(float)), &packed.factor, sizeof(float));
+    put_codes(codes.data(), inputs, r, panel);
+    unsigned char* finer = fine + r * fine_row_bytes(inputs);
+    memcpy(finer, &packed.fine, sizeof packed.fine);
+    put_finer(codes.data(), inputs, finer + sizeof packed.fine);
+    bound.spread = packed.bound.spread > bound.spread ? packed.bound.spread : bound.spread;
+    bound.norm = packed.bound.norm > bound.norm ? packed.bound.norm : bound.norm;
+  }
+}
+
+ScreenMargin prepare_screened_row(const ScreenRotation& rotation, Storage storage, const float* x, int64_t inputs,
+                                  unsigned char* prepared) {
+  float most = largest_of(x, inputs);
+  if (storage == Storage::bf16) most = float_from_bf16(bf16_from_float(most));
+  std::vector<float> row(static_cast<size_t>(inputs));
+  std::vector<float> codes(static_cast<size_t>(inputs));
+  ScreenedRow head = {};
+  if (!(most - most == 0)) {
+    head.scale = most - most;  // a NaN
+    memset(prepared, 0, static_cast<size_t>(screened_row_bytes(inputs)));
+    memcpy(prepared, &head, sizeof head);
+    return {head.scale, head.scale, head.scale};
+  }
+  const double unit = most > kLeastQuantised ? below_one(most) : 1.0;
+  meet(storage, x, inputs, unit, row.data());
+  rotation.apply(row.data());
+  const float scale = round_codes(row.data(), inputs, codes.data());
+  put_row(codes.data(), inputs, prepared);
+  float sum = 0;
+  double square = 0;
+  double off = 0;    // square of the difference that rounding makes
+  double along = 0;  // its product with the row
+  for (int64_t k = 0; k < inputs; ++k) {
+    const auto value = static_cast<double>(row[static_cast<size_t>(k)]);
+    const double difference = value - static_cast<double>(scale * codes[static_cast<size_t>(k)]);
+    sum += codes[static_cast<size_t>(k)];
+    square += value * value;
+    off += difference * difference;
+    along += difference * value;
+  }
+  head = {static_cast<float>(static_cast<double>(scale) / unit), -1.5F * sum};
+  memcpy(prepared, &head, sizeof head);
+  const double length = sqrt(square);
+  const double confidence = kScreenConfidence / sqrt(freedom(inputs));
+  const double spread = confidence * length + sqrt(off);
+  const double norm = confidence * sqrt(off) + (length > 0 ? fabs(along) / length : 0.0) + kSummation * length;
+  return {static_cast<float>(kScreenSlack * spread / unit), static_cast<float>(kScreenSlack * norm / unit),
+          static_cast<float>(kLeast)};
 }
 
 bool panel_maxima(const float* y, int64_t outputs, int64_t begin, int64_t end, float* maxima) {

@@ -1,51 +1,62 @@
-// A copy of a matrix by which its largest products can be found without reading the rest of it: three bits per weight for
-// all rows, in panels, and a fourth for each row that may still matter then.
+// A copy of a matrix by which its largest products can be found without reading the rest of it: two bits per weight for all
+// rows, in panels, and two more for each row that may still matter then.
 //
-// The copy is rounded with a subtracted dither (Schuchman 1964): with one random number u_k in [0, 1) per input, the code
-// of a weight is c = floor(w / scale + 3.5 + u_k) of 0 to 7, and stands for scale * (c - 3 - u_k). With the fourth bit
-// b = floor(2 (w / scale + 3.5 + u_k)) - 2 c it stands for scale * (c + b / 2 - 3.25 - u_k). Both errors of a row are then
-// independent and uniform, within half a step and a quarter of one. For activations h that do not depend on the numbers u,
-// the products of a row with the matrix and with the copy differ by more than
-//   sqrt(ln(2 / delta) / 6) * sqrt(sum over groups g of scale_g^2 ||h_g||^2)
-// with a probability of at most delta (Chernoff's bound: E exp(t e) = sinh(t / 2) / (t / 2) <= exp(t^2 / 24) for e uniform
-// within a half), with the fourth bit by more than a half of that. By Cauchy and Schwarz the sum is at most
-// sqrt(sum scale_g^4) sqrt(sum ||h_g||^4), of which the first factor is the matrix's own: so much is known of a row before
-// its fourth bits and scales are read.
+// The rows w of the matrix are turned: w' = R w, and activations h as well, so that products stay what they are. R is made
+// of random signs and Hadamard transforms. Then a turned row's coordinates are near normal whatever the row was, and one
+// scale per row is all that is needed (RaBitQ: Gao and Long, SIGMOD 2024, and its extension to more bits, 2025). A row
+// is rounded to z = f (c - 1.5), codes c of 0 to 3, with f chosen so that z = w' + e with e at right angles to w'. The
+// product with z is then off by e h', where h' points, for a random turn, in any direction at right angles to w' alike: in d + 1
+// dimensions
+//   P(e h' > t |e| |h|) <= (1 - t^2)^((d-1)/2) / (t sqrt(2 pi (d-1))) sqrt(d / (d-1)), about exp(-s^2 / 2) / (s sqrt(2 pi)) for
+// t = s / sqrt(d): a margin of kScreenConfidence / sqrt(d) |e| |h| is exceeded less than once in 10^10. With two more bits the codes are
+// 4 c + b of 0 to 15, and |e| is a third of that.
+// Activations are rounded too, to h' - d in steps of a 127th of the largest. What that adds is w' d, of the same kind but for the
+// part of d along h', which is known, and e d, which is no larger than |e| |d|.
 //
-// A panel is laid out as one of INT8 and INT4 (kernels/formats.h), with three lines of codes per group and the rows' scales as
-// floats in the head. Byte i of lane r of these holds of input k = 8 p + 4 q + i, in lines 0
-// and 1 for p / 2 = 0 and 1, the two low bits of its code from bit 4 q + p % 2 * 2 on, and in line 2 the high one in bit
-// 4 q + p. A byte s of scales means 2^(s / 16 - 15) * (1 + s % 16 / 16), of the row's scale.
-// The fourth bits are laid out by rows: the row's scale as a float, the groups' bytes of scales, and a word of bits per group.
+// The bound is one for R uniform among all turns. Three Hadamard transforms behind random signs are taken for that (four, of the
+// first and the last inputs, where the inputs are no power of two), and the signs are a fixed hash of the input's place.
+//
+// A panel is 16 factors as floats and lines of 16 inputs each: byte i of lane r has of input k = 4 q + i the code from bit
+// 2 q on. The finer bits are laid out by rows: three floats (FineRow), then lines of 256 inputs each: byte i has of input
+// k = 64 q + i the bits from 2 q on.
 #pragma once
 
 #include <stdint.h>
+
+#include <vector>
 
 #include "kernels/formats.h"
 
 namespace expert::kernels {
 
-constexpr int64_t kScreenGroupBytes = 3 * 64;  // of codes
-constexpr uint32_t kScreenScaleBits = 0x38000000U;  // of the float that byte 0 of scales means
-constexpr int kScreenScaleShift = 19;
+constexpr int64_t kScreenLine = 16;       // inputs
+constexpr int64_t kFineLine = 256;
+constexpr int64_t kMostScreened = 1 << 17;  // inputs: sums of codes stay within 32 bits
 
-// sqrt(ln(2 / delta) / 6) for delta = 2^-50.
-constexpr double kScreenConfidence = 2.4273;
+constexpr double kScreenConfidence = 6.5;
 constexpr double kScreenSlack = 1.001;  // margins are computed in floating point too
 
-constexpr int64_t screen_scales_at(int64_t group) { return grouped_scales_at(kScreenGroupBytes, group); }
-constexpr int64_t screen_codes_at(int64_t group) { return grouped_codes_at(kScreenGroupBytes, group); }
-constexpr int64_t screen_panel_bytes(int64_t inputs) { return grouped_panel_bytes(kScreenGroupBytes, group_count(inputs)); }
-constexpr int64_t screen_row_bytes(int64_t inputs) { return 4 + (group_count(inputs) * 5 + 3) / 4 * 4; }
+constexpr int64_t screen_panel_bytes(int64_t inputs) { return 64 + (inputs + kScreenLine - 1) / kScreenLine * 64; }
+
+// What precedes a row's finer bits.
+struct FineRow {
+  float ratio;   // its factor beside that of the panel
+  float factor;  // of the finer bits
+  float spread;  // |e|
+};
+constexpr int64_t fine_lines(int64_t inputs) { return (inputs + kFineLine - 1) / kFineLine; }
+constexpr int64_t fine_row_bytes(int64_t inputs) {
+  return static_cast<int64_t>(sizeof(FineRow)) + fine_lines(inputs) * 64;
+}
 
 // Of the rows of one panel, the largest of each.
 struct ScreenBound {
-  float spread;  // (sum over groups of scale^4)^(1/4)
+  float spread;  // |e|
   float norm;    // length of a row
 };
 
 // How far products of one row of activations with the copy may be from those with the matrix, for a panel with bound b:
-// spread * b.spread + norm * b.norm + least. With the fourth bit Refined::margin stands for the first term. Not finite where
+// spread * b.spread + norm * b.norm + least. With the finer bits FineRow::spread stands for b.spread. Not finite where
 // the activations are not.
 struct ScreenMargin {
   float spread;
@@ -53,24 +64,35 @@ struct ScreenMargin {
   float least;
 };
 
-// `w`: the [rows <= 16, inputs] weights of one panel, finite. `fourth`: of its 16 rows.
-void pack_screen_panel(const float* w, int64_t rows, int64_t inputs, unsigned char* panel, unsigned char* fourth,
-                       ScreenBound& bound);
+// The turn of rows of so many inputs. Immutable.
+class ScreenRotation {
+ public:
+  explicit ScreenRotation(int64_t inputs);
+  // Of values no larger than 2^60.
+  void apply(float* row) const;
 
-// A row x of activations as products with the copy read it: `prepared`, of quantised_row_bytes(), for CpuKernels::screen, and
-// `fourth`, of fourth_row_words(), for CpuKernels::refine. `quantise`: CpuKernels::prepare_row. `storage`: of the matrix, whose
-// products round activations in their own way.
-typedef void (*QuantiseRow)(Storage storage, const float* x, int64_t inputs, InputRange part, unsigned char* out);
-ScreenMargin prepare_screened_row(QuantiseRow quantise, Storage storage, const float* x, int64_t inputs,
-                                  unsigned char* prepared, int32_t* fourth);
+ private:
+  int64_t inputs_;
+  std::vector<float> signs_;  // [rounds, inputs], with the transform's scale
+};
 
-// Words of it: the codes; then as floats the scales of the groups as parts of the largest, the sums of their codes and of these
-// squared, zeros behind the last up to a multiple of 16 groups, and the largest scale in a line; then the codes as bytes.
-constexpr int64_t fourth_groups(int64_t inputs) { return (group_count(inputs) + 15) / 16 * 16; }
-constexpr int64_t fourth_bytes_at(int64_t inputs) {  // words
-  return group_count(inputs) * kGroup + 3 * fourth_groups(inputs) + 16;
-}
-constexpr int64_t fourth_row_words(int64_t inputs) { return fourth_bytes_at(inputs) + fourth_groups(inputs) * kGroup / 4; }
+// `w`: the [rows <= 16, inputs] weights of one panel, finite. `fine`: of its 16 rows.
+void pack_screen_panel(const ScreenRotation& rotation, const float* w, int64_t rows, int64_t inputs, unsigned char* panel,
+                       unsigned char* fine, ScreenBound& bound);
+
+// A row of activations as CpuKernels::screen and CpuKernels::refine read it: the floats below in 64 bytes, the codes as bytes, and
+// the codes of 16 bits by 64: first 0 and 2 of each four, then 1 and 3; of inputs filled up with zeros to a multiple of 256.
+struct ScreenedRow {
+  float scale;
+  float correction;  // what sums of products of codes lack
+};
+constexpr int64_t screened_inputs(int64_t inputs) { return fine_lines(inputs) * kFineLine; }
+constexpr int64_t screened_pairs_at(int64_t inputs) { return 64 + screened_inputs(inputs); }
+constexpr int64_t screened_row_bytes(int64_t inputs) { return 64 + 3 * screened_inputs(inputs); }
+
+// Makes one of x [inputs]. `storage`: of the matrix, whose products round activations in their own way.
+ScreenMargin prepare_screened_row(const ScreenRotation& rotation, Storage storage, const float* x, int64_t inputs,
+                                  unsigned char* prepared);
 
 // maxima[p] = the largest of y at the outputs of panel p, for p in [begin, end). False, and maxima without meaning, where
 // one of them is a NaN.

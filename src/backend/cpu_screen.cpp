@@ -16,9 +16,9 @@ namespace {
 using kernels::ScreenBound;
 
 constexpr int64_t kWorthwhile = 4;      // one panel in so many at most: then the matrix is read as a whole
-constexpr int64_t kRefined = 8;         // and one product in so many
+constexpr int64_t kRefined = 4;         // and one product in so many
 constexpr int64_t kLongestPause = 255;  // calls
-constexpr int64_t kMoreThanWanted = 7;  // panels that are computed first: estimates by three bits are coarse
+constexpr int64_t kMoreThanWanted = 15;  // panels that are computed first: estimates by two bits are coarse
 constexpr int64_t kPanelsAtOnce = 128;
 constexpr int64_t kPiecesAtOnce = 4;
 
@@ -27,8 +27,8 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 size_t size_of_panels(int64_t rows, int64_t cols) {
   return static_cast<size_t>(kernels::panel_count(rows) * kernels::screen_panel_bytes(cols));
 }
-size_t size_of_fourth_bits(int64_t rows, int64_t cols) {
-  return static_cast<size_t>(kernels::panel_count(rows) * kernels::kPanelRows * kernels::screen_row_bytes(cols));
+size_t size_of_fine(int64_t rows, int64_t cols) {
+  return static_cast<size_t>(kernels::panel_count(rows) * kernels::kPanelRows * kernels::fine_row_bytes(cols));
 }
 
 // To the larger; to NaN where the value is.
@@ -36,9 +36,8 @@ void raise(float& to, float value) {
   if (!(value <= to)) to = value;
 }
 
-// But for what the steps of the copy cost.
-float margin_of_rounding(const kernels::ScreenMargin& margin, const ScreenBound& bound) {
-  return margin.norm * bound.norm + margin.least;
+float margin_of(const kernels::ScreenMargin& margin, const ScreenBound& bound) {
+  return margin.spread * bound.spread + margin.norm * bound.norm + margin.least;
 }
 
 }  // namespace
@@ -47,17 +46,19 @@ float margin_of_rounding(const kernels::ScreenMargin& margin, const ScreenBound&
 
 CpuScreen::CpuScreen(int64_t rows, int64_t cols, std::span<const std::byte> bytes, std::shared_ptr<const void> owner)
     : Matrix(rows, cols, WeightFormat::int4, static_cast<int>(kernels::kGroup), bytes.size()),
+      rotation_(cols),
       bytes_(bytes),
       owner_(std::move(owner)),
-      row_bytes_(kernels::screen_row_bytes(cols)),
-      fourth_bits_(reinterpret_cast<const unsigned char*>(bytes.data()) + size_of_panels(rows, cols)),
-      bounds_(reinterpret_cast<const ScreenBound*>(fourth_bits_ + size_of_fourth_bits(rows, cols))) {}
+      row_bytes_(kernels::fine_row_bytes(cols)),
+      fine_(reinterpret_cast<const unsigned char*>(bytes.data()) + size_of_panels(rows, cols)),
+      bounds_(reinterpret_cast<const ScreenBound*>(fine_ + size_of_fine(rows, cols))) {}
 
 std::span<const std::byte> CpuScreen::panels() const noexcept { return bytes_.first(size_of_panels(rows(), cols())); }
 
 size_t screen_bytes(int64_t rows, int64_t cols) {
   if (rows < 1 || cols < 1) fail(ErrorCode::invalid_request, "a screen of {} x {}", rows, cols);
-  return size_of_panels(rows, cols) + size_of_fourth_bits(rows, cols) +
+  if (cols > kernels::kMostScreened) return 0;
+  return size_of_panels(rows, cols) + size_of_fine(rows, cols) +
          static_cast<size_t>(kernels::panel_count(rows)) * sizeof(ScreenBound);
 }
 
@@ -65,6 +66,7 @@ std::shared_ptr<const CpuScreen> pack_screen(const kernels::CpuKernels& kernels,
   const size_t size = screen_bytes(head.rows(), head.cols());
   const std::shared_ptr<std::byte> bytes = allocate_host(size);
   const int64_t inputs = head.cols();
+  const kernels::ScreenRotation rotation(inputs);
   const MatrixSource values{DType::f32, head.rows(), inputs, [&](int64_t first, int64_t count, void* to) {
                               for (int64_t r = 0; r < count; ++r) {
                                 kernels.unpack_row(head.storage(), head.panels(), inputs, first + r,
@@ -72,15 +74,15 @@ std::shared_ptr<const CpuScreen> pack_screen(const kernels::CpuKernels& kernels,
                               }
                             }};
   auto* panels = reinterpret_cast<unsigned char*>(bytes.get());
-  unsigned char* fourth = panels + size_of_panels(head.rows(), inputs);
-  auto* bounds = reinterpret_cast<ScreenBound*>(fourth + size_of_fourth_bits(head.rows(), inputs));
+  unsigned char* fine = panels + size_of_panels(head.rows(), inputs);
+  auto* bounds = reinterpret_cast<ScreenBound*>(fine + size_of_fine(head.rows(), inputs));
   pack_in_chunks(values, threads, [&](const std::byte* rows, int64_t first, int64_t count) {
     for (int64_t r = 0; r < count; r += kernels::kPanelRows) {
       const int64_t panel = (first + r) / kernels::kPanelRows;
-      kernels::pack_screen_panel(reinterpret_cast<const float*>(rows) + r * inputs,
+      kernels::pack_screen_panel(rotation, reinterpret_cast<const float*>(rows) + r * inputs,
                                  std::min(kernels::kPanelRows, count - r), inputs,
                                  panels + panel * kernels::screen_panel_bytes(inputs),
-                                 fourth + (first + r) * kernels::screen_row_bytes(inputs), bounds[panel]);
+                                 fine + (first + r) * kernels::fine_row_bytes(inputs), bounds[panel]);
     }
   });
   return std::make_shared<CpuScreen>(head.rows(), inputs, std::span(bytes.get(), size), bytes);
@@ -105,7 +107,7 @@ void CpuScreenedLinear::run(const Tensor& x, const CpuMatrix& weight, const CpuS
     return compute_all(x, weight, y);
   }
   bytes_ += screen.panels().size();
-  prepare(x, weight, screen.panel_count(), best);
+  prepare(x, weight, screen, best);
   if (!estimate(x, screen, y)) return compute_all(x, weight, y);
 
   pieces_.clear();
@@ -127,30 +129,28 @@ void CpuScreenedLinear::run(const Tensor& x, const CpuMatrix& weight, const CpuS
   compute(x, weight, y);
 }
 
-void CpuScreenedLinear::prepare(const Tensor& x, const CpuMatrix& weight, int64_t panels, std::span<const int32_t> best) {
+void CpuScreenedLinear::prepare(const Tensor& x, const CpuMatrix& weight, const CpuScreen& screen,
+                                std::span<const int32_t> best) {
   prepared_.begin(host_floats(x), x.rows, x.cols);
   prepared_.prepare(weight.storage(), host_floats(x), x.rows, x.cols);
-  const auto row_bytes = static_cast<size_t>(kernels::quantised_row_bytes(x.cols));
-  const auto words = static_cast<size_t>(kernels::fourth_row_words(x.cols));
+  const auto row_bytes = static_cast<size_t>(kernels::screened_row_bytes(x.cols));
+  const auto panels = static_cast<size_t>(screen.panel_count());
   const auto rows = static_cast<size_t>(x.rows);
-  const size_t size = rows * (row_bytes + words * sizeof(int32_t));
-  if (screened_size_ < size) {
-    screened_ = allocate_host(size);
-    screened_size_ = size;
+  if (screened_size_ < rows * row_bytes) {
+    screened_ = allocate_host(rows * row_bytes);
+    screened_size_ = rows * row_bytes;
   }
   rows_.resize(rows);
-  maxima_.resize(rows * static_cast<size_t>(panels));
-  auto* codes = reinterpret_cast<unsigned char*>(screened_.get());
-  auto* fourth = reinterpret_cast<int32_t*>(codes + rows * row_bytes);
+  maxima_.resize(rows * panels);
+  auto* prepared = reinterpret_cast<unsigned char*>(screened_.get());
   for (size_t r = 0; r < rows; ++r) {
     Row& row = rows_[r];
     row.best = best[r];
-    row.prepared = codes + r * row_bytes;
-    row.fourth = fourth + r * words;
-    row.margin = kernels::prepare_screened_row(kernels_.prepare_row, kernels::values_of(weight.storage()),
+    row.prepared = prepared + r * row_bytes;
+    row.margin = kernels::prepare_screened_row(screen.rotation(), kernels::values_of(weight.storage()),
                                                host_floats(x) + static_cast<int64_t>(r) * x.cols, x.cols,
-                                               codes + r * row_bytes, fourth + r * words);
-    row.maxima = std::span(maxima_).subspan(r * static_cast<size_t>(panels), static_cast<size_t>(panels));
+                                               prepared + r * row_bytes);
+    row.maxima = std::span(maxima_).subspan(r * panels, panels);
     row.computed.clear();
     row.least = kNothing;
   }
@@ -218,7 +218,7 @@ bool CpuScreenedLinear::find_candidates(const CpuScreen& screen, const Tensor& y
     }
   });
   const int64_t most = screen.rows() / kRefined;
-  bytes_ += static_cast<uint64_t>(std::min<int64_t>(refined_, most) * kernels::screen_row_bytes(screen.cols()));
+  bytes_ += static_cast<uint64_t>(std::min<int64_t>(refined_, most) * kernels::fine_row_bytes(screen.cols()));
   if (refined_ > most) return false;
   candidates_.clear();
   for (int64_t t = 0; t < tasks; ++t) {
@@ -239,12 +239,12 @@ CpuScreenedLinear::Candidate* CpuScreenedLinear::add_candidates(int64_t index, c
   int64_t last = -1;  // panel
   for (const int64_t n : std::span(outputs).first(static_cast<size_t>(count))) {
     const int64_t panel = n / kernels::kPanelRows;
-    const kernels::Refined refined = kernels_.refine(screen.fourth_bits(n), screen.cols(), row.fourth);
-    estimates[n] += refined.product;
+    const kernels::Refined refined = kernels_.refine(screen.fine(n), screen.cols(), row.prepared, estimates[n]);
+    estimates[n] = refined.estimate;
     if (panel != last) *next++ = {index, panel, kNothing, kNothing};
     last = panel;
     raise(next[-1].estimate, estimates[n]);
-    raise(next[-1].most, estimates[n] + refined.margin + margin_of_rounding(row.margin, screen.bound(panel)));
+    raise(next[-1].most, estimates[n] + margin_of(row.margin, {refined.spread, screen.bound(panel).norm}));
   }
   return next;
 }
@@ -259,23 +259,22 @@ int64_t CpuScreenedLinear::list_possible(const Row& row, const CpuScreen& screen
   std::array<Panel, kPanelsAtOnce> panels;
   size_t panel_count = 0;
   for (int64_t p = task * kPanelsAtOnce; p < std::min(screen.panel_count(), (task + 1) * kPanelsAtOnce); ++p) {
-    const ScreenBound& bound = screen.bound(p);
-    const float margin = row.margin.spread * bound.spread + margin_of_rounding(row.margin, bound);
+    const float margin = margin_of(row.margin, screen.bound(p));
     const float most = row.maxima[static_cast<size_t>(p)];
     if (most + margin < row.least || most == kNothing) continue;
     panels[panel_count++] = {p * kernels::kPanelRows, margin};
     __builtin_prefetch(estimates.data() + p * kernels::kPanelRows);
   }
-  const int64_t row_bytes = kernels::screen_row_bytes(screen.cols());
+  const int64_t row_bytes = kernels::fine_row_bytes(screen.cols());
   size_t count = 0;
   for (const Panel& panel : std::span(panels).first(panel_count)) {
     const int64_t end = std::min(screen.rows(), panel.first + kernels::kPanelRows);
     for (int64_t n = panel.first; n < end; ++n) {
       if (estimates[static_cast<size_t>(n)] + panel.margin < row.least) continue;
       outputs[count++] = static_cast<int32_t>(n);
-      const unsigned char* bits = screen.fourth_bits(n);
-      for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(bits + at);
-      __builtin_prefetch(bits + row_bytes - 1);
+      const unsigned char* fine = screen.fine(n);
+      for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(fine + at);
+      __builtin_prefetch(fine + row_bytes - 1);
     }
   }
   return static_cast<int64_t>(count);

@@ -1,5 +1,5 @@
-// The few largest products of a row with a large matrix (a head), found without reading most of it: a copy in three bits
-// per weight (kernels/cpu/screen.h) says how large each product can be, a fourth bit says it better of those that may be
+// The few largest products of a row with a large matrix (a head), found without reading most of it: a copy in two bits
+// per weight (kernels/cpu/screen.h) says how large each product can be, two more say it better of those that may be
 // wanted, and only the panels that may still hold one are computed as CpuLinear computes them, bit for bit.
 #pragma once
 
@@ -17,7 +17,7 @@
 
 namespace expert {
 
-// Panels, then the fourth bits of all rows, then a bound for each panel.
+// Panels, then the finer bits of all rows, then a bound for each panel.
 class CpuScreen final : public Matrix {
  public:
   // `bytes`: screen_bytes() of them, which `owner` keeps.
@@ -25,19 +25,21 @@ class CpuScreen final : public Matrix {
 
   int64_t panel_count() const noexcept { return kernels::panel_count(rows()); }
   std::span<const std::byte> panels() const noexcept;
-  const unsigned char* fourth_bits(int64_t row) const noexcept { return fourth_bits_ + row * row_bytes_; }
+  const unsigned char* fine(int64_t row) const noexcept { return fine_ + row * row_bytes_; }
   const kernels::ScreenBound& bound(int64_t panel) const noexcept { return bounds_[panel]; }
   std::span<const std::byte> bytes() const noexcept { return bytes_; }
+  const kernels::ScreenRotation& rotation() const noexcept { return rotation_; }
 
  private:
+  kernels::ScreenRotation rotation_;
   std::span<const std::byte> bytes_;
   std::shared_ptr<const void> owner_;
   int64_t row_bytes_;
-  const unsigned char* fourth_bits_;
+  const unsigned char* fine_;
   const kernels::ScreenBound* bounds_;
 };
 
-// Error(invalid_request) for an empty shape.
+// Error(invalid_request) for an empty shape; 0 where rows are too long.
 size_t screen_bytes(int64_t rows, int64_t cols);
 
 // On up to `threads` short-lived threads of its own.
@@ -60,7 +62,7 @@ class CpuScreenedLinear {
     int64_t row;
     int64_t panel;
   };
-  // One that may hold a product that is wanted, by the fourth bits of those of its rows that may.
+  // One that may hold a product that is wanted, by the finer bits of those of its rows that may.
   struct Candidate {
     int64_t row;
     int64_t panel;
@@ -71,14 +73,13 @@ class CpuScreenedLinear {
   struct Row {
     int64_t best;  // as many are wanted
     const unsigned char* prepared;
-    const int32_t* fourth;
     kernels::ScreenMargin margin;
     std::span<float> maxima;      // of each panel's estimates; none of those computed
     std::vector<float> computed;  // products
     float least;                  // the `best`-th largest product is no smaller
   };
 
-  void prepare(const Tensor& x, const CpuMatrix& weight, int64_t panels, std::span<const int32_t> best);
+  void prepare(const Tensor& x, const CpuMatrix& weight, const CpuScreen& screen, std::span<const int32_t> best);
   bool estimate(const Tensor& x, const CpuScreen& screen, const Tensor& y);
   void choose_best(int64_t index);
   bool find_candidates(const CpuScreen& screen, const Tensor& y);

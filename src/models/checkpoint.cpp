@@ -7,7 +7,7 @@ namespace {
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
-constexpr const char* kScreen = "screen of the head, three bits and one";
+constexpr const char* kScreen = "screen of the head, two bits and two";
 constexpr size_t kSmallestScreenedHead = size_t{4} << 20;  // smaller ones stay in a processor's caches
 
 // Which tensor feeds the embedding and which the head, as Transformers resolves tying: a tied head's own copy counts
