@@ -43,11 +43,7 @@ constexpr int64_t quantised_row_bytes(int64_t inputs) {
 constexpr int64_t kGemmRows = 96;  // rows whose input block is kept in the second-level cache
 constexpr int64_t kGemmScratch = (kGemmRows + 2 * kPanelRows) * kInputBlock;
 
-// A product with a screen's row by all of its bits, and |e| of it (kernels/cpu/screen.h).
-struct Refined {
-  float estimate;
-  float spread;
-};
+struct FineRow;  // kernels/cpu/screen.h
 
 // t[r, j] = weights[j] * sum_k x[r, k] factors[j][k] for the factor rows j of [begin, end): rows of any number of A
 // (kernels/factors.h) over the same inputs, whichever expert or projection they belong to.
@@ -139,8 +135,8 @@ struct CpuKernels {
   void (*gemm)(Storage storage, const GemmArgs& args);
   // The same with the panels of a screen (kernels/cpu/screen.h) and rows of prepare_screened_row(), screened_row_bytes() apart.
   void (*screen)(const GemmArgs& args);
-  // `fine`: a row's finer bits; x: one of those rows; `estimate`: what screen() gave for both.
-  Refined (*refine)(const unsigned char* fine, int64_t inputs, const unsigned char* x, float estimate);
+  // A product of one of those rows with a row of the screen by all of its bits. `estimate`: what screen() gave for it.
+  float (*refine)(const FineRow& row, const unsigned char* fine, int64_t inputs, const unsigned char* x, float estimate);
   // Activations as a product with W stored so reads them: bytes of a row, 0 where it reads x itself (F32); and of one row x
   // [inputs] the inputs of `part`, made of nothing but these.
   // BF16: rounded to it, half to even, infinite above its largest number. Quantised formats: per group,

@@ -116,16 +116,14 @@ void gemm_screen(const GemmArgs& a) {
   over_tiles<kMost>(0, a.rows, ScreenRows{a});
 }
 
-Refined refine(const unsigned char* fine, int64_t inputs, const unsigned char* x, float estimate) {
+float refine(const FineRow& row, const unsigned char* fine, int64_t inputs, const unsigned char* x, float estimate) {
   constexpr int kVectors = 16 / kLanes;  // of a line
-  FineRow row;
-  __builtin_memcpy(&row, fine, sizeof row);
   ScreenedRow activations;
   __builtin_memcpy(&activations, x, sizeof activations);
   Ints total = {};
   for (int64_t l = 0; l < fine_lines(inputs); ++l) {
     for (int v = 0; v < kVectors; ++v) {
-      const Words codes = load_words(fine + sizeof row + l * 64 + v * kLanes * 4);
+      const Words codes = load_words(fine + l * 64 + v * kLanes * 4);
       Dot::Sum sum = {};
       for (int q = 0; q < kCodes; ++q) {
         const unsigned char* from = four_inputs(x, inputs, (l * kCodes + q) * 16 + v * kLanes);
@@ -135,7 +133,7 @@ Refined refine(const unsigned char* fine, int64_t inputs, const unsigned char* x
     }
   }
   const float finer = static_cast<float>(sum_lanes(total)) + activations.correction;
-  return {row.ratio * estimate + finer * (row.factor * activations.scale), row.spread};
+  return row.ratio * estimate + finer * (row.factor * activations.scale);
 }
 
 }  // namespace expert::kernels::EXPERT_ISA_NAMESPACE

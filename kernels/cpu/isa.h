@@ -52,7 +52,7 @@ namespace expert::kernels::EXPERT_ISA_INTEGERS {
 
 void gemm_quantised(Storage storage, const GemmArgs& args);
 void gemm_screen(const GemmArgs& args);
-Refined refine(const unsigned char* fine, int64_t inputs, const unsigned char* x, float estimate);
+float refine(const FineRow& row, const unsigned char* fine, int64_t inputs, const unsigned char* x, float estimate);
 void attend_codes(const AttendArgs& args);  // INT8 keys and values
 void quantise_row(Storage storage, const float* x, int64_t inputs, InputRange part, unsigned char* out);
 

@@ -30,13 +30,37 @@ float random_sign(uint32_t k) {
 
 float magnitude(float value) { return float_from_bits(bits_of(value) & 0x7FFFFFFFU); }
 
+// Lanes: what compilers make of them is vectors.
+constexpr int kWays = 8;
+
 float largest_of(const float* values, int64_t count) {
-  float most = 0;
-  for (int64_t k = 0; k < count; ++k) {
-    const float value = magnitude(values[k]);
-    most = value <= most ? most : value;  // not a comparison that a NaN escapes
+  float most[kWays] = {};
+  int64_t k = 0;
+  for (; k + kWays <= count; k += kWays) {
+    for (int i = 0; i < kWays; ++i) {
+      const float value = magnitude(values[k + i]);
+      most[i] = value <= most[i] ? most[i] : value;  // not a comparison that a NaN escapes
+    }
   }
-  return most;
+  for (; k < count; ++k) {
+    const float value = magnitude(values[k]);
+    most[0] = value <= most[0] ? most[0] : value;
+  }
+  for (int i = 1; i < kWays; ++i) most[0] = most[i] <= most[0] ? most[0] : most[i];
+  return most[0];
+}
+
+// sum of f(k) over k < count.
+template <class F>
+float sum_of(int64_t count, const F& f) {
+  float sum[kWays] = {};
+  int64_t k = 0;
+  for (; k + kWays <= count; k += kWays) {
+    for (int i = 0; i < kWays; ++i) sum[i] += f(k + i);
+  }
+  for (; k < count; ++k) sum[0] += f(k);
+  for (int i = 1; i < kWays; ++i) sum[0] += sum[i];
+  return sum[0];
 }
 
 // Times a matrix of 1 and -1.
@@ -103,7 +127,8 @@ struct PackedRow {
 // A row that counts as zeros: its products are off by no more than its length times that of x.
 PackedRow nothing(double norm, int64_t inputs) {
   const auto spread = static_cast<float>(norm * sqrt(freedom(inputs)) / kScreenConfidence);
-  return {0.0F, {0.0F, 0.0F, spread}, {spread, static_cast<float>(norm)}};
+  const ScreenBound bound = {spread, static_cast<float>(norm)};
+  return {0.0F, {0.0F, 0.0F, bound}, bound};
 }
 
 double length_of(const float* values, int64_t count) {
@@ -147,7 +172,7 @@ PackedRow round_row(const ScreenRotation& rotation, int64_t inputs, float* row, 
   // (code - 7.5) f = 4 f (c - 1.5) + f (b - 1.5)
   return {static_cast<float>(coarse.factor / unit),
           {static_cast<float>(4 * fine.factor / coarse.factor), static_cast<float>(fine.factor / unit),
-           static_cast<float>(fine.spread / unit)},
+           {static_cast<float>(fine.spread / unit), static_cast<float>(norm / unit)}},
           {static_cast<float>(coarse.spread / unit), static_cast<float>(norm / unit)}};
 }
 
@@ -165,18 +190,21 @@ void put_finer(const unsigned char* codes, int64_t inputs, unsigned char* lines)
   }
 }
 
-// Activations as a product of a matrix stored so meets them.
-void meet(Storage storage, const float* x, int64_t inputs, double unit, float* to) {
+// Activations as a product of a matrix stored so meets them, times a power of two.
+void meet(Storage storage, const float* x, int64_t inputs, float unit, float* to) {
+  if (!is_quantised(storage)) {
+    for (int64_t k = 0; k < inputs; ++k) {
+      to[k] = (storage == Storage::bf16 ? float_from_bf16(bf16_from_float(x[k])) : x[k]) * unit;
+    }
+    return;
+  }
   for (int64_t first = 0; first < inputs; first += kGroup) {
     const int64_t count = inputs - first < kGroup ? inputs - first : kGroup;
-    const float most = is_quantised(storage) ? largest_of(x + first, count) : 0.0F;
-    const bool counts = most > kLeastQuantised;
-    const float inverse = counts ? 127.0F / most : 0.0F;
+    const float most = largest_of(x + first, count);
+    const float inverse = most > kLeastQuantised ? 127.0F / most : 0.0F;
+    const float scale = most / 127.0F * unit;
     for (int64_t k = first; k < first + count; ++k) {
-      float value = x[k];
-      if (storage == Storage::bf16) value = float_from_bf16(bf16_from_float(value));
-      if (is_quantised(storage)) value = ((value * inverse + 0x1.8p23F) - 0x1.8p23F) * (most / 127.0F);  // half to even
-      to[k] = static_cast<float>(static_cast<double>(value) * unit);
+      to[k] = ((x[k] * inverse + 0x1.8p23F) - 0x1.8p23F) * scale;  // half to even
     }
   }
 }
@@ -246,23 +274,22 @@ void ScreenRotation::apply(float* row) const {
   }
 }
 
-void pack_screen_panel(const ScreenRotation& rotation, const float* w, int64_t rows, int64_t inputs, unsigned char* panel,
-                       unsigned char* fine, ScreenBound& bound) {
+void pack_screen_panel(const ScreenRotation& rotation, const float* w, int64_t rows, int64_t inputs, const ScreenPanel& to) {
   std::vector<float> row(static_cast<size_t>(inputs));
   std::vector<unsigned char> codes(static_cast<size_t>(inputs));
-  memset(panel, 0, static_cast<size_t>(screen_panel_bytes(inputs)));
-  memset(fine, 0, static_cast<size_t>(kPanelRows * fine_row_bytes(inputs)));
-  bound = {};
+  memset(to.codes, 0, static_cast<size_t>(screen_panel_bytes(inputs)));
+  memset(to.fine, 0, static_cast<size_t>(kPanelRows * fine_row_bytes(inputs)));
+  for (int64_t r = 0; r < kPanelRows; ++r) to.rows[r] = {};
+  *to.bound = {};
   for (int64_t r = 0; r < rows; ++r) {
     memcpy(row.data(), w + r * inputs, static_cast<size_t>(inputs) * sizeof(float));
     const PackedRow packed = round_row(rotation, inputs, row.data(), codes.data());
-    memcpy(panel + r * static_cast<int64_t>(sizeof(float)), &packed.factor, sizeof(float));
-    put_codes(codes.data(), inputs, r, panel);
-    unsigned char* finer = fine + r * fine_row_bytes(inputs);
-    memcpy(finer, &packed.fine, sizeof packed.fine);
-    put_finer(codes.data(), inputs, finer + sizeof packed.fine);
-    bound.spread = packed.bound.spread > bound.spread ? packed.bound.spread : bound.spread;
-    bound.norm = packed.bound.norm > bound.norm ? packed.bound.norm : bound.norm;
+    memcpy(to.codes + r * static_cast<int64_t>(sizeof(float)), &packed.factor, sizeof(float));
+    put_codes(codes.data(), inputs, r, to.codes);
+    put_finer(codes.data(), inputs, to.fine + r * fine_row_bytes(inputs));
+    to.rows[r] = packed.fine;
+    to.bound->spread = packed.bound.spread > to.bound->spread ? packed.bound.spread : to.bound->spread;
+    to.bound->norm = packed.bound.norm > to.bound->norm ? packed.bound.norm : to.bound->norm;
   }
 }
 
@@ -280,28 +307,21 @@ ScreenMargin prepare_screened_row(const ScreenRotation& rotation, Storage storag
     return {head.scale, head.scale, head.scale};
   }
   const double unit = most > kLeastQuantised ? below_one(most) : 1.0;
-  meet(storage, x, inputs, unit, row.data());
+  meet(storage, x, inputs, static_cast<float>(unit), row.data());
   rotation.apply(row.data());
   const float scale = round_codes(row.data(), inputs, codes.data());
   put_row(codes.data(), inputs, prepared);
-  float sum = 0;
-  double square = 0;
-  double off = 0;    // square of the difference that rounding makes
-  double along = 0;  // its product with the row
-  for (int64_t k = 0; k < inputs; ++k) {
-    const auto value = static_cast<double>(row[static_cast<size_t>(k)]);
-    const double difference = value - static_cast<double>(scale * codes[static_cast<size_t>(k)]);
-    sum += codes[static_cast<size_t>(k)];
-    square += value * value;
-    off += difference * difference;
-    along += difference * value;
-  }
-  head = {static_cast<float>(static_cast<double>(scale) / unit), -1.5F * sum};
+  const float* const h = row.data();
+  const float* const c = codes.data();
+  head = {static_cast<float>(static_cast<double>(scale) / unit), -1.5F * sum_of(inputs, [&](int64_t k) { return c[k]; })};
   memcpy(prepared, &head, sizeof head);
-  const double length = sqrt(square);
+  const auto d = [&](int64_t k) { return h[k] - scale * c[k]; };
+  const double length = sqrt(static_cast<double>(sum_of(inputs, [&](int64_t k) { return h[k] * h[k]; })));
+  const double off = sqrt(static_cast<double>(sum_of(inputs, [&](int64_t k) { return d(k) * d(k); })));
+  const double along = fabs(static_cast<double>(sum_of(inputs, [&](int64_t k) { return d(k) * h[k]; })));
   const double confidence = kScreenConfidence / sqrt(freedom(inputs));
-  const double spread = confidence * length + sqrt(off);
-  const double norm = confidence * sqrt(off) + (length > 0 ? fabs(along) / length : 0.0) + kSummation * length;
+  const double spread = confidence * length + off;
+  const double norm = confidence * off + (length > 0 ? along / length : 0.0) + kSummation * length;
   return {static_cast<float>(kScreenSlack * spread / unit), static_cast<float>(kScreenSlack * norm / unit),
           static_cast<float>(kLeast)};
 }

@@ -17,8 +17,7 @@
 // first and the last inputs, where the inputs are no power of two), and the signs are a fixed hash of the input's place.
 //
 // A panel is 16 factors as floats and lines of 16 inputs each: byte i of lane r has of input k = 4 q + i the code from bit
-// 2 q on. The finer bits are laid out by rows: three floats (FineRow), then lines of 256 inputs each: byte i has of input
-// k = 64 q + i the bits from 2 q on.
+// 2 q on. The finer bits are laid out by rows, in lines of 256 inputs each: byte i has of input k = 64 q + i the bits from 2 q on.
 #pragma once
 
 #include <stdint.h>
@@ -38,25 +37,24 @@ constexpr double kScreenSlack = 1.001;  // margins are computed in floating poin
 
 constexpr int64_t screen_panel_bytes(int64_t inputs) { return 64 + (inputs + kScreenLine - 1) / kScreenLine * 64; }
 
-// What precedes a row's finer bits.
-struct FineRow {
-  float ratio;   // its factor beside that of the panel
-  float factor;  // of the finer bits
-  float spread;  // |e|
-};
 constexpr int64_t fine_lines(int64_t inputs) { return (inputs + kFineLine - 1) / kFineLine; }
-constexpr int64_t fine_row_bytes(int64_t inputs) {
-  return static_cast<int64_t>(sizeof(FineRow)) + fine_lines(inputs) * 64;
-}
+constexpr int64_t fine_row_bytes(int64_t inputs) { return fine_lines(inputs) * 64; }
 
-// Of the rows of one panel, the largest of each.
+// Of one row, or of those of a panel the largest of each.
 struct ScreenBound {
   float spread;  // |e|
   float norm;    // length of a row
 };
 
+// What is known of a row with all of its bits.
+struct FineRow {
+  float ratio;   // its factor beside that of the panel
+  float factor;  // of the finer bits
+  ScreenBound bound;
+};
+
 // How far products of one row of activations with the copy may be from those with the matrix, for a panel with bound b:
-// spread * b.spread + norm * b.norm + least. With the finer bits FineRow::spread stands for b.spread. Not finite where
+// spread * b.spread + norm * b.norm + least. With the finer bits FineRow::bound is b. Not finite where
 // the activations are not.
 struct ScreenMargin {
   float spread;
@@ -76,9 +74,16 @@ class ScreenRotation {
   std::vector<float> signs_;  // [rounds, inputs], with the transform's scale
 };
 
-// `w`: the [rows <= 16, inputs] weights of one panel, finite. `fine`: of its 16 rows.
-void pack_screen_panel(const ScreenRotation& rotation, const float* w, int64_t rows, int64_t inputs, unsigned char* panel,
-                       unsigned char* fine, ScreenBound& bound);
+// Where a panel goes, and what belongs to its 16 rows.
+struct ScreenPanel {
+  unsigned char* codes;  // screen_panel_bytes()
+  unsigned char* fine;   // [16, fine_row_bytes()]
+  FineRow* rows;         // [16]
+  ScreenBound* bound;
+};
+
+// `w`: the [rows <= 16, inputs] weights of one panel, finite.
+void pack_screen_panel(const ScreenRotation& rotation, const float* w, int64_t rows, int64_t inputs, const ScreenPanel& to);
 
 // A row of activations as CpuKernels::screen and CpuKernels::refine read it: the floats below in 64 bytes, the codes as bytes, and
 // the codes of 16 bits by 64: first 0 and 2 of each four, then 1 and 3; of inputs filled up with zeros to a multiple of 256.

@@ -13,6 +13,7 @@ namespace expert {
 
 namespace {
 
+using kernels::FineRow;
 using kernels::ScreenBound;
 
 constexpr int64_t kWorthwhile = 4;      // one panel in so many at most: then the matrix is read as a whole
@@ -30,10 +31,19 @@ size_t size_of_panels(int64_t rows, int64_t cols) {
 size_t size_of_fine(int64_t rows, int64_t cols) {
   return static_cast<size_t>(kernels::panel_count(rows) * kernels::kPanelRows * kernels::fine_row_bytes(cols));
 }
+size_t size_of_rows(int64_t rows) {
+  return static_cast<size_t>(kernels::panel_count(rows) * kernels::kPanelRows) * sizeof(FineRow);
+}
 
 // To the larger; to NaN where the value is.
 void raise(float& to, float value) {
   if (!(value <= to)) to = value;
+}
+
+// Of what a row has for each panel, those of a task.
+std::span<float> panels_of(std::span<float> all, int64_t task) {
+  const auto first = static_cast<size_t>(task * kPanelsAtOnce);
+  return all.subspan(first, std::min(all.size() - first, static_cast<size_t>(kPanelsAtOnce)));
 }
 
 float margin_of(const kernels::ScreenMargin& margin, const ScreenBound& bound) {
@@ -51,14 +61,15 @@ CpuScreen::CpuScreen(int64_t rows, int64_t cols, std::span<const std::byte> byte
       owner_(std::move(owner)),
       row_bytes_(kernels::fine_row_bytes(cols)),
       fine_(reinterpret_cast<const unsigned char*>(bytes.data()) + size_of_panels(rows, cols)),
-      bounds_(reinterpret_cast<const ScreenBound*>(fine_ + size_of_fine(rows, cols))) {}
+      fine_rows_(reinterpret_cast<const FineRow*>(fine_ + size_of_fine(rows, cols))),
+      bounds_(reinterpret_cast<const ScreenBound*>(fine_ + size_of_fine(rows, cols) + size_of_rows(rows))) {}
 
 std::span<const std::byte> CpuScreen::panels() const noexcept { return bytes_.first(size_of_panels(rows(), cols())); }
 
 size_t screen_bytes(int64_t rows, int64_t cols) {
   if (rows < 1 || cols < 1) fail(ErrorCode::invalid_request, "a screen of {} x {}", rows, cols);
   if (cols > kernels::kMostScreened) return 0;
-  return size_of_panels(rows, cols) + size_of_fine(rows, cols) +
+  return size_of_panels(rows, cols) + size_of_fine(rows, cols) + size_of_rows(rows) +
          static_cast<size_t>(kernels::panel_count(rows)) * sizeof(ScreenBound);
 }
 
@@ -75,14 +86,16 @@ std::shared_ptr<const CpuScreen> pack_screen(const kernels::CpuKernels& kernels,
                             }};
   auto* panels = reinterpret_cast<unsigned char*>(bytes.get());
   unsigned char* fine = panels + size_of_panels(head.rows(), inputs);
-  auto* bounds = reinterpret_cast<ScreenBound*>(fine + size_of_fine(head.rows(), inputs));
+  auto* fine_rows = reinterpret_cast<FineRow*>(fine + size_of_fine(head.rows(), inputs));
+  auto* bounds = reinterpret_cast<ScreenBound*>(fine + size_of_fine(head.rows(), inputs) + size_of_rows(head.rows()));
   pack_in_chunks(values, threads, [&](const std::byte* rows, int64_t first, int64_t count) {
     for (int64_t r = 0; r < count; r += kernels::kPanelRows) {
       const int64_t panel = (first + r) / kernels::kPanelRows;
+      const kernels::ScreenPanel to = {panels + panel * kernels::screen_panel_bytes(inputs),
+                                       fine + (first + r) * kernels::fine_row_bytes(inputs), fine_rows + first + r,
+                                       bounds + panel};
       kernels::pack_screen_panel(rotation, reinterpret_cast<const float*>(rows) + r * inputs,
-                                 std::min(kernels::kPanelRows, count - r), inputs,
-                                 panels + panel * kernels::screen_panel_bytes(inputs),
-                                 fine + (first + r) * kernels::fine_row_bytes(inputs), bounds[panel]);
+                                 std::min(kernels::kPanelRows, count - r), inputs, to);
     }
   });
   return std::make_shared<CpuScreen>(head.rows(), inputs, std::span(bytes.get(), size), bytes);
@@ -141,7 +154,8 @@ void CpuScreenedLinear::prepare(const Tensor& x, const CpuMatrix& weight, const 
     screened_size_ = rows * row_bytes;
   }
   rows_.resize(rows);
-  maxima_.resize(rows * panels);
+  const auto tasks = static_cast<size_t>(ceil_div(screen.panel_count(), kPanelsAtOnce));
+  maxima_.resize(rows * (panels + tasks));
   auto* prepared = reinterpret_cast<unsigned char*>(screened_.get());
   for (size_t r = 0; r < rows; ++r) {
     Row& row = rows_[r];
@@ -151,6 +165,7 @@ void CpuScreenedLinear::prepare(const Tensor& x, const CpuMatrix& weight, const 
                                                host_floats(x) + static_cast<int64_t>(r) * x.cols, x.cols,
                                                prepared + r * row_bytes);
     row.maxima = std::span(maxima_).subspan(r * panels, panels);
+    row.task_maxima = std::span(maxima_).subspan(rows * panels + r * tasks, tasks);
     row.computed.clear();
     row.least = kNothing;
   }
@@ -178,10 +193,11 @@ bool CpuScreenedLinear::estimate(const Tensor& x, const CpuScreen& screen, const
       args.panel_end = std::min(screen.panel_count(), args.panel_begin + kPanelsAtOnce);
       kernels_.screen(args);
       for (int64_t r = 0; r < y.rows; ++r) {
-        if (!kernels::panel_maxima(args.y + r * y.cols, y.cols, args.panel_begin, args.panel_end,
-                                   rows_[static_cast<size_t>(r)].maxima.data())) {
+        const Row& row = rows_[static_cast<size_t>(r)];
+        if (!kernels::panel_maxima(args.y + r * y.cols, y.cols, args.panel_begin, args.panel_end, row.maxima.data())) {
           numbers = false;
         }
+        row.task_maxima[static_cast<size_t>(task)] = *std::ranges::max_element(panels_of(row.maxima, task));
       }
     }
   });
@@ -192,92 +208,124 @@ bool CpuScreenedLinear::estimate(const Tensor& x, const CpuScreen& screen, const
 void CpuScreenedLinear::choose_best(int64_t index) {
   const Row& row = rows_[static_cast<size_t>(index)];
   const auto wanted = static_cast<size_t>(std::min(row.best + kMoreThanWanted, static_cast<int64_t>(row.maxima.size())));
-  const float threshold = kth_largest(row.maxima, wanted, values_);
+  // As many tasks' largest are no smaller than this, so no others can have one.
+  const float least = row.task_maxima.size() < wanted ? kNothing : kth_largest(row.task_maxima, wanted, values_);
+  estimates_.clear();
+  for (size_t t = 0; t < row.task_maxima.size(); ++t) {
+    if (row.task_maxima[t] < least) continue;
+    const std::span<float> panels = panels_of(row.maxima, static_cast<int64_t>(t));
+    estimates_.insert(estimates_.end(), panels.begin(), panels.end());
+  }
+  const float threshold = kth_largest(estimates_, wanted, values_);
   size_t taken = 0;
-  for (size_t p = 0; p < row.maxima.size() && taken < wanted; ++p) {
-    if (row.maxima[p] < threshold) continue;
-    row.maxima[p] = kNothing;
-    pieces_.push_back({index, static_cast<int64_t>(p)});
-    ++taken;
+  for (size_t t = 0; t < row.task_maxima.size(); ++t) {
+    if (row.task_maxima[t] < threshold) continue;
+    for (float& maximum : panels_of(row.maxima, static_cast<int64_t>(t))) {
+      if (maximum < threshold || taken == wanted) continue;
+      pieces_.push_back({index, &maximum - row.maxima.data()});
+      maximum = kNothing;
+      ++taken;
+    }
   }
 }
+
+// Of one row and a task's panels the outputs whose products may be wanted.
+struct CpuScreenedLinear::Possible {
+  int64_t row;
+  int64_t task;
+  size_t count;
+  std::array<int32_t, kPanelsAtOnce * kernels::kPanelRows + 1> outputs;  // and one that is written in vain
+};
 
 // False: so many products may be wanted that the matrix had better be read as a whole.
 bool CpuScreenedLinear::find_candidates(const CpuScreen& screen, const Tensor& y) {
   const int64_t tasks = ceil_div(screen.panel_count(), kPanelsAtOnce);
-  const int64_t room = static_cast<int64_t>(rows_.size()) * kPanelsAtOnce;  // of a task
-  if (found_.size() < static_cast<size_t>(tasks * room)) found_.resize(static_cast<size_t>(tasks * room));
-  counts_.assign(static_cast<size_t>(tasks), 0);
+  const auto lists = static_cast<size_t>(tasks) * rows_.size();
+  if (found_.size() < lists * kPanelsAtOnce) found_.resize(lists * kPanelsAtOnce);
+  counts_.assign(lists, 0);
   refined_ = 0;
   tasks_.fill(tasks);  // as estimate() did: what a core has computed is in its cache
   pool_.run(pool_.threads(), [&](int64_t, int worker) {
+    std::array<Possible, 2> lists_of_worker;  // what is asked for by one is read when the next is made
+    size_t made = 0;
     for (int64_t task = tasks_.next(worker); task >= 0; task = tasks_.next(worker)) {
-      Candidate* next = found_.data() + task * room;
-      for (size_t r = 0; r < rows_.size(); ++r) next = add_candidates(static_cast<int64_t>(r), screen, task, y, next);
-      counts_[static_cast<size_t>(task)] = next - (found_.data() + task * room);
+      for (size_t r = 0; r < rows_.size(); ++r) {
+        Possible& possible = lists_of_worker[made++ % 2];
+        possible.row = static_cast<int64_t>(r);
+        possible.task = task;
+        list_possible(screen, y, possible);
+        if (made > 1) add_candidates(screen, y, lists_of_worker[made % 2]);
+      }
     }
+    if (made > 0) add_candidates(screen, y, lists_of_worker[(made - 1) % 2]);
   });
   const int64_t most = screen.rows() / kRefined;
-  bytes_ += static_cast<uint64_t>(std::min<int64_t>(refined_, most) * kernels::fine_row_bytes(screen.cols()));
+  bytes_ += static_cast<uint64_t>(std::min<int64_t>(refined_, most) *
+                                  (kernels::fine_row_bytes(screen.cols()) + static_cast<int64_t>(sizeof(FineRow))));
   if (refined_ > most) return false;
   candidates_.clear();
-  for (int64_t t = 0; t < tasks; ++t) {
-    const Candidate* first = found_.data() + t * room;
-    candidates_.insert(candidates_.end(), first, first + counts_[static_cast<size_t>(t)]);
+  for (size_t i = 0; i < lists; ++i) {
+    const Candidate* first = found_.data() + i * kPanelsAtOnce;
+    candidates_.insert(candidates_.end(), first, first + counts_[i]);
   }
   return true;
 }
 
-// Those of one row among a task's panels.
-CpuScreenedLinear::Candidate* CpuScreenedLinear::add_candidates(int64_t index, const CpuScreen& screen, int64_t task,
-                                                                const Tensor& y, Candidate* next) {
-  const Row& row = rows_[static_cast<size_t>(index)];
-  float* estimates = host_floats(y) + index * y.cols;
-  std::array<int32_t, kPanelsAtOnce * kernels::kPanelRows> outputs;
-  const int64_t count = list_possible(row, screen, task, {estimates, static_cast<size_t>(y.cols)}, outputs);
-  if ((refined_ += count) > screen.rows() / kRefined) return next;
+void CpuScreenedLinear::add_candidates(const CpuScreen& screen, const Tensor& y, const Possible& possible) {
+  const Row& row = rows_[static_cast<size_t>(possible.row)];
+  float* estimates = host_floats(y) + possible.row * y.cols;
+  if ((refined_ += static_cast<int64_t>(possible.count)) > screen.rows() / kRefined) return;
+  const size_t list = static_cast<size_t>(possible.task) * rows_.size() + static_cast<size_t>(possible.row);
+  Candidate* const first = found_.data() + list * kPanelsAtOnce;
+  Candidate* next = first;
   int64_t last = -1;  // panel
-  for (const int64_t n : std::span(outputs).first(static_cast<size_t>(count))) {
+  for (const int64_t n : std::span(possible.outputs).first(possible.count)) {
+    const FineRow& fine = screen.row(n);
+    const float estimate = kernels_.refine(fine, screen.fine(n), screen.cols(), row.prepared, estimates[n]);
+    estimates[n] = estimate;
+    const float most = estimate + margin_of(row.margin, fine.bound);
+    if (most < row.least) continue;
     const int64_t panel = n / kernels::kPanelRows;
-    const kernels::Refined refined = kernels_.refine(screen.fine(n), screen.cols(), row.prepared, estimates[n]);
-    estimates[n] = refined.estimate;
-    if (panel != last) *next++ = {index, panel, kNothing, kNothing};
+    if (panel != last) *next++ = {possible.row, panel, kNothing, kNothing};
     last = panel;
-    raise(next[-1].estimate, estimates[n]);
-    raise(next[-1].most, estimates[n] + margin_of(row.margin, {refined.spread, screen.bound(panel).norm}));
+    raise(next[-1].estimate, estimate);
+    raise(next[-1].most, most);
   }
-  return next;
+  counts_[list] = next - first;
 }
 
-// Of a task's panels the outputs whose products may be wanted; what is read of them next is asked for.
-int64_t CpuScreenedLinear::list_possible(const Row& row, const CpuScreen& screen, int64_t task,
-                                         std::span<const float> estimates, std::span<int32_t> outputs) {
+// And asks for what is read of them next.
+void CpuScreenedLinear::list_possible(const CpuScreen& screen, const Tensor& y, Possible& possible) const {
+  const Row& row = rows_[static_cast<size_t>(possible.row)];
+  const float* estimates = host_floats(y) + possible.row * y.cols;
   struct Panel {
     int64_t first;  // output
-    float margin;
+    float least;    // estimate
   };
-  std::array<Panel, kPanelsAtOnce> panels;
+  std::array<Panel, kPanelsAtOnce + 1> panels;
   size_t panel_count = 0;
-  for (int64_t p = task * kPanelsAtOnce; p < std::min(screen.panel_count(), (task + 1) * kPanelsAtOnce); ++p) {
+  const int64_t first_panel = possible.task * kPanelsAtOnce;
+  for (int64_t p = first_panel; p < std::min(screen.panel_count(), first_panel + kPanelsAtOnce); ++p) {
     const float margin = margin_of(row.margin, screen.bound(p));
     const float most = row.maxima[static_cast<size_t>(p)];
-    if (most + margin < row.least || most == kNothing) continue;
-    panels[panel_count++] = {p * kernels::kPanelRows, margin};
-    __builtin_prefetch(estimates.data() + p * kernels::kPanelRows);
+    panels[panel_count] = {p * kernels::kPanelRows, row.least - margin};
+    __builtin_prefetch(estimates + p * kernels::kPanelRows);
+    panel_count += !(most + margin < row.least) && most != kNothing ? 1 : 0;
   }
-  const int64_t row_bytes = kernels::fine_row_bytes(screen.cols());
   size_t count = 0;
   for (const Panel& panel : std::span(panels).first(panel_count)) {
     const int64_t end = std::min(screen.rows(), panel.first + kernels::kPanelRows);
-    for (int64_t n = panel.first; n < end; ++n) {
-      if (estimates[static_cast<size_t>(n)] + panel.margin < row.least) continue;
-      outputs[count++] = static_cast<int32_t>(n);
-      const unsigned char* fine = screen.fine(n);
-      for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(fine + at);
-      __builtin_prefetch(fine + row_bytes - 1);
+    for (int64_t n = panel.first; n < end; ++n) {  // without jumps that cannot be foreseen
+      possible.outputs[count] = static_cast<int32_t>(n);
+      count += !(estimates[n] < panel.least) ? 1 : 0;
     }
   }
-  return static_cast<int64_t>(count);
+  const int64_t row_bytes = kernels::fine_row_bytes(screen.cols());
+  for (const int64_t n : std::span(possible.outputs).first(count)) {
+    __builtin_prefetch(&screen.row(n), 0, 2);
+    for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(screen.fine(n) + at, 0, 2);
+  }
+  possible.count = count;
 }
 
 // Likewise, as many as values are wanted. Those chosen cannot be anything any more.

@@ -17,7 +17,7 @@
 
 namespace expert {
 
-// Panels, then the finer bits of all rows, then a bound for each panel.
+// Panels, then the finer bits of all rows, then what is known of each row, and of each panel.
 class CpuScreen final : public Matrix {
  public:
   // `bytes`: screen_bytes() of them, which `owner` keeps.
@@ -26,6 +26,7 @@ class CpuScreen final : public Matrix {
   int64_t panel_count() const noexcept { return kernels::panel_count(rows()); }
   std::span<const std::byte> panels() const noexcept;
   const unsigned char* fine(int64_t row) const noexcept { return fine_ + row * row_bytes_; }
+  const kernels::FineRow& row(int64_t row) const noexcept { return fine_rows_[row]; }
   const kernels::ScreenBound& bound(int64_t panel) const noexcept { return bounds_[panel]; }
   std::span<const std::byte> bytes() const noexcept { return bytes_; }
   const kernels::ScreenRotation& rotation() const noexcept { return rotation_; }
@@ -36,6 +37,7 @@ class CpuScreen final : public Matrix {
   std::shared_ptr<const void> owner_;
   int64_t row_bytes_;
   const unsigned char* fine_;
+  const kernels::FineRow* fine_rows_;
   const kernels::ScreenBound* bounds_;
 };
 
@@ -62,19 +64,21 @@ class CpuScreenedLinear {
     int64_t row;
     int64_t panel;
   };
-  // One that may hold a product that is wanted, by the finer bits of those of its rows that may.
+  // One that may hold a product that is wanted, by the finer bits of its rows.
   struct Candidate {
     int64_t row;
     int64_t panel;
     float estimate;  // the largest
     float most;      // that a product can be
   };
+  struct Possible;
   // A row of activations as products with the copy read it, and what is known of its products.
   struct Row {
     int64_t best;  // as many are wanted
     const unsigned char* prepared;
     kernels::ScreenMargin margin;
     std::span<float> maxima;      // of each panel's estimates; none of those computed
+    std::span<float> task_maxima; // of these
     std::vector<float> computed;  // products
     float least;                  // the `best`-th largest product is no smaller
   };
@@ -83,9 +87,8 @@ class CpuScreenedLinear {
   bool estimate(const Tensor& x, const CpuScreen& screen, const Tensor& y);
   void choose_best(int64_t index);
   bool find_candidates(const CpuScreen& screen, const Tensor& y);
-  Candidate* add_candidates(int64_t index, const CpuScreen& screen, int64_t task, const Tensor& y, Candidate* next);
-  static int64_t list_possible(const Row& row, const CpuScreen& screen, int64_t task, std::span<const float> estimates,
-                               std::span<int32_t> outputs);
+  void list_possible(const CpuScreen& screen, const Tensor& y, Possible& possible) const;
+  void add_candidates(const CpuScreen& screen, const Tensor& y, const Possible& possible);
   void choose_best_candidates(int64_t index);
   void compute(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
   void compute_least(const Tensor& x, const CpuMatrix& weight, const Tensor& y);
@@ -105,10 +108,10 @@ class CpuScreenedLinear {
   std::shared_ptr<std::byte> screened_;  // activations as the copy reads them
   size_t screened_size_ = 0;
   std::vector<Row> rows_;
-  std::vector<float> maxima_;      // [rows, panels]
-  std::vector<Candidate> found_;       // of each task, with room for all
+  std::vector<float> maxima_;      // [rows, panels], then [rows, tasks]
+  std::vector<Candidate> found_;       // of each task and row, with room for all
   std::vector<Candidate> candidates_;
-  std::vector<int64_t> counts_;        // of each task
+  std::vector<int64_t> counts_;        // of each task and row
   std::atomic<int64_t> refined_{0};    // products
   std::vector<float> estimates_;       // scratch
   std::vector<Piece> pieces_;      // that are computed next

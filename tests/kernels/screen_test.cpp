@@ -31,21 +31,24 @@ struct ScreenedRows {
   std::vector<float> w;
   std::vector<unsigned char> panels;
   std::vector<unsigned char> fine;
+  std::vector<FineRow> fine_rows;
   std::vector<ScreenBound> bounds;
   ScreenRotation rotation;
 };
 
 ScreenedRows screened(std::vector<float> w, int64_t outputs, int64_t inputs) {
-  ScreenedRows rows{outputs, inputs, std::move(w), {}, {}, {}, ScreenRotation(inputs)};
+  ScreenedRows rows{outputs, inputs, std::move(w), {}, {}, {}, {}, ScreenRotation(inputs)};
   const int64_t bytes = screen_panel_bytes(inputs);
   const int64_t panels = panel_count(outputs);
   rows.panels.assign(static_cast<size_t>(panels * bytes), 0xFF);
   rows.fine.assign(static_cast<size_t>(panels * kPanelRows * fine_row_bytes(inputs)), 0xFF);
+  rows.fine_rows.resize(static_cast<size_t>(panels * kPanelRows));
   rows.bounds.resize(static_cast<size_t>(panels));
   for (int64_t p = 0; p < panels; ++p) {
     pack_screen_panel(rows.rotation, rows.w.data() + p * kPanelRows * inputs,
-                      std::min(kPanelRows, outputs - p * kPanelRows), inputs, rows.panels.data() + p * bytes,
-                      rows.fine.data() + p * kPanelRows * fine_row_bytes(inputs), rows.bounds[static_cast<size_t>(p)]);
+                      std::min(kPanelRows, outputs - p * kPanelRows), inputs,
+                      {rows.panels.data() + p * bytes, rows.fine.data() + p * kPanelRows * fine_row_bytes(inputs),
+                       rows.fine_rows.data() + p * kPanelRows, rows.bounds.data() + p});
   }
   return rows;
 }
@@ -53,7 +56,7 @@ ScreenedRows screened(std::vector<float> w, int64_t outputs, int64_t inputs) {
 struct Estimates {
   std::vector<float> y;
   ScreenMargin margin;
-  std::vector<float> spreads;  // of each row, where all four bits are known
+  std::vector<ScreenBound> bounds;  // of each row
 };
 
 // By two bits of each weight, or by four.
@@ -74,12 +77,13 @@ Estimates estimates(const CpuKernels& k, const ScreenedRows& rows, const std::ve
   args.y_stride = rows.outputs;
   args.scale = 1.0F;
   k.screen(args);
-  if (bits == 2) return result;
   for (int64_t n = 0; n < rows.outputs; ++n) {
+    result.bounds.push_back(rows.bounds[static_cast<size_t>(n / kPanelRows)]);
+    if (bits == 2) continue;
+    const FineRow& fine = rows.fine_rows[static_cast<size_t>(n)];
     float& y = result.y[static_cast<size_t>(n)];
-    const Refined refined = k.refine(rows.fine.data() + n * fine_row_bytes(rows.inputs), rows.inputs, prepared.data(), y);
-    y = refined.estimate;
-    result.spreads.push_back(refined.spread);
+    y = k.refine(fine, rows.fine.data() + n * fine_row_bytes(rows.inputs), rows.inputs, prepared.data(), y);
+    result.bounds.back() = fine.bound;
   }
   return result;
 }
@@ -113,9 +117,8 @@ std::vector<double> shares_of_margin(const ScreenedRows& rows, const std::vector
     for (int64_t i = 0; i < rows.inputs; ++i) {
       product += static_cast<double>(rows.w[static_cast<size_t>(n * rows.inputs + i)]) * h[static_cast<size_t>(i)];
     }
-    const ScreenBound& bound = rows.bounds[static_cast<size_t>(n / kPanelRows)];
-    const float spread = found.spreads.empty() ? bound.spread : found.spreads[static_cast<size_t>(n)];
-    const double margin = static_cast<double>(found.margin.spread) * static_cast<double>(spread) +
+    const ScreenBound& bound = found.bounds[static_cast<size_t>(n)];
+    const double margin = static_cast<double>(found.margin.spread) * static_cast<double>(bound.spread) +
                           static_cast<double>(found.margin.norm) * static_cast<double>(bound.norm) +
                           static_cast<double>(found.margin.least);
     const double off = static_cast<double>(found.y[static_cast<size_t>(n)]) - product;
