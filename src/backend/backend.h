@@ -53,6 +53,9 @@ class KvStorage {
  public:
   virtual ~KvStorage() = default;
   virtual size_t size_bytes() const noexcept = 0;
+  // Brings memory of blocks that nobody has used yet into being. The system does it at the first write otherwise, which can take
+  // milliseconds of a token.
+  virtual void touch(int32_t /*first*/, int32_t /*count*/) {}
 };
 
 struct KvShape {

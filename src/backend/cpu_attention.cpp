@@ -8,6 +8,7 @@
 #include "backend/cpu_kv.h"
 #include "backend/host_memory.h"
 #include "backend/op_checks.h"
+#include "core/ask_for.h"
 #include "core/error.h"
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -78,9 +79,22 @@ kernels::AttendArgs attend_args(const AttentionOp& op, const CpuKvStorage& kv, c
 
 // Later ones are asked for while those before them are read.
 void ask_for_first_keys(const kernels::AttendArgs& args) {
-  const unsigned char* block = args.kv + args.block_table[args.split_begin * kernels::kAttentionSplit / kKvBlockTokens] *
-                                             args.block_stride;
-  for (int64_t at = 0; at < kernels::kv_k_bytes(args.format, args.head_dim); at += 64) __builtin_prefetch(block + at);
+  const int32_t block = args.block_table[args.split_begin * kernels::kAttentionSplit / kKvBlockTokens];
+  ask_for(args.kv + block * args.block_stride, static_cast<size_t>(kernels::kv_k_bytes(args.format, args.head_dim)));
+}
+
+// What the norm, the rotation and the write of a head's one row work on, which another core has just made much of, and where
+// they write the key: a line for every two values.
+void ask_for_head(const AttentionOp& op, const CpuKvStorage& kv, const AttentionTask& task) {
+  const int64_t row = task.segment->first_row;
+  const int32_t block = task.segment->block_table[static_cast<size_t>(task.segment->first_position / kKvBlockTokens)];
+  const auto bytes = static_cast<size_t>(op.head_dim) * sizeof(float);
+  const int64_t group = op.heads / op.kv_heads;
+  claim(host_floats(op.q) + row * op.q.cols + task.kv_head * group * op.head_dim, static_cast<size_t>(group) * bytes);
+  claim(host_floats(op.k) + row * op.k.cols + task.kv_head * op.head_dim, bytes);
+  ask_for(host_floats(op.v) + row * op.v.cols + task.kv_head * op.head_dim, bytes);
+  claim(kv.base(op.layer, task.kv_head) + block * kv.block_stride(),
+        static_cast<size_t>(kernels::kv_k_bytes(kv.format(), op.head_dim)));
 }
 
 void plan_tasks(const BatchLayout& layout, const AttentionOp& op, int threads, AttentionPlan& plan) {
@@ -133,6 +147,12 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape) : shape_(shape), format_(kv_for
   memory_ = {memory, reinterpret_cast<unsigned char*>(memory.get())};
 }
 
+void CpuKvStorage::touch(int32_t first, int32_t count) {
+  constexpr int64_t kSmallPage = 4096;
+  volatile unsigned char* begin = memory_.get() + first * block_stride();
+  for (int64_t at = 0; at < count * block_stride(); at += kSmallPage) begin[at] = 0;  // what it is already
+}
+
 std::unique_ptr<KvStorage> CpuBackend::create_kv(const KvShape& shape) { return std::make_unique<CpuKvStorage>(shape); }
 
 void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
@@ -171,20 +191,35 @@ void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
     kernels_.finish(state, task.rows, group, op.head_dim, host_floats(op.out) + first * op.out.cols + column, op.out.cols);
     for (int64_t r = first; r < first + task.rows; ++r) making.prepare(r, column, column + width);
   };
-  pool_.run(static_cast<int64_t>(plan.tasks.size()), [&](int64_t i, int worker) {
-    const AttentionTask& task = plan.tasks[static_cast<size_t>(i)];
+  const auto attend = [&](const AttentionTask& task, int worker) {
     kernels::AttendArgs args = attend_args(op, kv, task);
-    if (by_task) {
-      ask_for_first_keys(args);
-      prepare_heads(kernels_, op, kv, *task.segment, task.segment->first_row, task.kv_head, 1);
-    }
     float* own = states + plan.state_size + static_cast<size_t>(worker * per_thread);
-    const bool cut = static_cast<size_t>(i) < plan.cut;
+    const bool cut = &task < plan.tasks.data() + plan.cut;
     args.state = cut ? states + task.state : own;
     args.scratch = own + most_states * stride;
     kernels_.attend(args);
     if (!cut) finish(task, args.state);
-  });
+  };
+  if (by_task) {
+    // Neighbouring heads stay with one core, which asks for the next while it works on one.
+    const auto count = static_cast<int64_t>(plan.tasks.size());
+    attention_tasks_.fill(count);
+    pool_.run(std::min<int64_t>(count, pool_.threads()), [&](int64_t, int worker) {
+      bool asked = false;
+      for (int64_t i = attention_tasks_.next(worker); i >= 0; i = attention_tasks_.next(worker)) {
+        const AttentionTask& task = plan.tasks[static_cast<size_t>(i)];
+        if (!asked) ask_for_head(op, kv, task);
+        ask_for_first_keys(attend_args(op, kv, task));
+        prepare_heads(kernels_, op, kv, *task.segment, task.segment->first_row, task.kv_head, 1);
+        asked = i + 1 < count;
+        if (asked) ask_for_head(op, kv, plan.tasks[static_cast<size_t>(i + 1)]);
+        attend(task, worker);
+      }
+    });
+  } else {
+    pool_.run(static_cast<int64_t>(plan.tasks.size()),
+              [&](int64_t i, int worker) { attend(plan.tasks[static_cast<size_t>(i)], worker); });
+  }
   for (size_t i = 0; i < plan.cut;) {
     const AttentionTask& head = plan.tasks[i];
     for (++i; i < plan.cut && plan.tasks[i].split_begin > 0; ++i) {

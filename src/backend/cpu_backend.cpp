@@ -25,7 +25,8 @@ CpuBackend::CpuBackend(const kernels::CpuKernels& kernels, int threads)
       pool_(threads),
       info_{"cpu", kernels.isa, pool_.threads(), kernels.narrow ? kNarrowLayoutName : kLayoutName},
       linear_(kernels_, pool_),
-      screened_linear_(kernels_, pool_, linear_) {}
+      screened_linear_(kernels_, pool_, linear_),
+      attention_tasks_(pool_.threads()) {}
 
 Tensor CpuBackend::allocate(DType dtype, int64_t rows, int64_t cols) { return allocate_host_tensor(dtype, rows, cols); }
 

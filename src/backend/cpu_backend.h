@@ -11,6 +11,7 @@
 #include "backend/cpu_linear.h"
 #include "backend/cpu_screen.h"
 #include "core/thread_pool.h"
+#include "core/work_ranges.h"
 #include "kernels/cpu/cpu_kernels.h"
 
 namespace expert {
@@ -91,6 +92,7 @@ class CpuBackend final : public Backend {
   CpuLinear linear_;
   CpuScreenedLinear screened_linear_;
   AttentionPlan attention_plan_;
+  WorkRanges attention_tasks_;
   std::vector<float> attention_scratch_;
 };
 

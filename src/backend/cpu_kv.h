@@ -15,6 +15,7 @@ class CpuKvStorage final : public KvStorage {
   explicit CpuKvStorage(const KvShape& shape);
 
   size_t size_bytes() const noexcept override { return size_; }
+  void touch(int32_t first, int32_t count) override;
   const KvShape& shape() const noexcept { return shape_; }
   kernels::KvFormat format() const noexcept { return format_; }
   // Block b of the head is at base + b * block_stride().

@@ -1,5 +1,7 @@
 #include "engine/block_pool.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace expert {
@@ -15,6 +17,7 @@ int32_t BlockPool::take() {
   if (!free_.empty()) {
     block = free_.back();
     free_.pop_back();
+    fresh_ = std::max(fresh_, block + 1);
   } else if (kept_ > 0) {
     block = evict();
   } else {

@@ -36,6 +36,8 @@ class BlockPool {
   int32_t kept() const noexcept { return kept_; }
   int32_t available() const noexcept { return static_cast<int32_t>(free_.size()) + kept_; }
   int32_t used() const noexcept { return total() - available(); }
+  // From this one on no block has ever been in use; those before are used again first.
+  int32_t fresh() const noexcept { return fresh_; }
   BlockPoolStats stats() const noexcept { return {total(), used(), kept_, evictions_, deduplicated_}; }
 
   // A block of its own; -1: all are in use.
@@ -78,6 +80,7 @@ class BlockPool {
   PrefixIndex index_;
   int32_t most_kept_;
   int32_t kept_ = 0;
+  int32_t fresh_ = 0;
   int32_t oldest_ = -1;
   int32_t newest_ = -1;
   uint64_t evictions_ = 0;

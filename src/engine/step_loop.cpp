@@ -13,6 +13,8 @@ namespace {
 // it may take no lock: a child of fork() calls it.
 constexpr auto kLook = std::chrono::milliseconds(2);
 
+constexpr size_t kTouchedAhead = size_t{64} << 20;  // bytes of KV blocks that are ready for the next requests
+
 // Whatever was thrown, as an Error that says it happened in a step.
 Error current_error() {
   try {
@@ -115,6 +117,7 @@ bool StepLoop::wait_for_work() {
   {
     std::unique_lock lock(mutex_);
     if (scheduler_.idle()) {
+      touch_ahead(lock);
       wake_.wait(lock, [&] { return closing_ || !inbox_.empty(); });
     } else if (scheduler_.stalled()) {
       wake_.wait_for(lock, kLook, [&] { return (closing_ && !drain_) || look_again_ || !inbox_.empty(); });
@@ -131,6 +134,20 @@ bool StepLoop::wait_for_work() {
     });
   }
   return !scheduler_.idle();
+}
+
+// Block by block, until something arrives. `lock`: of mutex_, which is free meanwhile.
+void StepLoop::touch_ahead(std::unique_lock<std::mutex>& lock) {
+  const BlockPool& pool = scheduler_.kv();
+  const size_t block_bytes = std::max<size_t>(1, counters_.kv_bytes / static_cast<size_t>(std::max(1, pool.total())));
+  const auto ahead = static_cast<int64_t>(kTouchedAhead / block_bytes);
+  const auto end = static_cast<int32_t>(std::min<int64_t>(pool.total(), pool.fresh() + ahead));
+  touched_ = std::max(touched_, pool.fresh());
+  while (touched_ < end && !closing_ && inbox_.empty()) {
+    lock.unlock();
+    kv_->touch(touched_++, 1);
+    lock.lock();
+  }
 }
 
 void StepLoop::order_experts(Clock::time_point now) {

@@ -60,6 +60,7 @@ class StepLoop {
  private:
   void run() noexcept;
   bool wait_for_work();
+  void touch_ahead(std::unique_lock<std::mutex>& lock);
   void order_experts(Clock::time_point now);
   void step();
   void compute(PlannedBatch& planned, Sequence::Output output);
@@ -89,6 +90,7 @@ class StepLoop {
   // The engine thread's own.
   std::unique_ptr<KvStorage> kv_;
   Scheduler scheduler_;
+  int32_t touched_ = 0;  // KV blocks before this one are ready
   StepPlan plan_;
   std::span<float> values_;             // the wanted rows of the last forward
   std::vector<float> downloaded_;       // where they had to be brought here
