@@ -17,8 +17,7 @@ namespace {
 constexpr double kLeastCost = 16384;         // multiply-adds worth a task of its own
 constexpr double kByteCost = 3;              // reading a byte of weights, in multiply-adds
 constexpr int kTasksPerThread = 6;           // uneven progress of the cores is evened out
-constexpr int kPartsOfLast = 8;              // that a thread's last task is cut into: whoever is done first helps with it
-constexpr int64_t kPanelGroup = 4;           // panels one row is multiplied with at a time, but for quantised ones
+constexpr int64_t kPanelGroup = 4;           // panels one row is multiplied with at a time
 constexpr int64_t kFactorGroup = 8;          // likewise rows of A
 constexpr int64_t kFactorsAhead = 32;        // rows of A behind a task's own, which it asks for
 constexpr int64_t kLeastGated = 16 * 1024;   // values of a gate, for another piece per thread
@@ -307,52 +306,18 @@ void CpuLinear::plan_tasks() {
     split({i}, shrinks_[i].stride, kFactorGroup, per_factor, target_of(cost));
   }
   first_output_task_ = tasks_.size();
-  plan_output_tasks();
-  shrink_tasks_.fill(static_cast<int64_t>(first_output_task_));
-  shrinks_left_.store(static_cast<int64_t>(first_output_task_), std::memory_order_relaxed);
-  output_tasks_.fill(ends_);
-  outputs_left_.store(static_cast<int64_t>(tasks_.size() - first_output_task_), std::memory_order_relaxed);
-  gate_tasks_.fill(gate_pieces());
-}
-
-// Equal parts for all threads, each in tasks of which the last is cut small.
-void CpuLinear::plan_output_tasks() {
-  double cost = 0;
+  cost = 0;
   for (const Output& output : outputs_) {
     cost += static_cast<double>(output.weight->panel_count()) * cost_per_panel(output);
   }
-  const double part = cost / pool_.threads();
-  const double target = target_of(cost);
-  const double least = std::max(kLeastCost, target / kPartsOfLast);
-  double left = part;  // of the part that is being cut
-  ends_.clear();
   for (size_t o = 0; o < outputs_.size(); ++o) {
-    const double per_panel = cost_per_panel(outputs_[o]);
-    const int64_t grain = rows_ == 1 && kernels::is_quantised(outputs_[o].weight->storage()) ? 1 : kPanelGroup;
-    const auto panels_of = [&](double wanted) {
-      return std::max<int64_t>(grain, static_cast<int64_t>(wanted / per_panel) / grain * grain);
-    };
-    const int64_t panels = outputs_[o].weight->panel_count();
-    for (int64_t begin = 0; begin < panels;) {
-      const bool last = static_cast<int64_t>(ends_.size()) + 1 == pool_.threads();
-      if (!last && left < per_panel * static_cast<double>(grain) / 2) {
-        ends_.push_back(static_cast<int64_t>(tasks_.size() - first_output_task_));
-        left += part;
-        continue;
-      }
-      const int64_t most = std::min(panels - begin, panels_of(std::max(left, least)));
-      const int64_t end = begin + std::min(most, panels_of(left > 2 * target ? target : left > target ? left - target : least));
-      Task task{o};
-      task.begin = begin;
-      task.end = end;
-      tasks_.push_back(task);
-      left -= static_cast<double>(end - begin) * per_panel;
-      begin = end;
-    }
+    split({o}, outputs_[o].weight->panel_count(), kPanelGroup, cost_per_panel(outputs_[o]), target_of(cost));
   }
-  while (static_cast<int64_t>(ends_.size()) < pool_.threads()) {
-    ends_.push_back(static_cast<int64_t>(tasks_.size() - first_output_task_));
-  }
+  shrink_tasks_.fill(static_cast<int64_t>(first_output_task_));
+  shrinks_left_.store(static_cast<int64_t>(first_output_task_), std::memory_order_relaxed);
+  output_tasks_.fill(static_cast<int64_t>(tasks_.size() - first_output_task_));
+  outputs_left_.store(static_cast<int64_t>(tasks_.size() - first_output_task_), std::memory_order_relaxed);
+  gate_tasks_.fill(gate_pieces());
 }
 
 // Each worker reads on and on where it can: the processor runs ahead of it, and so do the kernels.

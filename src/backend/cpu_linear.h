@@ -97,7 +97,6 @@ class CpuLinear {
   void scale_inputs();
   void prepare_inputs();
   void plan_tasks();
-  void plan_output_tasks();
   double cost_per_panel(const Output& output) const;
   double cost_of_ranks(const CpuTerms::Ranks& ranks, int64_t width, int64_t rows) const;
   double target_of(double cost) const;
@@ -137,7 +136,6 @@ class CpuLinear {
   std::vector<Task> tasks_;  // shrinks first
   size_t first_output_task_ = 0;
   WorkRanges shrink_tasks_;
-  std::vector<int64_t> ends_;  // of the threads' parts of output tasks
   WorkRanges output_tasks_;  // counted from the first of them
   WorkRanges gate_tasks_;
   std::atomic<int64_t> shrinks_left_{0};  // tasks

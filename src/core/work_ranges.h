@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <span>
 
 namespace expert {
 
@@ -17,15 +16,6 @@ class WorkRanges {
   void fill(int64_t count) {
     for (int w = 0; w < workers_; ++w) {
       ranges_[w].store(pack(count * w / workers_, count * (w + 1) / workers_));
-    }
-  }
-
-  // The same with worker w's part ending before ends[w].
-  void fill(std::span<const int64_t> ends) {
-    int64_t begin = 0;
-    for (int w = 0; w < workers_; ++w) {
-      ranges_[w].store(pack(begin, ends[static_cast<size_t>(w)]));
-      begin = ends[static_cast<size_t>(w)];
     }
   }
 
