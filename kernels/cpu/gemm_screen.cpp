@@ -83,7 +83,7 @@ struct ScreenRows {
       for (int64_t l = first; l < last; ++l) {
         const unsigned char* line = at + 64 + l * 64;
         const unsigned char* x = four_inputs(rows, a.inputs, l * kCodes);
-        if constexpr (R > 1 || kAskForOneRow) __builtin_prefetch(line + kPrefetchBytes);
+        __builtin_prefetch(line + kPrefetchBytes);
         for (int v = 0; v < kPanelVectors; ++v) {
           const Words codes = line_words(line, v);
           for (int r = 0; r < R; ++r) sum[r][v].add(codes, x + r * stride);
