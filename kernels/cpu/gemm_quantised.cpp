@@ -504,48 +504,64 @@ EXPERT_INLINE int64_t put_codes(Ints codes, unsigned char* words) {
   }
 }
 
-struct GroupNumbers {
-  float scale;
-  int32_t sum;
+// Of kLanes groups: their scales, what their values are multiplied with for codes, and which have only numbers.
+struct GroupScales {
+  float scale[kLanes];
+  float inverse[kLanes];
+  int32_t finite[kLanes];
 };
 
+// `most`: the largest magnitudes. All at once: one after the other, groups would wait for each other's divisions.
+EXPERT_INLINE void scale_groups(const float (&most)[kLanes], GroupScales& groups) {
+  const Floats largest = load(most);
+  const Ints finite = largest <= splat(0x1.fffffep127F);
+  const Ints counts = finite & (largest > splat(0x1p-100F));
+  const Floats scale = counts ? largest / splat(127.0F) : Floats{};
+  store(groups.scale, finite ? scale : splat(__builtin_nanf("")));
+  store(groups.inverse, counts ? splat(127.0F) / largest : Floats{});
+  __builtin_memcpy(groups.finite, &finite, sizeof finite);
+}
+
+// Returns the sum of the codes.
 template <class Dot>
-EXPERT_INLINE GroupNumbers quantise_group(const float* x, unsigned char* words) {
-  const float most = largest(x);
-  const bool finite = most <= 0x1.fffffep127F;
-  const bool counts = finite && most > 0x1p-100F;
-  const Floats inverse = splat(counts ? 127.0F / most : 0.0F);
+EXPERT_INLINE int32_t put_group(const float* x, float inverse, bool finite, unsigned char* words) {
   Ints sums = {};
   for (int64_t i = 0; i < kGroup; i += kLanes) {
-    const Ints code = finite ? round_codes(load(x + i) * inverse) : Ints{};
+    const Ints code = finite ? round_codes(load(x + i) * splat(inverse)) : Ints{};
     sums += code;
     words += put_codes<Dot>(code, words);
   }
-  const float scale = finite ? most / 127.0F : __builtin_nanf("");
-  return {counts || !finite ? scale : 0.0F, sum_lanes(sums)};
+  return sum_lanes(sums);
 }
 
 template <class Codes>
 void quantise_row_for(const float* x, int64_t inputs, InputRange part, unsigned char* out) {
+  typedef typename Codes::Dot Dot;
   const int64_t groups = group_count(inputs);
-  const int64_t first = part.begin / kGroup;
-  const int64_t last = group_count(part.end);
+  const int64_t end = group_count(part.end);
   float* scales = reinterpret_cast<float*>(out + groups * kGroupCodeBytes);
   auto* corrections = reinterpret_cast<uint32_t*>(scales + groups);
-  claim_lines(out + first * kCodeBytes<typename Codes::Dot>, (last - first) * kCodeBytes<typename Codes::Dot>);
-  claim_lines(reinterpret_cast<const unsigned char*>(scales + first), (last - first) * 4);
-  claim_lines(reinterpret_cast<const unsigned char*>(corrections + first), (last - first) * 4);
-  for (int64_t g = first; g < last; ++g) {
-    const float* from = x + g * kGroup;
-    float padded[kGroup] = {};
-    if (inputs - g * kGroup < kGroup) {
-      for (int64_t i = 0; i < inputs - g * kGroup; ++i) padded[i] = from[i];
-      from = padded;
+  float padded[kGroup] = {};  // the last group, where it is cut short
+  for (int64_t i = (groups - 1) * kGroup; end == groups && i < inputs; ++i) padded[i % kGroup] = x[i];
+  const auto values_of_group = [&](int64_t g) __attribute__((always_inline)) {
+    return g * kGroup + kGroup <= inputs ? x + g * kGroup : padded;
+  };
+  for (int64_t first = part.begin / kGroup; first < end; first += kLanes) {
+    const int64_t count = end - first < kLanes ? end - first : kLanes;
+    claim_lines(out + first * kCodeBytes<Dot>, count * kCodeBytes<Dot>);
+    claim_lines(reinterpret_cast<const unsigned char*>(scales + first), count * 4);
+    claim_lines(reinterpret_cast<const unsigned char*>(corrections + first), count * 4);
+    float most[kLanes] = {};
+    for (int64_t i = 0; i < count; ++i) most[i] = largest(values_of_group(first + i));
+    GroupScales block;
+    scale_groups(most, block);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t g = first + i;
+      const int32_t sum = put_group<Dot>(values_of_group(g), block.inverse[i], block.finite[i] != 0, out + g * kCodeBytes<Dot>);
+      scales[g] = block.scale[i];
+      corrections[g] = Codes::kStorage == Storage::int8 ? static_cast<uint32_t>(-Int8Codes::kZero * sum)
+                                                        : bits_of(static_cast<float>(-sum));
     }
-    const GroupNumbers numbers = quantise_group<typename Codes::Dot>(from, out + g * kCodeBytes<typename Codes::Dot>);
-    scales[g] = numbers.scale;
-    corrections[g] = Codes::kStorage == Storage::int8 ? static_cast<uint32_t>(-Int8Codes::kZero * numbers.sum)
-                                                      : bits_of(static_cast<float>(-numbers.sum));
   }
 }
 
