@@ -80,6 +80,17 @@ TEST_CASE("formats and sizes that cannot be are typed errors") {
   }
 }
 
+TEST_CASE("KV blocks may be touched before they are used, on every backend") {
+  for (const auto& backend : all_backends()) {
+    for (const DType dtype : {DType::f32, DType::bf16, DType::i8}) {
+      const auto kv = backend->create_kv({3, 2, 16, 5, dtype});
+      kv->touch(0, 5);
+      kv->touch(4, 1);
+      kv->touch(2, 0);
+    }
+  }
+}
+
 TEST_CASE("what the source throws comes out of pack, also from a helper thread") {
   for (const auto& backend : all_backends()) {
     for (const int64_t rows : {32, 8000}) {

@@ -293,6 +293,23 @@ TEST_CASE("requests that do not fit the KV cache together wait for each other") 
   EXPECT_ERROR(out_of_memory, "room for 128", fake.engine->submit(request_for(std::string(200, 'a'))));
 }
 
+TEST_CASE("memory of KV blocks is brought into being while nothing runs: 64 MB ahead, and none that was in use") {
+  const auto becomes = [](const FakeEngine& fake, int32_t blocks) {
+    for (const auto end = std::chrono::steady_clock::now() + kSoon; std::chrono::steady_clock::now() < end;) {
+      if (fake.backend->touched >= blocks) break;
+      std::this_thread::sleep_for(1ms);
+    }
+    return fake.backend->touched == blocks;
+  };
+  const FakeEngine fake = fake_engine({.kv_blocks = 64, .kv_block_bytes = size_t{16} << 20, .script = endless()});
+  CHECK(becomes(fake, 4));
+  CHECK(infer(*fake.engine, request_for("q", 20))->usage.prompt_tokens == 20);
+  CHECK(becomes(fake, 4 + 3));  // behind the three blocks of the request
+  CHECK(infer(*fake.engine, request_for("a request that is longer than all that lies ready", 100))->tokens.size() == 100);
+  CHECK(becomes(fake, 4 + 3 + 4));  // and behind those that it took itself
+  CHECK(becomes(fake_engine({.kv_blocks = 2, .kv_block_bytes = size_t{16} << 20}), 2));
+}
+
 TEST_CASE("a prefix that was computed before is not computed again, and the answer is the same") {
   const auto script = answer("An answer that is long enough to fill a block or two.");
   const FakeEngine fresh = fake_engine({.most_kept = 0, .script = script});

@@ -27,14 +27,25 @@ class HostBuffer final : public Buffer {
 };
 
 struct FakeKv final : KvStorage {
-  explicit FakeKv(int32_t blocks) : tokens(static_cast<size_t>(blocks) * kKvBlockTokens, -1) {}
-  size_t size_bytes() const noexcept override { return tokens.size() * sizeof(int32_t); }
+  FakeKv(int32_t blocks, size_t bytes_per_block, std::atomic<int32_t>& touched_blocks)
+      : tokens(static_cast<size_t>(blocks) * kKvBlockTokens, -1), block_bytes(bytes_per_block), touched(touched_blocks) {}
+  size_t size_bytes() const noexcept override { return tokens.size() / kKvBlockTokens * block_bytes; }
+  void touch(int32_t first, int32_t count) override {
+    for (int32_t i = first * kKvBlockTokens; i < (first + count) * kKvBlockTokens; ++i) {
+      if (tokens.at(static_cast<size_t>(i)) != -1) throw std::logic_error("a block that was in use is touched");
+    }
+    touched += count;
+  }
   std::vector<int32_t> tokens;
+  size_t block_bytes;
+  std::atomic<int32_t>& touched;
 };
 
 // Memory only.
 class FakeBackend final : public Backend {
  public:
+  size_t kv_block_bytes = kKvBlockTokens * sizeof(int32_t);  // as it says
+  std::atomic<int32_t> touched{0};                           // KV blocks
   const BackendInfo& info() const noexcept override { return info_; }
   Tensor allocate(DType dtype, int64_t rows, int64_t cols) override {
     Tensor tensor{nullptr, 0, dtype, rows, cols};
@@ -48,7 +59,9 @@ class FakeBackend final : public Backend {
     if (bytes != 0) std::memcpy(destination, data(source), bytes);
   }
   void synchronize() override {}
-  std::unique_ptr<KvStorage> create_kv(const KvShape& shape) override { return std::make_unique<FakeKv>(shape.blocks); }
+  std::unique_ptr<KvStorage> create_kv(const KvShape& shape) override {
+    return std::make_unique<FakeKv>(shape.blocks, kv_block_bytes, touched);
+  }
   MatrixPtr pack(const MatrixSource&, WeightFormat) override { unused(); }
   std::span<const std::byte> packed_bytes(const Matrix&) const override { return {}; }
   MatrixPtr adopt(int64_t, int64_t, WeightFormat, std::span<const std::byte>, std::shared_ptr<const void>) override {
@@ -243,6 +256,7 @@ inline std::shared_ptr<const ChatTemplate> chatml_template() {
 inline constexpr int32_t kEnd = 257;
 
 struct FakeEngine {
+  std::shared_ptr<FakeBackend> backend;
   std::shared_ptr<FakeModel> model;
   std::shared_ptr<Engine> engine;
 };
@@ -250,6 +264,7 @@ struct FakeEngine {
 struct FakeOptions {
   int64_t context = 4096;
   int32_t kv_blocks = 256;
+  size_t kv_block_bytes = kKvBlockTokens * sizeof(int32_t);
   int32_t most_kept = INT32_MAX;
   int32_t max_batch = 16;
   int32_t max_queue = 256;
@@ -261,8 +276,10 @@ struct FakeOptions {
 
 inline FakeEngine fake_engine(const FakeOptions& options = {}) {
   EngineParts parts;
-  parts.backend = std::make_shared<FakeBackend>();
   FakeEngine fake;
+  fake.backend = std::make_shared<FakeBackend>();
+  fake.backend->kv_block_bytes = options.kv_block_bytes;
+  parts.backend = fake.backend;
   fake.model = std::make_shared<FakeModel>(*parts.backend, 300, options.context);
   fake.model->mutable_config().eos_token_ids = {kEnd};
   if (options.script) fake.model->script = options.script;

@@ -51,6 +51,7 @@ TEST_CASE("blocks are counted: taken, shared, kept for their content, given back
   CHECK(pool.publish(a, root, -1, part(0)) == a);
   CHECK(pool.publish(b, root, a, part(1)) == b);
   CHECK(pool.used() == 2);
+  CHECK(pool.fresh() == 2);
 
   std::vector<int32_t> found;
   pool.share_prefix(root, 2, part, found);

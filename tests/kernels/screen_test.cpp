@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -183,6 +184,53 @@ TEST_CASE("the margin is what the errors' distribution asks for, no more") {
       CHECK(std::abs(sum / kOutputs) < 0.01);
       CHECK(std::sqrt(squares / kOutputs) == doctest::Approx(bits == 2 ? 0.147 : 0.136).epsilon(0.05));
       CHECK(furthest(shares) < 0.8);
+    }
+  }
+}
+
+TEST_CASE("rows and activations of any structure stay within the margin, most of them far within") {
+  constexpr int64_t kOutputs = 512;
+  for (const int64_t inputs : {96, 512, 768, 1024}) {
+    std::mt19937 random(static_cast<uint32_t>(inputs));
+    const auto width = static_cast<size_t>(inputs);
+    const auto filled = [&](const auto& value) {
+      std::vector<float> w(kOutputs * width);
+      for (int64_t n = 0; n < kOutputs; ++n) {
+        for (int64_t k = 0; k < inputs; ++k) w[static_cast<size_t>(n * inputs + k)] = value(n, k);
+      }
+      return w;
+    };
+    const std::vector<float> common = normal_floats(inputs, 1);
+    const std::vector<float> noise = normal_floats(kOutputs * inputs, 2, 0.1F);
+    const auto at = [&](const std::vector<float>& values, int64_t n, int64_t k) { return values[static_cast<size_t>(n * inputs + k)]; };
+    const std::vector<std::vector<float>> matrices = {
+        filled([](int64_t n, int64_t k) { return n == k ? 1.0F : 0.0F; }),              // one input each
+        filled([](int64_t n, int64_t k) { return (n & k) % 3 == 0 ? 0.5F : -0.5F; }),   // signs
+        filled([](int64_t n, int64_t k) { return std::popcount(static_cast<uint64_t>(n & k)) % 2 == 0 ? 1.0F : -1.0F; }),  // Hadamard's
+        filled([&](int64_t n, int64_t k) { return common[static_cast<size_t>(k)] + at(noise, n, k); }),  // nearly equal
+        filled([&](int64_t n, int64_t k) { return k < 4 ? 10.0F * at(noise, n, k) : 0.01F * at(noise, n, k); }),
+        filled([&](int64_t n, int64_t k) { return std::pow(at(noise, n, k), 5.0F); }),  // few large ones
+        filled([&](int64_t n, int64_t) { return at(noise, n, 0); }),                    // constant
+    };
+    std::vector<float> one(width, 0.0F);
+    one[width / 3] = 2.0F;
+    std::vector<float> heavy = normal_floats(inputs, 3);
+    for (float& value : heavy) value = value * value * value;
+    for (size_t m = 0; m < matrices.size(); ++m) {
+      CAPTURE(inputs);
+      CAPTURE(m);
+      const ScreenedRows rows = screened(matrices[m], kOutputs, inputs);
+      const std::vector<float> first(matrices[m].begin(), matrices[m].begin() + inputs);
+      for (const std::vector<float>& x : {common, one, heavy, first, std::vector<float>(width, 1.0F)}) {
+        for (const int bits : {2, 4}) {
+          const CpuKernels& k = *all_kernels().front();
+          const std::vector<double> shares = shares_of_margin(rows, x, Storage::f32, estimates(k, rows, x, Storage::f32, bits));
+          CHECK(furthest(shares) < 0.9);
+          double squares = 0;
+          for (const double share : shares) squares += share * share;
+          CHECK(std::sqrt(squares / kOutputs) < 0.25);
+        }
+      }
     }
   }
 }
