@@ -14,7 +14,6 @@ namespace {
 // A code's step, in deviations of a row's coordinates. At 0.996 two bits are at their best (|e| of 0.3667 |w|, four bits 0.142);
 // here they are off by 1 % more, and four bits by 14 % less.
 constexpr double kStep = 1.1;
-constexpr float kCentre = 7.5F;  // of codes of four bits
 
 // Of |weight| |x|: more than what turning and summing up in FP32 can be off, in the copy's products and in the matrix's together.
 constexpr double kSummation = 0x1p-13;
