@@ -140,7 +140,8 @@ struct CpuKernels {
   // Activations as a product with W stored so reads them: bytes of a row, 0 where it reads x itself (F32); and of one row x
   // [inputs] the inputs of `part`, made of nothing but these.
   // BF16: rounded to it, half to even, infinite above its largest number. Quantised formats: per group,
-  // scale = max |x| / 127 and codes round(x / scale) of -127 to 127, half to even. A group with a value that is not finite gets a NaN scale; one below 2^-100 everywhere counts as zero.
+  // scale = max |x| / 127 and codes round(x / scale) of -127 to 127, half to even. A group with a value that is not finite gets
+  // a NaN scale; one below 2^-100 everywhere counts as zero.
   int64_t (*prepared_row_bytes)(Storage storage, int64_t inputs);
   void (*prepare_row)(Storage storage, const float* x, int64_t inputs, InputRange part, unsigned char* out);
   // Weights of one group of one panel, [32 inputs][16 outputs]: scales (INT4's with the zero point), and codes in the same order,

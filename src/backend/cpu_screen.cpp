@@ -6,6 +6,7 @@
 
 #include "backend/host_memory.h"
 #include "backend/op_checks.h"
+#include "core/ask_for.h"
 #include "core/error.h"
 #include "core/kth_largest.h"
 
@@ -17,9 +18,11 @@ using kernels::FineRow;
 using kernels::ScreenBound;
 
 constexpr int64_t kWorthwhile = 4;      // one panel in so many at most: then the matrix is read as a whole
-constexpr int64_t kRefined = 4;         // and one product in so many
+constexpr int64_t kRefined = 3;         // and one product in so many
 constexpr int64_t kLongestPause = 255;  // calls
-constexpr int64_t kMoreThanWanted = 15;  // panels that are computed first: estimates by two bits are coarse
+constexpr int64_t kListedPerWanted = 8;  // panels of which those are chosen that are computed first: estimates by two bits are coarse
+constexpr int64_t kListed = 8;
+constexpr int64_t kMoreThanWanted = 3;
 constexpr int64_t kPanelsAtOnce = 128;
 constexpr int64_t kPiecesAtOnce = 4;
 
@@ -44,6 +47,11 @@ void raise(float& to, float value) {
 std::span<float> panels_of(std::span<float> all, int64_t task) {
   const auto first = static_cast<size_t>(task * kPanelsAtOnce);
   return all.subspan(first, std::min(all.size() - first, static_cast<size_t>(kPanelsAtOnce)));
+}
+
+void ask_for_row(const CpuScreen& screen, int64_t n) {
+  ask_for_ahead(&screen.row(n), sizeof(FineRow));
+  ask_for_ahead(screen.fine(n), static_cast<size_t>(kernels::fine_row_bytes(screen.cols())));
 }
 
 float margin_of(const kernels::ScreenMargin& margin, const ScreenBound& bound) {
@@ -124,7 +132,7 @@ void CpuScreenedLinear::run(const Tensor& x, const CpuMatrix& weight, const CpuS
   if (!estimate(x, screen, y)) return compute_all(x, weight, y);
 
   pieces_.clear();
-  for (size_t r = 0; r < rows_.size(); ++r) choose_best(static_cast<int64_t>(r));
+  for (size_t r = 0; r < rows_.size(); ++r) choose_best(static_cast<int64_t>(r), screen, y);
   compute_least(x, weight, y);
   if (!find_candidates(screen, y)) return give_up(x, weight, y);
 
@@ -204,10 +212,35 @@ bool CpuScreenedLinear::estimate(const Tensor& x, const CpuScreen& screen, const
   return numbers;
 }
 
-// The panels with the largest estimates: a few more than values are wanted. They have no maximum any more.
-void CpuScreenedLinear::choose_best(int64_t index) {
-  const Row& row = rows_[static_cast<size_t>(index)];
-  const auto wanted = static_cast<size_t>(std::min(row.best + kMoreThanWanted, static_cast<int64_t>(row.maxima.size())));
+// The panels that are computed first, so that most others turn out too small: of the best by their estimates the best by finer
+// ones. They have no maximum any more.
+void CpuScreenedLinear::choose_best(int64_t index, const CpuScreen& screen, const Tensor& y) {
+  Row& row = rows_[static_cast<size_t>(index)];
+  list_best(row, host_floats(y) + index * y.cols, y.cols);
+  for (const int32_t n : listed_) ask_for_row(screen, n);
+  chosen_.clear();
+  for (const int32_t n : listed_) {
+    const int64_t panel = n / kernels::kPanelRows;
+    const float estimate = kernels_.refine(screen.row(n), screen.fine(n), screen.cols(), row.prepared,
+                                           host_floats(y)[index * y.cols + n]);
+    if (chosen_.empty() || chosen_.back().panel != panel) chosen_.push_back({index, panel, kNothing, kNothing});
+    raise(chosen_.back().estimate, estimate);
+  }
+  const auto wanted = std::min<size_t>(chosen_.size(), static_cast<size_t>(row.best + kMoreThanWanted));
+  const auto end = chosen_.begin() + static_cast<ptrdiff_t>(wanted);
+  std::partial_sort(chosen_.begin(), end, chosen_.end(), [](const Candidate& a, const Candidate& b) {
+    return a.estimate != b.estimate ? a.estimate > b.estimate : a.panel < b.panel;
+  });
+  for (const Candidate& panel : std::span(chosen_).first(wanted)) {
+    pieces_.push_back({index, panel.panel});
+    row.maxima[static_cast<size_t>(panel.panel)] = kNothing;
+  }
+}
+
+// The outputs with the largest estimates: at least one of as many panels.
+void CpuScreenedLinear::list_best(const Row& row, const float* estimates, int64_t outputs) {
+  const auto wanted = static_cast<size_t>(
+      std::min(row.best * kListedPerWanted + kListed, static_cast<int64_t>(row.maxima.size())));
   // As many tasks' largest are no smaller than this, so no others can have one.
   const float least = row.task_maxima.size() < wanted ? kNothing : kth_largest(row.task_maxima, wanted, values_);
   estimates_.clear();
@@ -217,14 +250,16 @@ void CpuScreenedLinear::choose_best(int64_t index) {
     estimates_.insert(estimates_.end(), panels.begin(), panels.end());
   }
   const float threshold = kth_largest(estimates_, wanted, values_);
-  size_t taken = 0;
-  for (size_t t = 0; t < row.task_maxima.size(); ++t) {
-    if (row.task_maxima[t] < threshold) continue;
-    for (float& maximum : panels_of(row.maxima, static_cast<int64_t>(t))) {
-      if (maximum < threshold || taken == wanted) continue;
-      pieces_.push_back({index, &maximum - row.maxima.data()});
-      maximum = kNothing;
-      ++taken;
+  listed_.clear();
+  for (size_t p = 0; p < row.maxima.size(); ++p) {
+    if (row.task_maxima[p / kPanelsAtOnce] < threshold) {
+      p += kPanelsAtOnce - 1 - p % kPanelsAtOnce;
+      continue;
+    }
+    if (row.maxima[p] < threshold) continue;
+    const int64_t first = static_cast<int64_t>(p) * kernels::kPanelRows;
+    for (int64_t n = first; n < std::min(outputs, first + kernels::kPanelRows); ++n) {
+      if (!(estimates[n] < threshold)) listed_.push_back(static_cast<int32_t>(n));
     }
   }
 }
@@ -320,11 +355,7 @@ void CpuScreenedLinear::list_possible(const CpuScreen& screen, const Tensor& y, 
       count += !(estimates[n] < panel.least) ? 1 : 0;
     }
   }
-  const int64_t row_bytes = kernels::fine_row_bytes(screen.cols());
-  for (const int64_t n : std::span(possible.outputs).first(count)) {
-    __builtin_prefetch(&screen.row(n), 0, 2);
-    for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(screen.fine(n) + at, 0, 2);
-  }
+  for (const int64_t n : std::span(possible.outputs).first(count)) ask_for_row(screen, n);
   possible.count = count;
 }
 

@@ -85,7 +85,8 @@ class CpuScreenedLinear {
 
   void prepare(const Tensor& x, const CpuMatrix& weight, const CpuScreen& screen, std::span<const int32_t> best);
   bool estimate(const Tensor& x, const CpuScreen& screen, const Tensor& y);
-  void choose_best(int64_t index);
+  void choose_best(int64_t index, const CpuScreen& screen, const Tensor& y);
+  void list_best(const Row& row, const float* estimates, int64_t outputs);
   bool find_candidates(const CpuScreen& screen, const Tensor& y);
   void list_possible(const CpuScreen& screen, const Tensor& y, Possible& possible) const;
   void add_candidates(const CpuScreen& screen, const Tensor& y, const Possible& possible);
@@ -113,9 +114,11 @@ class CpuScreenedLinear {
   std::vector<Candidate> candidates_;
   std::vector<int64_t> counts_;        // of each task and row
   std::atomic<int64_t> refined_{0};    // products
-  std::vector<float> estimates_;       // scratch
+  std::vector<int32_t> listed_;        // outputs: scratch, as all below
+  std::vector<Candidate> chosen_;
+  std::vector<float> estimates_;
   std::vector<Piece> pieces_;      // that are computed next
-  std::vector<float> values_;      // scratch
+  std::vector<float> values_;
 };
 
 }  // namespace expert

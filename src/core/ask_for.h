@@ -5,9 +5,19 @@
 
 namespace expert {
 
-// To be read.
+// GCC takes a function that only hints for one without effect, and drops calls of it.
+inline void keep_hints() { __asm__ volatile(""); }
+
+// To be read, soon.
 inline void ask_for(const void* first, size_t bytes) {
   for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(first) + at);
+  keep_hints();
+}
+
+// To be read, later: into the second level. The first has room for few requests at a time.
+inline void ask_for_ahead(const void* first, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(first) + at, 0, 2);
+  keep_hints();
 }
 
 // To be written. What another core has read or written it keeps until each line is asked back: stores wait for that one by
