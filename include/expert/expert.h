@@ -149,7 +149,7 @@ typedef int (*expert_progress_callback)(void* user_data, double fraction);
 #define EXPERT_ENGINE_NO_WEIGHT_CACHE UINT32_C(1) /* neither read nor write repacked weights under home */
 /* No second, smaller copy of a large head. With it (on the CPU) a step that wants only the best token, or the best top_k
  * of up to 64, finds them without reading most of the head, and gets the same, but for a chance of about 10^-10 per
- * token: 4.6 bits of memory per weight of the head for a tenth to a quarter less time per token. */
+ * token: 4.2 bits of memory per weight of the head for a tenth to a quarter less time per token. */
 #define EXPERT_ENGINE_NO_HEAD_SCREEN UINT32_C(2)
 
 typedef struct expert_engine_options {
