@@ -27,26 +27,20 @@ float random_sign(uint32_t k) {
   return ((x ^ (x >> 16)) & 0x8000U) == 0 ? 1.0F : -1.0F;
 }
 
-float magnitude(float value) { return float_from_bits(bits_of(value) & 0x7FFFFFFFU); }
-
 // Lanes: what compilers make of them is vectors.
 constexpr int kWays = 8;
 
+// The largest magnitude, by the bits, where infinity and NaN come out on top of every number.
 float largest_of(const float* values, int64_t count) {
-  float most[kWays] = {};
+  const auto magnitude = [&](int64_t k) { return static_cast<int32_t>(bits_of(values[k]) & 0x7FFFFFFFU); };
+  int32_t most[kWays] = {};
   int64_t k = 0;
   for (; k + kWays <= count; k += kWays) {
-    for (int i = 0; i < kWays; ++i) {
-      const float value = magnitude(values[k + i]);
-      most[i] = value <= most[i] ? most[i] : value;  // not a comparison that a NaN escapes
-    }
+    for (int i = 0; i < kWays; ++i) most[i] = magnitude(k + i) > most[i] ? magnitude(k + i) : most[i];
   }
-  for (; k < count; ++k) {
-    const float value = magnitude(values[k]);
-    most[0] = value <= most[0] ? most[0] : value;
-  }
-  for (int i = 1; i < kWays; ++i) most[0] = most[i] <= most[0] ? most[0] : most[i];
-  return most[0];
+  for (; k < count; ++k) most[0] = magnitude(k) > most[0] ? magnitude(k) : most[0];
+  for (int i = 1; i < kWays; ++i) most[0] = most[i] > most[0] ? most[i] : most[0];
+  return float_from_bits(static_cast<uint32_t>(most[0]));
 }
 
 // sum of f(k) over k < count.
