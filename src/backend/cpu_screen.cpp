@@ -54,6 +54,11 @@ void ask_for_row(const CpuScreen& screen, int64_t n) {
   ask_for_ahead(screen.fine(n), static_cast<size_t>(kernels::fine_row_bytes(screen.cols())));
 }
 
+// Of a row: its finer bits, and what is known of it.
+uint64_t fine_bytes(const CpuScreen& screen) {
+  return static_cast<uint64_t>(kernels::fine_row_bytes(screen.cols())) + sizeof(FineRow);
+}
+
 float margin_of(const kernels::ScreenMargin& margin, const ScreenBound& bound) {
   return margin.spread * bound.spread + margin.norm * bound.norm + margin.least;
 }
@@ -218,11 +223,11 @@ void CpuScreenedLinear::choose_best(int64_t index, const CpuScreen& screen, cons
   Row& row = rows_[static_cast<size_t>(index)];
   list_best(row, host_floats(y) + index * y.cols, y.cols);
   for (const int32_t n : listed_) ask_for_row(screen, n);
+  bytes_ += listed_.size() * fine_bytes(screen);
   chosen_.clear();
   for (const int32_t n : listed_) {
     const int64_t panel = n / kernels::kPanelRows;
-    const float estimate = kernels_.refine(screen.row(n), screen.fine(n), screen.cols(), row.prepared,
-                                           host_floats(y)[index * y.cols + n]);
+    const float estimate = refine(row, screen, n, host_floats(y)[index * y.cols + n]);
     if (chosen_.empty() || chosen_.back().panel != panel) chosen_.push_back({index, panel, kNothing, kNothing});
     raise(chosen_.back().estimate, estimate);
   }
@@ -235,6 +240,12 @@ void CpuScreenedLinear::choose_best(int64_t index, const CpuScreen& screen, cons
     pieces_.push_back({index, panel.panel});
     row.maxima[static_cast<size_t>(panel.panel)] = kNothing;
   }
+}
+
+// A product by all bits of its row. What leaves the range of floats may be anything: infinity.
+float CpuScreenedLinear::refine(const Row& row, const CpuScreen& screen, int64_t n, float estimate) const {
+  const float refined = kernels_.refine(screen.row(n), screen.fine(n), screen.cols(), row.prepared, estimate);
+  return refined == refined ? refined : std::numeric_limits<float>::infinity();
 }
 
 // The outputs with the largest estimates: at least one of as many panels.
@@ -295,8 +306,7 @@ bool CpuScreenedLinear::find_candidates(const CpuScreen& screen, const Tensor& y
     if (made > 0) add_candidates(screen, y, lists_of_worker[(made - 1) % 2]);
   });
   const int64_t most = screen.rows() / kRefined;
-  bytes_ += static_cast<uint64_t>(std::min<int64_t>(refined_, most) *
-                                  (kernels::fine_row_bytes(screen.cols()) + static_cast<int64_t>(sizeof(FineRow))));
+  bytes_ += static_cast<uint64_t>(std::min<int64_t>(refined_, most)) * fine_bytes(screen);
   if (refined_ > most) return false;
   candidates_.clear();
   for (size_t i = 0; i < lists; ++i) {
@@ -315,10 +325,9 @@ void CpuScreenedLinear::add_candidates(const CpuScreen& screen, const Tensor& y,
   Candidate* next = first;
   int64_t last = -1;  // panel
   for (const int64_t n : std::span(possible.outputs).first(possible.count)) {
-    const FineRow& fine = screen.row(n);
-    const float estimate = kernels_.refine(fine, screen.fine(n), screen.cols(), row.prepared, estimates[n]);
+    const float estimate = refine(row, screen, n, estimates[n]);
     estimates[n] = estimate;
-    const float most = estimate + margin_of(row.margin, fine.bound);
+    const float most = estimate + margin_of(row.margin, screen.row(n).bound);
     if (most < row.least) continue;
     const int64_t panel = n / kernels::kPanelRows;
     if (panel != last) *next++ = {possible.row, panel, kNothing, kNothing};

@@ -86,6 +86,7 @@ class CpuScreenedLinear {
   void prepare(const Tensor& x, const CpuMatrix& weight, const CpuScreen& screen, std::span<const int32_t> best);
   bool estimate(const Tensor& x, const CpuScreen& screen, const Tensor& y);
   void choose_best(int64_t index, const CpuScreen& screen, const Tensor& y);
+  float refine(const Row& row, const CpuScreen& screen, int64_t n, float estimate) const;
   void list_best(const Row& row, const float* estimates, int64_t outputs);
   bool find_candidates(const CpuScreen& screen, const Tensor& y);
   void list_possible(const CpuScreen& screen, const Tensor& y, Possible& possible) const;
