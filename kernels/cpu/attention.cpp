@@ -103,14 +103,27 @@ void write_f32(const float* k, const float* v, int64_t head_dim, int64_t token, 
   }
 }
 
+// Values of a panel, zeros behind the last. Loops of a known length, for the compiler.
+void round_panel(const float* x, int64_t count, uint16_t* to) {
+  float padded[kPanelRows] = {};
+  if (count < kPanelRows) {
+    for (int64_t i = 0; i < count; ++i) padded[i] = x[i];
+    x = padded;
+  }
+  for (int64_t i = 0; i < kPanelRows; ++i) to[i] = bf16_from_float(x[i]);
+}
+
+// Of a line that holds two tokens no more than this one's half is touched: another thread may write the other.
 void write_bf16(const float* k, const float* v, int64_t head_dim, int64_t token, unsigned char* keys,
                 unsigned char* values) {
-  for (int64_t d = 0; d < head_dim; ++d) {
-    unsigned char* panel = values + d / kPanelRows * kv_panel_bytes(KvFormat::bf16, kKvBlock);
-    const uint16_t key = bf16_from_float(k[d]);
-    const uint16_t value = bf16_from_float(v[d]);
-    __builtin_memcpy(keys + d / 2 * 64 + token * 4 + d % 2 * 2, &key, sizeof key);
-    __builtin_memcpy(panel + token / 2 * 64 + d % kPanelRows * 4 + token % 2 * 2, &value, sizeof value);
+  unsigned char* half = values + token / 2 * 64 + token % 2 * 2;
+  for (int64_t d = 0; d < head_dim; d += kPanelRows, half += kv_panel_bytes(KvFormat::bf16, kKvBlock)) {
+    const int64_t count = head_dim - d < kPanelRows ? head_dim - d : kPanelRows;
+    uint16_t rounded[kPanelRows];
+    round_panel(k + d, count, rounded);
+    for (int64_t i = 0; i < count; i += 2) __builtin_memcpy(keys + (d + i) / 2 * 64 + token * 4, rounded + i, 4);
+    round_panel(v + d, count, rounded);
+    for (int64_t i = 0; i < kPanelRows; ++i) __builtin_memcpy(half + i * 4, rounded + i, sizeof rounded[i]);
   }
 }
 

@@ -18,9 +18,12 @@ const unsigned char* block_of(const AttendArgs& args, int64_t position) {
   return args.kv + args.block_table[position / kKvBlock] * args.block_stride;
 }
 
-// The block to read ahead for `position`, which may lie behind the last.
+// The block to read ahead for `position`, which may lie behind the last: then one of what comes next.
 const unsigned char* block_ahead(const AttendArgs& args, int64_t position) {
-  return block_of(args, smaller(position, args.first_position + args.rows - 1));
+  const int64_t last = args.first_position + args.rows - 1;
+  if (position <= last) return block_of(args, position);
+  const unsigned char* next = args.next_blocks[position % kAttentionTile / kKvBlock];
+  return next != nullptr ? next : block_of(args, last);
 }
 
 // The keys of P blocks side by side; while they are read, the same blocks' values are asked for.

@@ -118,6 +118,8 @@ struct AttendArgs {
   const int32_t* block_table;
   int64_t split_begin;
   int64_t split_end;
+  // Blocks of the first positions of what the same thread attends to next, to be asked for meanwhile; or null.
+  const unsigned char* next_blocks[kAttentionTile / kKvBlock];
   float* state;
   float* scratch;  // attend_scratch(rows * group, head_dim) floats
 };

@@ -68,6 +68,9 @@ EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor,
     for (int r = 0; r < R; ++r) dots.sum[m][r] = Floats{};
   }
   int64_t step = 0;
+  if constexpr (M == 1) {  // what a head has moved behind the last step
+    for (int r = 0; r < R; ++r) ask_for(later[r] + factor_row_bytes(Line::kStorage, a.inputs) - 64);
+  }
   for (; (step + 1) * Line::kInputs <= a.inputs; ++step) {
     if constexpr (M == 1) {
       for (int64_t at = 0; at < Line::kBytes; at += 64) {

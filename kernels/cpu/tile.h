@@ -127,7 +127,7 @@ template <int P>
 struct NextPanels {
   const unsigned char* line[P];
   __attribute__((always_inline)) void reach(int64_t at) const {
-    for (int p = 0; p < P; ++p) __builtin_prefetch(line[p] + at);
+    for (int p = 0; p < P; ++p) __builtin_prefetch(line[p] + at, 0, 2);
   }
 };
 

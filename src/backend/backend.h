@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -113,9 +114,33 @@ struct BackendInfo {
   std::string layout;  // names the packed layout; part of the key of the weight cache; empty: none to keep there
 };
 
-class Backend {
+// What the layers of a transformer are made of.
+class Operations {
  public:
-  virtual ~Backend() = default;
+  virtual ~Operations() = default;
+  // out = x / sqrt(mean(x^2) + eps) * weight per row; out may be x.
+  virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) = 0;
+  // For every output: y = W x + b, then the deltas of the segments. Outputs share one pass over x.
+  virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs) = 0;
+  // Norm per head (optional), rotation, write of K and V into the cache in its storage format, then causal attention
+  // that reads K and V back as stored, also those this call wrote. Softmax is streamed over tiles at absolute positions.
+  virtual void attention(const BatchLayout& layout, const AttentionOp& op) = 0;
+  // out = silu(gate) * up; out may be gate.
+  virtual void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) = 0;
+  // linear() of the two, then swiglu(); out may be gate.y. What the two y hold then is not said.
+  virtual void gated(const Tensor& x, const LinearOutput& gate, const LinearOutput& up, const Tensor& out) {
+    const LinearOutput outputs[] = {gate, up};
+    linear(x, outputs);
+    swiglu(gate.y, up.y, out);
+  }
+  // x += y.
+  virtual void add(const Tensor& x, const Tensor& y) = 0;
+  // out[i] = x[rows[i]].
+  virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
+};
+
+class Backend : public Operations {
+ public:
   virtual const BackendInfo& info() const noexcept = 0;
   // Bytes left on a device with memory of its own; of the host's nothing is known here.
   virtual uint64_t free_memory() const { return UINT64_MAX; }
@@ -158,37 +183,29 @@ class Backend {
   }
   virtual ScreenStats screen_stats() const { return {}; }
 
-  // --- operations -----------------------------------------------------------------------------------------------
+  // --- operations on the whole of a batch -----------------------------------------------------------------------------
   // out[r] = table[layout.token_ids[r]]; out f32 [rows, cols of table].
   virtual void embed(const Matrix& table, const BatchLayout& layout, const Tensor& out) = 0;
   // The deltas of an embedding, after embed() has written `out`. An embedding is a linear layer whose input is one-hot,
   // so D and A are kept as tables, one row per token: D [vocab, hidden], A [vocab, rank]. There is no input scale.
   virtual void embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) = 0;
-  // out = x / sqrt(mean(x^2) + eps) * weight per row; out may be x.
-  virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) = 0;
-  // For every output: y = W x + b, then the deltas of the segments. Outputs share one pass over x.
-  virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs) = 0;
   // y = W x of a matrix with its screen, exact where it matters: of row r, the best[r] >= 1 largest values and all that
   // equal the last of them are those of linear(), bit for bit. The others are too, or estimates that are smaller.
   virtual void screened_linear(const Tensor& /*x*/, const Matrix& /*weight*/, const Matrix& /*screen*/,
                                std::span<const int32_t> /*best*/, const Tensor& /*y*/) {
     fail(ErrorCode::unsupported, "{}: screens", info().device);
   }
-  // Norm per head (optional), rotation, write of K and V into the cache in its storage format, then causal attention
-  // that reads K and V back as stored, also those this call wrote. Softmax is streamed over tiles at absolute positions.
-  virtual void attention(const BatchLayout& layout, const AttentionOp& op) = 0;
-  // out = silu(gate) * up; out may be gate.
-  virtual void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) = 0;
-  // linear() of the two, then swiglu(); out may be gate.y. What the two y hold then is not said.
-  virtual void gated(const Tensor& x, const LinearOutput& gate, const LinearOutput& up, const Tensor& out) {
-    const LinearOutput outputs[] = {gate, up};
-    linear(x, outputs);
-    swiglu(gate.y, up.y, out);
-  }
-  // x += y.
-  virtual void add(const Tensor& x, const Tensor& y) = 0;
-  // out[i] = x[rows[i]].
-  virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
+
+  // --- walking together -----------------------------------------------------------------------------------------
+  // How many of the backend's threads go through the layers of a batch of so many rows side by side; 1: one thread calls the
+  // operations, and they divide themselves. On a walk every thread calls the same operations, with the same shapes, on the
+  // Operations that it is given: what linear(), gated() and attention() write is common to all, each makes a part of it, and
+  // all of it is there when they return; what the others write belongs to the thread that calls them, so that each has
+  // the few values that come in between without waiting for another.
+  virtual int walkers(int64_t /*rows*/) const { return 1; }
+  // walk(operations, walker) on each of them; returns when all have. Throws what the first of them threw. False, and nothing
+  // called, where they are not to be had now.
+  virtual bool walk(const std::function<void(Operations&, int walker)>& /*walk*/) { return false; }
 };
 
 struct BackendOptions {

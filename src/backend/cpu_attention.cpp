@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "backend/cpu_backend.h"
+#include "backend/cpu_operations.h"
 #include "backend/cpu_kv.h"
 #include "backend/host_memory.h"
 #include "backend/op_checks.h"
@@ -77,10 +78,19 @@ kernels::AttendArgs attend_args(const AttentionOp& op, const CpuKvStorage& kv, c
   return args;
 }
 
+// What comes behind `task`, so that its first keys are there when it does.
+void set_next(kernels::AttendArgs& args, const AttentionOp& op, const CpuKvStorage& kv, const AttentionTask& next) {
+  const unsigned char* base = kv.base(op.layer, next.kv_head);
+  const std::span<const int32_t> blocks = next.segment->block_table;
+  for (size_t b = 0; b < std::size(args.next_blocks) && b < blocks.size(); ++b) {
+    args.next_blocks[b] = base + blocks[b] * kv.block_stride();
+  }
+}
+
 // Later ones are asked for while those before them are read.
 void ask_for_first_keys(const kernels::AttendArgs& args) {
   const int32_t block = args.block_table[args.split_begin * kernels::kAttentionSplit / kKvBlockTokens];
-  ask_for(args.kv + block * args.block_stride, static_cast<size_t>(kernels::kv_k_bytes(args.format, args.head_dim)));
+  ask_for_ahead(args.kv + block * args.block_stride, static_cast<size_t>(kernels::kv_k_bytes(args.format, args.head_dim)));
 }
 
 // What the norm, the rotation and the write of a head's one row work on, which another core has just made much of, and where
@@ -93,7 +103,7 @@ void ask_for_head(const AttentionOp& op, const CpuKvStorage& kv, const Attention
   claim(host_floats(op.q) + row * op.q.cols + task.kv_head * group * op.head_dim, static_cast<size_t>(group) * bytes);
   claim(host_floats(op.k) + row * op.k.cols + task.kv_head * op.head_dim, bytes);
   ask_for(host_floats(op.v) + row * op.v.cols + task.kv_head * op.head_dim, bytes);
-  claim(kv.base(op.layer, task.kv_head) + block * kv.block_stride(),
+  ask_for_ahead(kv.base(op.layer, task.kv_head) + block * kv.block_stride(),
         static_cast<size_t>(kernels::kv_k_bytes(kv.format(), op.head_dim)));
 }
 
@@ -155,33 +165,45 @@ void CpuKvStorage::touch(int32_t first, int32_t count) {
 
 std::unique_ptr<KvStorage> CpuBackend::create_kv(const KvShape& shape) { return std::make_unique<CpuKvStorage>(shape); }
 
-void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
+// Of every row, before any task: those of a walk each make a part.
+void CpuOperations::prepare_all_heads(const BatchLayout& layout, const AttentionOp& op) {
+  const auto& kv = static_cast<const CpuKvStorage&>(*op.kv);
+  if (!member_.walks()) {
+    const int64_t heads = op.heads + op.kv_heads;
+    return in_pieces(member_, op.q.rows, std::max<int64_t>(1, kSerialHeads / heads), [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        prepare_heads(kernels_, op, kv, segment_of(layout, row), row, 0, op.kv_heads);
+      }
+    });
+  }
+  const int64_t count = op.q.rows * op.kv_heads;
+  for (int64_t i = count * member_.index() / member_.size(); i < count * (member_.index() + 1) / member_.size(); ++i) {
+    const int64_t row = i / op.kv_heads;
+    prepare_heads(kernels_, op, kv, segment_of(layout, row), row, i % op.kv_heads, 1);
+  }
+  member_.meet();
+}
+
+void CpuOperations::attention(const BatchLayout& layout, const AttentionOp& op) {
   if (op.q.rows == 0) return;
   linear_.forget_made_rows();
   const auto& kv = static_cast<const CpuKvStorage&>(*op.kv);
   require_attention_shapes(op, kv.shape());
   require_segments(layout, op, kv.shape());
   const AttentionPlan& plan = attention_plan_;
-  plan_tasks(layout, op, pool_.threads(), attention_plan_);
+  plan_tasks(layout, op, member_.size(), attention_plan_);
   const bool by_task = plan.cut == 0 && std::ranges::all_of(layout.segments, [](const Segment& segment) {
     return segment.row_count <= 1;
   });
-  if (!by_task) {
-    const int64_t heads = op.heads + op.kv_heads;
-    in_pieces(op.q.rows, std::max<int64_t>(1, kSerialHeads / heads), [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row) {
-        prepare_heads(kernels_, op, kv, segment_of(layout, row), row, 0, op.kv_heads);
-      }
-    });
-  }
+  if (!by_task) prepare_all_heads(layout, op);
 
   const int64_t group = op.heads / op.kv_heads;
   const int64_t stride = kernels::state_stride(op.head_dim);
   const int64_t most_states = std::max(kTaskStates, kSplitRows * group);
   const int64_t per_thread = most_states * stride + kernels::attend_scratch(most_states, op.head_dim);
-  attention_scratch_.resize(
-      std::max(attention_scratch_.size(), plan.state_size + static_cast<size_t>(per_thread * pool_.threads())));
-  float* states = attention_scratch_.data();
+  const size_t scratch = plan.state_size + static_cast<size_t>(per_thread * member_.size());
+  member_.once(scratch > share_.attention_states.size(), [&] { share_.attention_states.resize(scratch); });
+  float* states = share_.attention_states.data();
 
   const int64_t width = group * op.head_dim;
   const RowsInTheMaking making = width % kernels::kGroup == 0 ? linear_.make_rows(op.out) : RowsInTheMaking{};
@@ -191,8 +213,9 @@ void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
     kernels_.finish(state, task.rows, group, op.head_dim, host_floats(op.out) + first * op.out.cols + column, op.out.cols);
     for (int64_t r = first; r < first + task.rows; ++r) making.prepare(r, column, column + width);
   };
-  const auto attend = [&](const AttentionTask& task, int worker) {
+  const auto attend = [&](const AttentionTask& task, int worker, const AttentionTask* next) {
     kernels::AttendArgs args = attend_args(op, kv, task);
+    if (next != nullptr) set_next(args, op, kv, *next);
     float* own = states + plan.state_size + static_cast<size_t>(worker * per_thread);
     const bool cut = &task < plan.tasks.data() + plan.cut;
     args.state = cut ? states + task.state : own;
@@ -200,33 +223,37 @@ void CpuBackend::attention(const BatchLayout& layout, const AttentionOp& op) {
     kernels_.attend(args);
     if (!cut) finish(task, args.state);
   };
-  if (by_task) {
-    // Neighbouring heads stay with one core, which asks for the next while it works on one.
-    const auto count = static_cast<int64_t>(plan.tasks.size());
-    attention_tasks_.fill(count);
-    pool_.run(std::min<int64_t>(count, pool_.threads()), [&](int64_t, int worker) {
-      bool asked = false;
-      for (int64_t i = attention_tasks_.next(worker); i >= 0; i = attention_tasks_.next(worker)) {
-        const AttentionTask& task = plan.tasks[static_cast<size_t>(i)];
-        if (!asked) ask_for_head(op, kv, task);
-        ask_for_first_keys(attend_args(op, kv, task));
+  // Neighbouring heads stay with one core, which asks for the next while it works on one.
+  const auto count = static_cast<int64_t>(plan.tasks.size());
+  WorkRanges& tasks = share_.attention_tasks;
+  member_.walks() ? tasks.fill_part(count, member_.index()) : tasks.fill(count);
+  member_.share(count, [&](int worker) {
+    bool asked = false;
+    for (int64_t i = tasks.next(worker); i >= 0; i = tasks.next(worker)) {
+      const AttentionTask& task = plan.tasks[static_cast<size_t>(i)];
+      if (by_task) {
+        if (!asked) {
+          ask_for_first_keys(attend_args(op, kv, task));
+          ask_for_head(op, kv, task);
+        }
         prepare_heads(kernels_, op, kv, *task.segment, task.segment->first_row, task.kv_head, 1);
         asked = i + 1 < count;
         if (asked) ask_for_head(op, kv, plan.tasks[static_cast<size_t>(i + 1)]);
-        attend(task, worker);
       }
-    });
-  } else {
-    pool_.run(static_cast<int64_t>(plan.tasks.size()),
-              [&](int64_t i, int worker) { attend(plan.tasks[static_cast<size_t>(i)], worker); });
-  }
+      attend(task, worker, by_task && i + 1 < count ? &task + 1 : nullptr);
+    }
+  });
+  if (plan.cut == 0) return;
+  int64_t head_index = 0;
   for (size_t i = 0; i < plan.cut;) {
     const AttentionTask& head = plan.tasks[i];
+    const bool own = !member_.walks() || head_index++ % member_.size() == member_.index();
     for (++i; i < plan.cut && plan.tasks[i].split_begin > 0; ++i) {
-      kernels_.merge(states + head.state, states + plan.tasks[i].state, head.rows * group, op.head_dim);
+      if (own) kernels_.merge(states + head.state, states + plan.tasks[i].state, head.rows * group, op.head_dim);
     }
-    finish(head, states + head.state);
+    if (own) finish(head, states + head.state);
   }
+  if (member_.walks()) member_.meet();
 }
 
 }  // namespace expert

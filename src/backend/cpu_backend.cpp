@@ -14,26 +14,36 @@ namespace expert {
 
 namespace {
 
-constexpr int64_t kLeastElements = 16384;  // of an elementwise operation, for a task of its own
+constexpr int64_t kMostWalked = 4;  // rows: what comes between operations each thread does for all of them
 constexpr const char* kLayoutName = "panel16-2";
 constexpr const char* kNarrowLayoutName = "panel16-narrow-2";  // where BF16 weights may be narrow
+
+std::vector<std::unique_ptr<CpuOperations>> operations_of(const kernels::CpuKernels& kernels, Crew& crew,
+                                                          OperationsShare& share) {
+  std::vector<std::unique_ptr<CpuOperations>> operations;
+  for (int i = 0; i < crew.size(); ++i) {
+    operations.push_back(std::make_unique<CpuOperations>(kernels, crew.member(i), share));
+  }
+  return operations;
+}
 
 }  // namespace
 
 CpuBackend::CpuBackend(const kernels::CpuKernels& kernels, int threads)
     : kernels_(kernels),
       pool_(threads),
+      crew_(pool_),
       info_{"cpu", kernels.isa, pool_.threads(), kernels.narrow ? kNarrowLayoutName : kLayoutName},
-      linear_(kernels_, pool_),
-      screened_linear_(kernels_, pool_, linear_),
-      attention_tasks_(pool_.threads()) {}
+      share_(pool_.threads()),
+      operations_(operations_of(kernels_, crew_, share_)),
+      screened_linear_(kernels_, pool_, crew_.member(0), alone().linears()) {}
 
 Tensor CpuBackend::allocate(DType dtype, int64_t rows, int64_t cols) { return allocate_host_tensor(dtype, rows, cols); }
 
 void CpuBackend::upload(const Tensor& destination, const void* source, size_t bytes) {
   if (bytes > destination.size_bytes())
     fail(ErrorCode::internal, "upload: {} bytes into {}", bytes, destination.size_bytes());
-  linear_.forget_made_rows(host_bytes(destination));
+  for (const auto& member : operations_) member->linears().forget_made_rows(host_bytes(destination));
   if (bytes > 0) std::memcpy(host_bytes(destination), source, bytes);
 }
 
@@ -122,9 +132,9 @@ void CpuBackend::lookup(const Matrix& table, std::span<const int32_t> tokens, co
   for (const int32_t token : tokens) {
     if (token < 0 || token >= table.rows()) fail(ErrorCode::internal, "embed: token {} of {}", token, table.rows());
   }
-  linear_.forget_made_rows();
+  forget_made_rows();
   float* to = host_floats(out);
-  in_pieces(out.rows, kLeastElements / table.cols(), [&](int64_t first, int64_t last) {
+  in_pieces(crew_.member(0), out.rows, kLeastElements / table.cols(), [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       kernels_.unpack_row(panels.storage(), panels.panels(), table.cols(), tokens[static_cast<size_t>(r)],
                           to + r * table.cols());
@@ -135,7 +145,7 @@ void CpuBackend::lookup(const Matrix& table, std::span<const int32_t> tokens, co
 // The formula of linear_delta.h where the input is one-hot: A x and D x are rows of tables.
 void CpuBackend::embed_deltas(const BatchLayout& layout, std::span<const SegmentDelta> deltas, const Tensor& out) {
   require_shape(out, static_cast<int64_t>(layout.token_ids.size()), out.cols, "embed_deltas: out");
-  linear_.forget_made_rows();
+  forget_made_rows();
   for (const SegmentDelta& part : deltas) {
     const LinearDelta& delta = *part.delta;
     if (delta.input_scale) fail(ErrorCode::internal, "embed_deltas: an embedding has no input scale");
@@ -159,7 +169,7 @@ void CpuBackend::embed_deltas(const BatchLayout& layout, std::span<const Segment
       const Tensor t = rows(low_rank.a->cols());
       lookup(*low_rank.a, tokens, t);
       const LinearOutput product{low_rank.b.get(), nullptr, term, {}};
-      linear_.run(t, std::span(&product, 1));
+      alone().linears().run(t, std::span(&product, 1));
       add_scaled(y, term, low_rank.weight);
     }
     if (delta.bias) {
@@ -184,57 +194,18 @@ void CpuBackend::add_scaled(const Tensor& x, const Tensor& y, float weight) {
   for (int64_t i = 0; i < x.rows * x.cols; ++i) to[i] += weight * from[i];
 }
 
-void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) {
-  require_shape(x, out.rows, out.cols, "rms_norm: x");
-  require_shape(out, x.rows, x.cols, "rms_norm: out");
-  require_shape(weight, 1, x.cols, "rms_norm: weight");
-  if (x.rows == 0 || x.cols == 0) return;
-  linear_.forget_made_rows();
-  in_pieces(x.rows, kLeastElements / x.cols, [&](int64_t first, int64_t last) {
-    kernels_.rms_norm(host_floats(x) + first * x.cols, host_floats(weight), eps, last - first, x.cols,
-                      host_floats(out) + first * x.cols);
-  });
-}
-
-void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) { linear_.run(x, outputs); }
-
-void CpuBackend::gated(const Tensor& x, const LinearOutput& gate, const LinearOutput& up, const Tensor& out) {
-  linear_.run_gated(x, gate, up, out);
-}
-
 void CpuBackend::screened_linear(const Tensor& x, const Matrix& weight, const Matrix& screen,
                                  std::span<const int32_t> best, const Tensor& y) {
   screened_linear_.run(x, static_cast<const CpuMatrix&>(weight), static_cast<const CpuScreen&>(screen), best, y);
 }
 
-void CpuBackend::swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) {
-  require_shape(gate, out.rows, out.cols, "swiglu: gate");
-  require_shape(up, out.rows, out.cols, "swiglu: up");
-  require_shape(out, gate.rows, gate.cols, "swiglu: out");
-  linear_.forget_made_rows();
-  in_pieces(gate.rows * gate.cols, kLeastElements / 4, [&](int64_t first, int64_t last) {
-    kernels_.swiglu(host_floats(gate) + first, host_floats(up) + first, last - first, host_floats(out) + first);
-  });
-}
+// --- walking together -------------------------------------------------------------------------------------------------
 
-void CpuBackend::add(const Tensor& x, const Tensor& y) {
-  require_shape(x, y.rows, y.cols, "add: x");
-  require_shape(y, x.rows, x.cols, "add: y");
-  linear_.forget_made_rows();
-  in_pieces(x.rows * x.cols, kLeastElements, [&](int64_t first, int64_t last) {
-    kernels_.add(host_floats(x) + first, host_floats(y) + first, last - first, host_floats(x) + first);
-  });
-}
+int CpuBackend::walkers(int64_t rows) const { return rows <= kMostWalked ? pool_.threads() : 1; }
 
-void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
-  require_shape(out, static_cast<int64_t>(rows.size()), x.cols, "gather_rows: out");
-  require_shape(x, x.rows, out.cols, "gather_rows: x");
-  linear_.forget_made_rows();
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i] < 0 || rows[i] >= x.rows) fail(ErrorCode::internal, "gather_rows: row {} of {}", rows[i], x.rows);
-    std::memcpy(host_floats(out) + static_cast<int64_t>(i) * x.cols, host_floats(x) + rows[i] * x.cols,
-                static_cast<size_t>(x.cols) * sizeof(float));
-  }
+bool CpuBackend::walk(const std::function<void(Operations&, int walker)>& walk) {
+  for (const auto& member : operations_) member->begin_walk();
+  return crew_.walk([&](int index) { walk(*operations_[static_cast<size_t>(index)], index); });
 }
 
 }  // namespace expert

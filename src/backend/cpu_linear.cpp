@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <thread>
 
 #include "backend/host_memory.h"
 #include "backend/op_checks.h"
-#include "core/cpu_pause.h"
+#include "core/ask_for.h"
 #include "core/error.h"
 
 namespace expert {
@@ -17,12 +16,13 @@ namespace {
 constexpr double kLeastCost = 16384;         // multiply-adds worth a task of its own
 constexpr double kByteCost = 3;              // reading a byte of weights, in multiply-adds
 constexpr int kTasksPerThread = 6;           // uneven progress of the cores is evened out
+constexpr double kLeastShrink = 8 * kLeastCost;
+constexpr int64_t kAsked = 96 * 64;          // bytes that the processor has room to ask for at once
 constexpr int64_t kPanelGroup = 4;           // panels one row is multiplied with at a time
 constexpr int64_t kFactorGroup = 8;          // likewise rows of A
 constexpr int64_t kFactorsAhead = 32;        // rows of A behind a task's own, which it asks for
 constexpr int64_t kLeastGated = 16 * 1024;   // values of a gate, for another piece per thread
 constexpr int64_t kLeastScaled = 64 * 1024;  // activations to scale, for a parallel region of their own
-constexpr int kSpins = 4096;                 // before a thread that waits for another lets others run
 
 const CpuMatrix& packed(const Matrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
 
@@ -37,18 +37,31 @@ const float* floats_or_null(const Tensor& tensor) { return tensor ? host_floats(
 
 }  // namespace
 
-CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool)
-    : kernels_(kernels),
-      pool_(pool),
-      prepared_(kernels, pool),
-      factor_lists_(static_cast<size_t>(pool.threads())),
-      shrink_tasks_(pool.threads()),
-      output_tasks_(pool.threads()),
-      gate_tasks_(pool.threads()),
-      work_(allocate_host(static_cast<size_t>(pool.threads()) * kernels::kGemmScratch * sizeof(float))) {}
+LinearShare::LinearShare(int threads)
+    : shrink_tasks(threads),
+      output_tasks(threads),
+      gate_tasks(threads),
+      factor_lists(static_cast<size_t>(threads)),
+      work(allocate_host(static_cast<size_t>(threads) * kernels::kGemmScratch * sizeof(float))) {}
+
+CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, CrewMember& member, LinearShare& share)
+    : kernels_(kernels), member_(member), share_(share), prepared_(kernels, member, share.rows) {}
+
+void CpuLinear::begin_walk() noexcept {
+  for (WorkRanges* ranges : {&share_.shrink_tasks, &share_.output_tasks, &share_.gate_tasks}) ranges->fill(0);
+  begin_counts();
+  prepared_.begin_walk();
+}
+
+void CpuLinear::begin_counts() noexcept {
+  share_.shrinks_done.store(0, std::memory_order_relaxed);
+  share_.outputs_done.store(0, std::memory_order_relaxed);
+  shrinks_due_ = 0;
+  outputs_due_ = 0;
+}
 
 float* CpuLinear::work_of(int worker) const {
-  return reinterpret_cast<float*>(work_.get()) + worker * kernels::kGemmScratch;
+  return reinterpret_cast<float*>(share_.work.get()) + worker * kernels::kGemmScratch;
 }
 
 void CpuLinear::run(const Tensor& x, std::span<const LinearOutput> outputs) {
@@ -72,9 +85,10 @@ RowsInTheMaking CpuLinear::make_rows(const Tensor& x) {
 void CpuLinear::compute(const Tensor& x, std::span<const LinearOutput> outputs) {
   plan(x, outputs);
   place_scratch();
+  plan_tasks();
+  ask_for_first_factors();
   scale_inputs();
   prepare_inputs();
-  plan_tasks();
   do_tasks();
 }
 
@@ -85,7 +99,6 @@ void CpuLinear::plan(const Tensor& x, std::span<const LinearOutput> outputs) {
   x_ = host_floats(x);
   rows_ = x.rows;
   inputs_ = x.cols;
-  scratch_size_ = 0;
   shrink_count_ = 0;
   unplanned_.clear();
   outputs_.resize(outputs.size());
@@ -188,23 +201,26 @@ size_t CpuLinear::shrink_for(Rows rows, int64_t scaled_output) {
 }
 
 void CpuLinear::place_scratch() {
+  size_t scaled = 0;
   for (Output& output : outputs_) {
     if (!output.scaled) continue;
-    output.scaled_x = scratch_size_;
-    scratch_size_ += static_cast<size_t>(rows_ * inputs_);
+    output.scaled_x = scaled;
+    scaled += static_cast<size_t>(rows_ * inputs_);
   }
+  scaled_.resize(std::max(scaled_.size(), scaled));
+  size_t t_size = 0;
   for (size_t i = 0; i < shrink_count_; ++i) {
-    shrinks_[i].t = scratch_size_;
-    scratch_size_ += static_cast<size_t>(shrinks_[i].rows.count * shrinks_[i].stride);
+    shrinks_[i].t = t_size;
+    t_size += static_cast<size_t>(shrinks_[i].rows.count * shrinks_[i].stride);
   }
-  scratch_.resize(std::max(scratch_.size(), scratch_size_));
+  member_.once(t_size > share_.t.size(), [&] { share_.t.resize(t_size); });
   expands_.clear();
   for (Output& output : outputs_) {
     for (Segment& segment : output.segments) {
       segment.first_term = expands_.size();
       if (segment.terms == nullptr) continue;
       const Shrink& shrink = shrinks_[segment.shrink];
-      const float* t = scratch_.data() + shrink.t + segment.column;
+      const float* t = share_.t.data() + shrink.t + segment.column;
       for (const CpuTerms::Term& term : segment.terms->terms) {
         expands_.push_back({term.b_storage, term.b, term.rank, t, shrink.stride});
         t += term.rank;
@@ -216,20 +232,20 @@ void CpuLinear::place_scratch() {
 void CpuLinear::scale_inputs() {
   for (Output& output : outputs_) {
     if (!output.scaled) continue;
-    float* to = scratch_.data() + output.scaled_x;
+    float* to = scaled_.data() + output.scaled_x;
     output.x = to;
     std::memcpy(to, x_, static_cast<size_t>(rows_ * inputs_) * sizeof(float));
     for (const Segment& segment : output.segments) {
       if (!segment.delta->input_scale) continue;
       const float* scale = host_floats(segment.delta->input_scale);
-      const auto scale_row = [&](int64_t r, int) {
+      const auto scale_row = [&](int64_t r) {
         float* row = to + (segment.rows.first + r) * inputs_;
         kernels_.multiply(row, scale, inputs_, row);
       };
       if (segment.rows.count * inputs_ >= kLeastScaled) {
-        pool_.run(segment.rows.count, scale_row);
+        member_.by_itself(segment.rows.count, scale_row);
       } else {
-        for (int64_t r = 0; r < segment.rows.count; ++r) scale_row(r, 0);
+        for (int64_t r = 0; r < segment.rows.count; ++r) scale_row(r);
       }
     }
   }
@@ -251,15 +267,11 @@ void CpuLinear::prepare_inputs() {
 
 // --- tasks ----------------------------------------------------------------------------------------------------------
 
-// Cuts `count` panels or factor rows into tasks of about `target` cost, in whole groups of `grain`.
-void CpuLinear::split(Task task, int64_t count, int64_t grain, double cost, double target) {
+// Cuts panels or factor rows into tasks of about `target` cost, in whole groups of `grain`.
+void CpuLinear::split(Task task, int64_t grain, double cost, double target) {
   const auto wished = static_cast<int64_t>(std::min(target / cost, 1e9));
   const int64_t step = std::max<int64_t>(1, (wished + grain - 1) / grain) * grain;
-  for (int64_t i = 0; i < count; i += step) {
-    task.begin = i;
-    task.end = std::min(count, i + step);
-    tasks_.push_back(task);
-  }
+  for (int64_t i = task.begin; i < task.end; i += step) tasks_.push_back({task.index, i, std::min(task.end, i + step)});
 }
 
 double CpuLinear::cost_per_panel(const Output& output) const {
@@ -284,7 +296,7 @@ double CpuLinear::cost_of_ranks(const CpuTerms::Ranks& ranks, int64_t width, int
 }
 
 double CpuLinear::target_of(double cost) const {
-  return std::max(kLeastCost, cost / (pool_.threads() * kTasksPerThread));
+  return std::max(kLeastCost, cost / (member_.size() * kTasksPerThread));
 }
 
 // Shrinks are begun first: when an output task waits for them, all are done or being done.
@@ -297,56 +309,95 @@ void CpuLinear::plan_tasks() {
     cost += cost_of_shrink(shrinks_[i]);
     widest = std::max(widest, static_cast<size_t>(shrinks_[i].stride));
   }
-  for (FactorList& list : factor_lists_) {  // here, since others wait for a task that lists them
+  for (int i = 0; i < member_.size(); ++i) {  // here, since others wait for a task that lists them
+    if (member_.walks() && i != member_.index()) continue;
+    FactorList& list = share_.factor_lists[static_cast<size_t>(i)];
     list.rows.reserve(widest);
     list.weights.reserve(widest);
   }
   for (size_t i = 0; i < shrink_count_; ++i) {
     const double per_factor = cost_of_shrink(shrinks_[i]) / static_cast<double>(shrinks_[i].stride);
-    split({i}, shrinks_[i].stride, kFactorGroup, per_factor, target_of(cost));
+    split({i, 0, shrinks_[i].stride}, kFactorGroup, per_factor, std::max(kLeastShrink, target_of(cost)));
   }
   first_output_task_ = tasks_.size();
   cost = 0;
   for (const Output& output : outputs_) {
     cost += static_cast<double>(output.weight->panel_count()) * cost_per_panel(output);
   }
-  for (size_t o = 0; o < outputs_.size(); ++o) {
-    split({o}, outputs_[o].weight->panel_count(), kPanelGroup, cost_per_panel(outputs_[o]), target_of(cost));
+  // Each thread's part of all outputs, one behind the other: attention reads them head by head.
+  const int parts = gated_ == nullptr ? member_.size() : 1;
+  for (int part = 0; part < parts; ++part) {
+    for (size_t o = 0; o < outputs_.size(); ++o) {
+      const int64_t panels = outputs_[o].weight->panel_count();
+      split({o, panels * part / parts, panels * (part + 1) / parts}, kPanelGroup, cost_per_panel(outputs_[o]), target_of(cost));
+    }
   }
-  shrink_tasks_.fill(static_cast<int64_t>(first_output_task_));
-  shrinks_left_.store(static_cast<int64_t>(first_output_task_), std::memory_order_relaxed);
-  output_tasks_.fill(static_cast<int64_t>(tasks_.size() - first_output_task_));
-  outputs_left_.store(static_cast<int64_t>(tasks_.size() - first_output_task_), std::memory_order_relaxed);
-  gate_tasks_.fill(gate_pieces());
+  const auto shrinks = static_cast<int64_t>(first_output_task_);
+  const int64_t outputs = static_cast<int64_t>(tasks_.size()) - shrinks;
+  if (!member_.walks()) begin_counts();
+  fill(share_.shrink_tasks, shrinks);
+  fill(share_.output_tasks, outputs);
+  shrinks_due_ += shrinks;
+  if (gated_ == nullptr) return;
+  fill(share_.gate_tasks, gate_pieces());
+  outputs_due_ += outputs;
+}
+
+void CpuLinear::fill(WorkRanges& ranges, int64_t count) const {
+  member_.walks() ? ranges.fill_part(count, member_.index()) : ranges.fill(count);
+}
+
+// What this thread reads first, while it makes ready for it.
+void CpuLinear::ask_for_first_factors() const {
+  if (first_output_task_ == 0 || rows_ > 1) return;
+  const size_t first = first_output_task_ * static_cast<size_t>(member_.index()) / static_cast<size_t>(member_.size());
+  const Task& task = tasks_[first];
+  int64_t column = task.begin;
+  for (const Shrink::Part& part : shrinks_[task.index].parts) {
+    for (const CpuTerms::Term& term : part.terms->terms) {
+      if (column < term.rank) {
+        const int64_t row_bytes = kernels::factor_row_bytes(term.a_storage, inputs_);
+        ask_for_ahead(term.a + column * row_bytes, static_cast<size_t>(std::min(kAsked, (term.rank - column) * row_bytes)));
+        return;
+      }
+      column -= term.rank;
+    }
+  }
 }
 
 // Each worker reads on and on where it can: the processor runs ahead of it, and so do the kernels.
 void CpuLinear::do_tasks() {
-  pool_.run(std::min<int64_t>(pool_.threads(), static_cast<int64_t>(tasks_.size())), [&](int64_t, int worker) {
-    for (int64_t i = shrink_tasks_.next(worker); i >= 0; i = shrink_tasks_.next(worker)) {
+  LinearShare& share = share_;
+  member_.share(static_cast<int64_t>(tasks_.size()), [&](int worker) {
+    for (int64_t i = share.shrink_tasks.next(worker); i >= 0; i = share.shrink_tasks.next(worker)) {
       do_shrink(tasks_[static_cast<size_t>(i)], worker);
     }
-    for (int64_t i = output_tasks_.next(worker); i >= 0; i = output_tasks_.next(worker)) {
-      do_outputs(tasks_[first_output_task_ + static_cast<size_t>(i)], work_of(worker));
-      if (gated_ != nullptr) outputs_left_.fetch_sub(1, std::memory_order_acq_rel);
+    for (int64_t i = share.output_tasks.next(worker); i >= 0; i = share.output_tasks.next(worker)) {
+      const size_t t = first_output_task_ + static_cast<size_t>(i);
+      do_outputs(tasks_[t], work_of(worker), t + 1 < tasks_.size() ? &tasks_[t + 1] : nullptr);
+      if (gated_ != nullptr) share.outputs_done.fetch_add(1, std::memory_order_acq_rel);
     }
     if (gated_ == nullptr) return;
-    await(outputs_left_);
-    for (int64_t i = gate_tasks_.next(worker); i >= 0; i = gate_tasks_.next(worker)) gate(i);
+    member_.await(share.outputs_done, outputs_due_);
+    for (int64_t i = share.gate_tasks.next(worker); i >= 0; i = share.gate_tasks.next(worker)) gate(i);
   });
 }
 
-void CpuLinear::do_outputs(const Task& task, float* work) {
+void CpuLinear::do_outputs(const Task& task, float* work, const Task* next) {
   const Output& output = outputs_[task.index];
   base_product(output, task, work);
   if (output.segments.empty()) return;
-  await(shrinks_left_);
+  member_.await(share_.shrinks_done, shrinks_due_);
+  if (rows_ == 1 && next != nullptr) {
+    const CpuMatrix& w = *outputs_[next->index].weight;
+    ask_for_ahead(w.panels() + next->begin * kernels::panel_bytes(w.storage(), w.cols()), kAsked);
+  }
   for (const Segment& segment : output.segments) correct(output, segment, task, work);
 }
 
 // One per thread where there is little to do: each costs as much as it takes for the cores to agree on it.
 int64_t CpuLinear::gate_pieces() const {
-  return pool_.threads() * std::clamp<int64_t>(rows_ * outputs_.front().weight->rows() / kLeastGated, 1, kTasksPerThread);
+  return member_.size() * std::clamp<int64_t>(rows_ * outputs_.front().weight->rows() / kLeastGated, 1, kTasksPerThread);
 }
 
 // Of the two outputs, whole groups of their columns: whoever made them, both are done.
@@ -360,16 +411,6 @@ void CpuLinear::gate(int64_t piece) const {
     const int64_t at = r * n + first;
     kernels_.swiglu(outputs_[0].y + at, outputs_[1].y + at, last - first, gated_ + at);
     making_.prepare(r, first, last);
-  }
-}
-
-void CpuLinear::await(const std::atomic<int64_t>& left) {
-  for (int spins = 0; left.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < kSpins) {
-      cpu_pause();
-    } else {
-      std::this_thread::yield();
-    }
   }
 }
 
@@ -397,14 +438,14 @@ void CpuLinear::list_factors(const Shrink& shrink, int64_t begin, int64_t end, F
 
 void CpuLinear::do_shrink(const Task& task, int worker) {
   const Shrink& shrink = shrinks_[task.index];
-  FactorList& list = factor_lists_[static_cast<size_t>(worker)];
+  FactorList& list = share_.factor_lists[static_cast<size_t>(worker)];
   for (int64_t begin = task.begin; begin < task.end;) {
     list_factors(shrink, begin, std::min(shrink.stride, task.end + kFactorsAhead), list);
     const int64_t count = std::min(static_cast<int64_t>(list.rows.size()), task.end - begin);
     shrink_listed(shrink, begin, count, list);
     begin += count;
   }
-  shrinks_left_.fetch_sub(1, std::memory_order_acq_rel);
+  share_.shrinks_done.fetch_add(1, std::memory_order_acq_rel);
 }
 
 // The first `count` of the list, which belong to the columns of t from `begin` on.
@@ -419,7 +460,7 @@ void CpuLinear::shrink_listed(const Shrink& shrink, int64_t begin, int64_t count
   args.x_stride = inputs_;
   args.rows = shrink.rows.count;
   args.inputs = inputs_;
-  args.t = scratch_.data() + shrink.t + begin;
+  args.t = share_.t.data() + shrink.t + begin;
   args.t_stride = shrink.stride;
   kernels_.shrink(list.storage, args);
 }

@@ -14,16 +14,41 @@
 #include "backend/cpu_matrix.h"
 #include "backend/cpu_prepared_input.h"
 #include "backend/cpu_terms.h"
-#include "core/thread_pool.h"
+#include "core/crew.h"
 #include "core/work_ranges.h"
 #include "kernels/cpu/cpu_kernels.h"
 
 namespace expert {
 
-// Keeps its plan and scratch between calls; one call at a time.
+// What the members of a crew have in common of a call.
+struct LinearShare {
+  explicit LinearShare(int threads);
+
+  // Rows of A in one storage, as a kernel gets them.
+  struct alignas(64) FactorList {
+    kernels::Storage storage;
+    std::vector<const unsigned char*> rows;
+    std::vector<float> weights;
+  };
+
+  WorkRanges shrink_tasks;
+  WorkRanges output_tasks;  // counted from the first of them
+  WorkRanges gate_tasks;
+  alignas(64) std::atomic<int64_t> shrinks_done{0};  // tasks, since the call or the walk began
+  alignas(64) std::atomic<int64_t> outputs_done{0};
+  alignas(64) std::vector<float> t;  // A x of all experts
+  RoomForRows rows;
+  std::vector<FactorList> factor_lists;  // of each thread
+  std::shared_ptr<std::byte> work;       // kernels::kGemmScratch floats per thread
+};
+
+// As one member of a crew has it; keeps its plan and scratch between calls. One call at a time, on a walk by all members.
 class CpuLinear {
  public:
-  CpuLinear(const kernels::CpuKernels& kernels, ThreadPool& pool);
+  CpuLinear(const kernels::CpuKernels& kernels, CrewMember& member, LinearShare& share);
+
+  // Before a walk, for every member, while none is at work.
+  void begin_walk() noexcept;
 
   // Backend::linear.
   void run(const Tensor& x, std::span<const LinearOutput> outputs);
@@ -52,7 +77,7 @@ class CpuLinear {
     std::vector<Part> parts;
     int64_t stride;
     CpuTerms::Ranks ranks;
-    size_t t;  // in scratch
+    size_t t;  // in share_.t
   };
   struct Segment {
     Rows rows;
@@ -62,19 +87,14 @@ class CpuLinear {
     int64_t column;     // of t, where its terms begin
     size_t first_term;  // in expands_
   };
-  // Rows of A in one storage, as a kernel gets them; each worker has its own.
-  struct FactorList {
-    kernels::Storage storage;
-    std::vector<const unsigned char*> rows;
-    std::vector<float> weights;
-  };
+  using FactorList = LinearShare::FactorList;
   struct Output {
     const CpuMatrix* weight;
     const float* bias;  // or null
     const float* x;     // d * x where a segment has a d
     float* y;
     bool scaled;
-    size_t scaled_x;  // in scratch
+    size_t scaled_x;  // in scaled_
     std::vector<Rows> with_base;
     std::vector<Rows> without_base;
     std::vector<Rows> plain;  // rows no delta applies to
@@ -100,13 +120,15 @@ class CpuLinear {
   double cost_per_panel(const Output& output) const;
   double cost_of_ranks(const CpuTerms::Ranks& ranks, int64_t width, int64_t rows) const;
   double target_of(double cost) const;
-  void split(Task task, int64_t count, int64_t grain, double cost, double target);
+  void split(Task task, int64_t grain, double cost, double target);
+  void begin_counts() noexcept;
+  void fill(WorkRanges& ranges, int64_t count) const;
   void do_tasks();
-  static void await(const std::atomic<int64_t>& left);
   void list_factors(const Shrink& shrink, int64_t begin, int64_t end, FactorList& list) const;
   void shrink_listed(const Shrink& shrink, int64_t begin, int64_t count, const FactorList& list);
   void do_shrink(const Task& task, int worker);
-  void do_outputs(const Task& task, float* work);
+  void ask_for_first_factors() const;
+  void do_outputs(const Task& task, float* work, const Task* next);
   int64_t gate_pieces() const;
   void gate(int64_t piece) const;
   // `work`: scratch of the worker that does the task.
@@ -119,7 +141,8 @@ class CpuLinear {
   void scale_rows(const Output& output, const Task& task, Rows rows, const float* values) const;
 
   const kernels::CpuKernels& kernels_;
-  ThreadPool& pool_;
+  CrewMember& member_;
+  LinearShare& share_;
   PreparedInputs prepared_;
   const float* x_ = nullptr;
   int64_t rows_ = 0;
@@ -127,22 +150,16 @@ class CpuLinear {
   std::vector<Output> outputs_;
   std::vector<Shrink> shrinks_;  // the first shrink_count_ are in use
   size_t shrink_count_ = 0;
-  std::vector<kernels::ExpandTerm> expands_;  // of all segments, once scratch has its place
+  std::vector<kernels::ExpandTerm> expands_;  // of all segments, once t has its place
   std::deque<CpuTerms> unplanned_;            // of deltas that came without
-  std::vector<FactorList> factor_lists_;      // per worker
   float* gated_ = nullptr;  // of run_gated: its two outputs are computed side by side and end here
   RowsInTheMaking making_;
   kernels::Storage last_storage_ = kernels::Storage::f32;  // of the last weights
   std::vector<Task> tasks_;  // shrinks first
   size_t first_output_task_ = 0;
-  WorkRanges shrink_tasks_;
-  WorkRanges output_tasks_;  // counted from the first of them
-  WorkRanges gate_tasks_;
-  std::atomic<int64_t> shrinks_left_{0};  // tasks
-  std::atomic<int64_t> outputs_left_{0};
-  std::vector<float> scratch_;
-  size_t scratch_size_ = 0;
-  std::shared_ptr<std::byte> work_;  // kernels::kGemmScratch floats per worker
+  int64_t shrinks_due_ = 0;  // done when those of this call are
+  int64_t outputs_due_ = 0;
+  std::vector<float> scaled_;
 };
 
 }  // namespace expert

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/thread_pool.h"
+#include "core/crew.h"
 #include "kernels/cpu/cpu_kernels.h"
 
 namespace expert {
@@ -30,9 +30,26 @@ class RowsInTheMaking {
   unsigned char* to_ = nullptr;  // null: they are read as they are
 };
 
+// Memory that the members of a crew make rows in: one is read while the other is written.
+struct RoomForRows {
+  struct Room {
+    size_t capacity = 0;
+    std::shared_ptr<std::byte> bytes;
+  };
+  Room rooms[2];
+};
+
+// As one member of a crew has them. Rows that it is given it prepares for itself; those in the making are common to all.
 class PreparedInputs {
  public:
-  PreparedInputs(const kernels::CpuKernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
+  PreparedInputs(const kernels::CpuKernels& kernels, CrewMember& member, RoomForRows& common)
+      : kernels_(kernels), member_(member), common_(common) {}
+
+  // Before a walk: the same for all.
+  void begin_walk() noexcept {
+    forget_made();
+    turn_ = 0;
+  }
 
   // Forgets the rows of the last call, whose memory is used again, and what was made for this one unless it is x [rows,
   // inputs].
@@ -42,7 +59,7 @@ class PreparedInputs {
   // kernels::GemmArgs::prepared of row 0; null where x was not prepared. Any thread, while nothing is prepared.
   const unsigned char* find(kernels::Storage storage, const float* x) const;
 
-  // Room for x [rows, inputs], all of which will be prepared before the next call begins.
+  // Room for x [rows, inputs], all of which will be prepared before the next call begins. By all members of a walk.
   RowsInTheMaking make(kernels::Storage storage, const float* x, int64_t rows, int64_t inputs);
   // Something else was written since.
   void forget_made() noexcept { made_x_.store(nullptr, std::memory_order_relaxed); }
@@ -58,20 +75,25 @@ class PreparedInputs {
     const float* x = nullptr;
     int64_t rows = 0;
     int64_t inputs = 0;
-    size_t capacity = 0;
-    std::shared_ptr<std::byte> bytes;
-
-    unsigned char* data() const { return reinterpret_cast<unsigned char*>(bytes.get()); }
+    unsigned char* data = nullptr;
+  };
+  struct OwnEntry {
+    Entry entry;
+    RoomForRows::Room room;
   };
 
-  void set(Entry& entry, kernels::Storage storage, const float* x, int64_t rows, int64_t inputs) const;
+  bool holds(const Entry& entry, kernels::Storage storage, const float* x) const;
   void fill(const Entry& entry);
+  void enlarge_common(size_t bytes);
 
   const kernels::CpuKernels& kernels_;
-  ThreadPool& pool_;
-  std::vector<Entry> entries_;
+  CrewMember& member_;
+  RoomForRows& common_;
+  std::vector<OwnEntry> entries_;
   size_t used_ = 0;
-  Entry made_;  // for the next call, if it reads made_x_
+  Entry made_[2];  // in the common rooms
+  int turn_ = 0;   // of the one that was made last: for the next call, if it reads made_x_
+  const Entry* given_ = nullptr;  // that this call reads
   std::atomic<const float*> made_x_{nullptr};
 };
 

@@ -116,8 +116,9 @@ std::shared_ptr<const CpuScreen> pack_screen(const kernels::CpuKernels& kernels,
 
 // --- products -------------------------------------------------------------------------------------------------------
 
-CpuScreenedLinear::CpuScreenedLinear(const kernels::CpuKernels& kernels, ThreadPool& pool, CpuLinear& linear)
-    : kernels_(kernels), pool_(pool), linear_(linear), prepared_(kernels, pool), tasks_(pool.threads()) {}
+CpuScreenedLinear::CpuScreenedLinear(const kernels::CpuKernels& kernels, ThreadPool& pool, CrewMember& member,
+                                     CpuLinear& linear)
+    : kernels_(kernels), pool_(pool), linear_(linear), prepared_(kernels, member, room_), tasks_(pool.threads()) {}
 
 void CpuScreenedLinear::run(const Tensor& x, const CpuMatrix& weight, const CpuScreen& screen,
                             std::span<const int32_t> best, const Tensor& y) {

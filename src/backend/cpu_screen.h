@@ -50,7 +50,7 @@ std::shared_ptr<const CpuScreen> pack_screen(const kernels::CpuKernels& kernels,
 // Keeps its scratch between calls; one call at a time.
 class CpuScreenedLinear {
  public:
-  CpuScreenedLinear(const kernels::CpuKernels& kernels, ThreadPool& pool, CpuLinear& linear);
+  CpuScreenedLinear(const kernels::CpuKernels& kernels, ThreadPool& pool, CrewMember& member, CpuLinear& linear);
 
   // Backend::screened_linear.
   void run(const Tensor& x, const CpuMatrix& weight, const CpuScreen& screen, std::span<const int32_t> best,
@@ -100,6 +100,7 @@ class CpuScreenedLinear {
   const kernels::CpuKernels& kernels_;
   ThreadPool& pool_;
   CpuLinear& linear_;
+  RoomForRows room_;
   PreparedInputs prepared_;  // for the matrix
   WorkRanges tasks_;
   std::atomic<uint64_t> calls_{0};

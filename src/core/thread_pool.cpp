@@ -12,7 +12,7 @@ namespace expert {
 namespace {
 
 constexpr uint32_t kOpen = 1U << 31;
-constexpr auto kSpin = std::chrono::microseconds(40);
+constexpr auto kSpin = std::chrono::microseconds(100);
 
 // Until done() or the spinning time is over; returns done().
 template <typename Done>
@@ -60,11 +60,17 @@ void ThreadPool::stop() {
 }
 
 void ThreadPool::run_erased(int64_t count, Function function, const void* context) {
-  if (count <= 0) return;
-  if (count == 1 || threads_ == 1 || busy_.exchange(true, std::memory_order_acquire)) {
-    for (int64_t i = 0; i < count; ++i) function(context, i, 0);
-    return;
-  }
+  if (count > 1 && threads_ > 1 && try_run(count, function, context)) return;
+  for (int64_t i = 0; i < count; ++i) function(context, i, 0);
+}
+
+bool ThreadPool::run_all(Function function, const void* context) {
+  return threads_ > 1 && getpid() == workers_->process && try_run(threads_, function, context);
+}
+
+// False where another call is in it.
+bool ThreadPool::try_run(int64_t count, Function function, const void* context) {
+  if (busy_.exchange(true, std::memory_order_acquire)) return false;
   function_ = function;
   context_ = context;
   count_ = count;
@@ -81,6 +87,7 @@ void ThreadPool::run_erased(int64_t count, Function function, const void* contex
   error_ = nullptr;
   busy_.store(false, std::memory_order_release);
   if (error) std::rethrow_exception(error);
+  return true;
 }
 
 void ThreadPool::do_tasks(int worker) {

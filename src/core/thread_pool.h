@@ -39,11 +39,22 @@ class ThreadPool {
         &task);
   }
 
+  // The same for the indices [0, threads()), all at once: tasks may wait for one another. False, and nothing called, with one
+  // thread, where run() would do its tasks serially, and in a child made by fork().
+  template <typename Task>
+  bool run_together(const Task& task) {
+    return run_all(
+        [](const void* context, int64_t index, int worker) { (*static_cast<const Task*>(context))(index, worker); },
+        &task);
+  }
+
  private:
   using Function = void (*)(const void* context, int64_t index, int worker);
   struct Workers;
 
   void run_erased(int64_t count, Function function, const void* context);
+  bool run_all(Function function, const void* context);
+  bool try_run(int64_t count, Function function, const void* context);
   void do_tasks(int worker);
   void work(int worker);
   void stop();

@@ -19,6 +19,12 @@ class WorkRanges {
     }
   }
 
+  // One worker's part of it, by that worker, while others may be in next(): they have had what was left before. Numbers that are not
+  // filled in yet cannot be taken.
+  void fill_part(int64_t count, int worker) {
+    ranges_[worker].store(pack(count * worker / workers_, count * (worker + 1) / workers_));
+  }
+
   // A number that nobody had before; -1 when there is none left. From any thread; several may be the same worker.
   int64_t next(int worker) noexcept {
     for (int w = 0; w < workers_; ++w) {

@@ -20,12 +20,22 @@ std::vector<FileIdentity> identities_of(const TensorSet& tensors) {
   return identities;
 }
 
+template <typename Visit>
+void for_each_tensor(Workspace& work, const Visit& visit) {
+  for (Tensor* tensor : {&work.x, &work.normed, &work.branch, &work.q, &work.k, &work.v, &work.attended, &work.gate, &work.up}) {
+    visit(*tensor);
+  }
+}
+
 Workspace first_rows(const Workspace& wide, int64_t rows) {
   Workspace work = wide;
-  for (Tensor* tensor : {&work.x, &work.normed, &work.q, &work.k, &work.v, &work.attended, &work.gate, &work.up}) {
-    tensor->rows = rows;
-  }
+  for_each_tensor(work, [&](Tensor& tensor) { tensor.rows = rows; });
   return work;
+}
+
+// The same memory. A count that two threads change at every call goes to and fro between their cores.
+std::shared_ptr<Buffer> counted_apart(const std::shared_ptr<Buffer>& buffer) {
+  return {buffer.get(), [buffer](Buffer*) {}};
 }
 
 // A [rows, cols] view of `memory`, which grows when it is too small.
@@ -147,8 +157,29 @@ bool Decoder::restore_huge_pages(const std::stop_token& stop) const {
 Tensor Decoder::hidden(const Batch& batch, KvStorage& kv) const {
   Pass pass = start(batch, kv);
   embed(pass, batch);
+  return final_states(pass_layers(pass), batch);
+}
+
+// Gives what comes out of the last.
+Tensor Decoder::pass_layers(Pass& pass) const {
+  const int64_t rows = pass.work.x.rows;
+  const int walkers = backend_.walkers(rows);
+  if (walkers > 1) {
+    make_walkers(walkers);
+    if (backend_.walk([&](Operations& operations, int walker) { walk_layers(pass, operations, walker); })) {
+      return scratch_.walkers.front().wide.x.row_range(0, rows);
+    }
+  }
   for (const DecoderLayer& layer : weights_.layers) layer.forward(pass);
-  return final_states(pass, batch);
+  return pass.work.x;
+}
+
+void Decoder::walk_layers(const Pass& pass, Operations& operations, int walker) const {
+  Walker& own = scratch_.walkers[static_cast<size_t>(walker)];
+  const Workspace work = first_rows(own.wide, pass.work.x.rows);
+  Pass walk{operations, pass.layout, pass.kv, pass.rope, work, pass.adapter_rows, own.deltas};
+  operations.gather_rows(pass.work.x, std::span(scratch_.all_rows).first(static_cast<size_t>(work.x.rows)), work.x);
+  for (const DecoderLayer& layer : weights_.layers) layer.forward(walk);
 }
 
 // The table's rows, bent by experts of the embedding; then the rows that soft prompts put in place of tokens.
@@ -158,9 +189,8 @@ void Decoder::embed(Pass& pass, const Batch& batch) const {
   const std::span<const SegmentDelta> deltas = deltas_at(pass, weights_.embedding_site);
   if (!deltas.empty()) backend_.embed_deltas(batch.layout, deltas, x);
   for (const GivenRows& given : batch.given_rows) {
-    scratch_.all_rows.resize(static_cast<size_t>(given.embeddings.rows));
-    std::iota(scratch_.all_rows.begin(), scratch_.all_rows.end(), 0);
-    backend_.gather_rows(given.embeddings, scratch_.all_rows, x.row_range(given.first_row, given.embeddings.rows));
+    backend_.gather_rows(given.embeddings, all_rows(given.embeddings.rows),
+                         x.row_range(given.first_row, given.embeddings.rows));
   }
 }
 
@@ -180,13 +210,13 @@ Tensor Decoder::forward(const Batch& batch, KvStorage& kv) const {
 }
 
 // Only the rows that are asked for go through the final norm (and then the head).
-Tensor Decoder::final_states(Pass& pass, const Batch& batch) const {
+Tensor Decoder::final_states(const Tensor& x, const Batch& batch) const {
   const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
   const Tensor last = rows_of(scratch_.last, wanted, config_.hidden_size, backend_);
   if (wanted == 0) return last;
-  const bool all_rows = wanted == pass.work.x.rows;
-  if (!all_rows) backend_.gather_rows(pass.work.x, batch.logit_rows, last);
-  weights_.final_norm.forward(backend_, all_rows ? pass.work.x : last, last);
+  const bool all = wanted == x.rows;
+  if (!all) backend_.gather_rows(x, batch.logit_rows, last);
+  weights_.final_norm.forward(backend_, all ? x : last, last);
   return last;
 }
 
@@ -222,8 +252,10 @@ void Decoder::make_room(int64_t rows) const {
     const auto space = [&](int64_t cols) { return backend_.allocate(DType::f32, capacity, cols); };
     scratch_.wide = {};  // give the old memory back first
     scratch_.work = {};
+    scratch_.walkers.clear();
     scratch_.capacity = 0;
     scratch_.wide = {space(config_.hidden_size),
+                     space(config_.hidden_size),
                      space(config_.hidden_size),
                      space(heads_size),
                      space(kv_size),
@@ -234,6 +266,26 @@ void Decoder::make_room(int64_t rows) const {
     scratch_.capacity = capacity;
   }
   scratch_.work = first_rows(scratch_.wide, rows);
+}
+
+void Decoder::make_walkers(int count) const {
+  all_rows(scratch_.capacity);
+  for (auto w = static_cast<int>(scratch_.walkers.size()); w < count; ++w) {
+    Walker walker{scratch_.wide, {}};
+    for_each_tensor(walker.wide, [](Tensor& tensor) { tensor.buffer = counted_apart(tensor.buffer); });
+    walker.wide.x = backend_.allocate(DType::f32, scratch_.capacity, config_.hidden_size);
+    walker.wide.normed = backend_.allocate(DType::f32, scratch_.capacity, config_.hidden_size);
+    scratch_.walkers.push_back(std::move(walker));
+  }
+}
+
+std::span<const int32_t> Decoder::all_rows(int64_t count) const {
+  std::vector<int32_t>& rows = scratch_.all_rows;
+  if (static_cast<int64_t>(rows.size()) < count) {
+    rows.resize(static_cast<size_t>(count));
+    std::iota(rows.begin(), rows.end(), 0);
+  }
+  return std::span(rows).first(static_cast<size_t>(count));
 }
 
 }  // namespace expert

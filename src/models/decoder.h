@@ -41,6 +41,11 @@ class Decoder final : public Model {
   Tensor hidden(const Batch& batch, KvStorage& kv) const override;
 
  private:
+  // What a thread that walks through the layers beside others has for itself.
+  struct Walker {
+    Workspace wide;  // x and normed of its own; of the rest, which is common, handles that no other thread counts
+    DeltaLists deltas;
+  };
   // Memory of forward(), which one thread drives: grown to the largest batch, then reused.
   struct Scratch {
     int64_t capacity = 0;  // rows
@@ -51,14 +56,19 @@ class Decoder final : public Model {
     std::vector<AdapterRows> rows;
     std::vector<AdapterRows> head_rows;
     DeltaLists deltas;
+    std::vector<Walker> walkers;
     std::vector<int32_t> all_rows;  // 0, 1, 2, …
   };
 
   void check(const Batch& batch) const;
   void make_room(int64_t rows) const;
+  void make_walkers(int count) const;
+  std::span<const int32_t> all_rows(int64_t count) const;
   Pass start(const Batch& batch, KvStorage& kv) const;
   void embed(Pass& pass, const Batch& batch) const;
-  Tensor final_states(Pass& pass, const Batch& batch) const;
+  Tensor pass_layers(Pass& pass) const;
+  void walk_layers(const Pass& pass, Operations& operations, int walker) const;
+  Tensor final_states(const Tensor& x, const Batch& batch) const;
 
   ModelConfig config_;
   Backend& backend_;

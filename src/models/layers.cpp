@@ -82,12 +82,12 @@ void DecoderLayer::forward(Pass& pass) const {
   const Tensor& normed = pass.work.normed;
 
   input_norm.forward(pass.backend, x, normed);
-  attention.forward(pass, normed, normed);
-  pass.backend.add(x, normed);
+  attention.forward(pass, normed, pass.work.branch);
+  pass.backend.add(x, pass.work.branch);
 
   post_attention_norm.forward(pass.backend, x, normed);
-  mlp.forward(pass, normed, normed);
-  pass.backend.add(x, normed);
+  mlp.forward(pass, normed, pass.work.branch);
+  pass.backend.add(x, pass.work.branch);
 }
 
 }  // namespace expert

@@ -16,6 +16,7 @@ namespace expert {
 struct Workspace {
   Tensor x;         // the residual stream, [rows, hidden]
   Tensor normed;    // [rows, hidden]
+  Tensor branch;    // [rows, hidden]: what attention or the MLP gives, before it is added
   Tensor q, k, v;   // [rows, heads * head_dim], the last two [rows, kv_heads * head_dim]
   Tensor attended;  // [rows, heads * head_dim]
   Tensor gate, up;  // [rows, intermediate]
@@ -33,11 +34,11 @@ struct AdapterRows {
 
 // Everything one forward pass carries from layer to layer.
 struct Pass {
-  Backend& backend;
+  Operations& backend;
   const BatchLayout& layout;
   KvStorage& kv;
   const RopeTable& rope;
-  const Workspace& work;  // exactly as many rows as the batch has
+  const Workspace& work;  // exactly as many rows as the batch has; on a walk x and normed are each walker's own
   std::span<const AdapterRows> adapter_rows;
   DeltaLists& deltas;  // scratch of project(), keeps its memory between tokens
 };
@@ -63,7 +64,7 @@ void project(Pass& pass, const Tensor& x, std::initializer_list<Projection> proj
 struct RmsNorm {
   Tensor weight;
   float eps = 0;
-  void forward(Backend& backend, const Tensor& x, const Tensor& out) const { backend.rms_norm(x, weight, eps, out); }
+  void forward(Operations& backend, const Tensor& x, const Tensor& out) const { backend.rms_norm(x, weight, eps, out); }
 };
 
 // Grouped-query attention with rotary positions; Qwen3 also norms every query and key head.
