@@ -324,13 +324,9 @@ void CpuLinear::plan_tasks() {
   for (const Output& output : outputs_) {
     cost += static_cast<double>(output.weight->panel_count()) * cost_per_panel(output);
   }
-  // Each thread's part of all outputs, one behind the other: attention reads them head by head.
-  const int parts = gated_ == nullptr ? member_.size() : 1;
-  for (int part = 0; part < parts; ++part) {
-    for (size_t o = 0; o < outputs_.size(); ++o) {
-      const int64_t panels = outputs_[o].weight->panel_count();
-      split({o, panels * part / parts, panels * (part + 1) / parts}, kPanelGroup, cost_per_panel(outputs_[o]), target_of(cost));
-    }
+  for (size_t o = 0; o < outputs_.size(); ++o) {
+    const Output& output = outputs_[o];
+    split({o, 0, output.weight->panel_count()}, kPanelGroup, cost_per_panel(output), target_of(cost));
   }
   const auto shrinks = static_cast<int64_t>(first_output_task_);
   const int64_t outputs = static_cast<int64_t>(tasks_.size()) - shrinks;
@@ -373,8 +369,7 @@ void CpuLinear::do_tasks() {
       do_shrink(tasks_[static_cast<size_t>(i)], worker);
     }
     for (int64_t i = share.output_tasks.next(worker); i >= 0; i = share.output_tasks.next(worker)) {
-      const size_t t = first_output_task_ + static_cast<size_t>(i);
-      do_outputs(tasks_[t], work_of(worker), t + 1 < tasks_.size() ? &tasks_[t + 1] : nullptr);
+      do_outputs(tasks_[first_output_task_ + static_cast<size_t>(i)], work_of(worker));
       if (gated_ != nullptr) share.outputs_done.fetch_add(1, std::memory_order_acq_rel);
     }
     if (gated_ == nullptr) return;
@@ -383,15 +378,11 @@ void CpuLinear::do_tasks() {
   });
 }
 
-void CpuLinear::do_outputs(const Task& task, float* work, const Task* next) {
+void CpuLinear::do_outputs(const Task& task, float* work) {
   const Output& output = outputs_[task.index];
   base_product(output, task, work);
   if (output.segments.empty()) return;
   member_.await(share_.shrinks_done, shrinks_due_);
-  if (rows_ == 1 && next != nullptr) {
-    const CpuMatrix& w = *outputs_[next->index].weight;
-    ask_for_ahead(w.panels() + next->begin * kernels::panel_bytes(w.storage(), w.cols()), kAsked);
-  }
   for (const Segment& segment : output.segments) correct(output, segment, task, work);
 }
 

@@ -128,7 +128,7 @@ class CpuLinear {
   void shrink_listed(const Shrink& shrink, int64_t begin, int64_t count, const FactorList& list);
   void do_shrink(const Task& task, int worker);
   void ask_for_first_factors() const;
-  void do_outputs(const Task& task, float* work, const Task* next);
+  void do_outputs(const Task& task, float* work);
   int64_t gate_pieces() const;
   void gate(int64_t piece) const;
   // `work`: scratch of the worker that does the task.

@@ -20,8 +20,8 @@ class Crew {
   explicit Crew(ThreadPool& pool);
 
   ThreadPool& pool() const noexcept { return pool_; }
-  int size() const noexcept { return static_cast<int>(members_.size()); }
-  CrewMember& member(int index) noexcept { return members_[static_cast<size_t>(index)]; }
+  int size() const noexcept { return pool_.threads(); }
+  CrewMember& member(int index) noexcept;
 
   // walk(index) on every thread at once, each its own index; returns when all have. Throws what the first of them threw: the
   // others stop where they would wait for it. False, and nothing called, where the pool has no threads for it now, or the
@@ -109,5 +109,7 @@ class alignas(64) CrewMember {
   int64_t due_ = 0;   // arrivals at the last meeting
   int long_waits_ = 0;  // of this walk
 };
+
+inline CrewMember& Crew::member(int index) noexcept { return members_[static_cast<size_t>(index)]; }
 
 }  // namespace expert

@@ -2,7 +2,7 @@
 //
 // run() hands out task numbers one by one, so that a core busy with something else slows only the tasks it took; the
 // calling thread takes part, and a worker that has not woken yet is not waited for. Workers spin for a bounded time
-// (tens of microseconds) after a region and then sleep until the next.
+// (a tenth of a millisecond) after a region and then sleep until the next.
 #pragma once
 
 #include <atomic>

@@ -43,7 +43,7 @@ void project(Pass& pass, const Tensor& x, std::initializer_list<Projection> proj
     outputs[count] = output_of(pass, projection, count);
     ++count;
   }
-  pass.backend.linear(x, std::span(outputs.data(), count));
+  pass.operations.linear(x, std::span(outputs.data(), count));
 }
 
 void Attention::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
@@ -65,7 +65,7 @@ void Attention::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
   op.head_dim = head_dim;
   op.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)));
   op.out = work.attended;
-  pass.backend.attention(pass.layout, op);
+  pass.operations.attention(pass.layout, op);
 
   project(pass, work.attended, {{o, out}});
 }
@@ -73,7 +73,7 @@ void Attention::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
 void Mlp::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
   const Workspace& work = pass.work;
   const LinearOutput gated = output_of(pass, {gate, work.gate}, 0);
-  pass.backend.gated(x, gated, output_of(pass, {up, work.up}, 1), work.gate);
+  pass.operations.gated(x, gated, output_of(pass, {up, work.up}, 1), work.gate);
   project(pass, work.gate, {{down, out}});
 }
 
@@ -81,13 +81,13 @@ void DecoderLayer::forward(Pass& pass) const {
   const Tensor& x = pass.work.x;
   const Tensor& normed = pass.work.normed;
 
-  input_norm.forward(pass.backend, x, normed);
+  input_norm.forward(pass.operations, x, normed);
   attention.forward(pass, normed, pass.work.branch);
-  pass.backend.add(x, pass.work.branch);
+  pass.operations.add(x, pass.work.branch);
 
-  post_attention_norm.forward(pass.backend, x, normed);
+  post_attention_norm.forward(pass.operations, x, normed);
   mlp.forward(pass, normed, pass.work.branch);
-  pass.backend.add(x, pass.work.branch);
+  pass.operations.add(x, pass.work.branch);
 }
 
 }  // namespace expert

@@ -34,7 +34,7 @@ struct AdapterRows {
 
 // Everything one forward pass carries from layer to layer.
 struct Pass {
-  Operations& backend;
+  Operations& operations;
   const BatchLayout& layout;
   KvStorage& kv;
   const RopeTable& rope;
@@ -64,7 +64,9 @@ void project(Pass& pass, const Tensor& x, std::initializer_list<Projection> proj
 struct RmsNorm {
   Tensor weight;
   float eps = 0;
-  void forward(Operations& backend, const Tensor& x, const Tensor& out) const { backend.rms_norm(x, weight, eps, out); }
+  void forward(Operations& operations, const Tensor& x, const Tensor& out) const {
+    operations.rms_norm(x, weight, eps, out);
+  }
 };
 
 // Grouped-query attention with rotary positions; Qwen3 also norms every query and key head.
