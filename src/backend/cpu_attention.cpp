@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "backend/cpu_backend.h"
-#include "backend/cpu_operations.h"
 #include "backend/cpu_kv.h"
+#include "backend/cpu_operations.h"
 #include "backend/host_memory.h"
 #include "backend/op_checks.h"
 #include "core/ask_for.h"
@@ -104,7 +104,7 @@ void ask_for_head(const AttentionOp& op, const CpuKvStorage& kv, const Attention
   claim(host_floats(op.k) + row * op.k.cols + task.kv_head * op.head_dim, bytes);
   ask_for(host_floats(op.v) + row * op.v.cols + task.kv_head * op.head_dim, bytes);
   ask_for_ahead(kv.base(op.layer, task.kv_head) + block * kv.block_stride(),
-        static_cast<size_t>(kernels::kv_k_bytes(kv.format(), op.head_dim)));
+                static_cast<size_t>(kernels::kv_k_bytes(kv.format(), op.head_dim)));
 }
 
 void plan_tasks(const BatchLayout& layout, const AttentionOp& op, int threads, AttentionPlan& plan) {

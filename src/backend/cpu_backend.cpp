@@ -204,6 +204,7 @@ void CpuBackend::screened_linear(const Tensor& x, const Matrix& weight, const Ma
 int CpuBackend::walkers(int64_t rows) const { return rows <= kMostWalked ? pool_.threads() : 1; }
 
 bool CpuBackend::walk(const std::function<void(Operations&, int walker)>& walk) {
+  share_.begin();
   for (const auto& member : operations_) member->begin_walk();
   return crew_.walk([&](int index) { walk(*operations_[static_cast<size_t>(index)], index); });
 }

@@ -16,8 +16,8 @@ namespace {
 constexpr double kLeastCost = 16384;         // multiply-adds worth a task of its own
 constexpr double kByteCost = 3;              // reading a byte of weights, in multiply-adds
 constexpr int kTasksPerThread = 6;           // uneven progress of the cores is evened out
-constexpr double kLeastShrink = 8 * kLeastCost;
-constexpr int64_t kAsked = 96 * 64;          // bytes that the processor has room to ask for at once
+constexpr double kLeastShrink = 8 * kLeastCost;  // likewise of A: a few dozen rows, read in one go
+constexpr int64_t kAsked = 96 * 64;          // bytes that a processor has room to ask for at once
 constexpr int64_t kPanelGroup = 4;           // panels one row is multiplied with at a time
 constexpr int64_t kFactorGroup = 8;          // likewise rows of A
 constexpr int64_t kFactorsAhead = 32;        // rows of A behind a task's own, which it asks for
@@ -47,17 +47,16 @@ LinearShare::LinearShare(int threads)
 CpuLinear::CpuLinear(const kernels::CpuKernels& kernels, CrewMember& member, LinearShare& share)
     : kernels_(kernels), member_(member), share_(share), prepared_(kernels, member, share.rows) {}
 
-void CpuLinear::begin_walk() noexcept {
-  for (WorkRanges* ranges : {&share_.shrink_tasks, &share_.output_tasks, &share_.gate_tasks}) ranges->fill(0);
-  begin_counts();
-  prepared_.begin_walk();
+void LinearShare::begin() noexcept {
+  for (WorkRanges* ranges : {&shrink_tasks, &output_tasks, &gate_tasks}) ranges->fill(0);
+  shrinks_done.store(0, std::memory_order_relaxed);
+  outputs_done.store(0, std::memory_order_relaxed);
 }
 
-void CpuLinear::begin_counts() noexcept {
-  share_.shrinks_done.store(0, std::memory_order_relaxed);
-  share_.outputs_done.store(0, std::memory_order_relaxed);
+void CpuLinear::begin_walk() noexcept {
   shrinks_due_ = 0;
   outputs_due_ = 0;
+  prepared_.begin_walk();
 }
 
 float* CpuLinear::work_of(int worker) const {
@@ -330,7 +329,11 @@ void CpuLinear::plan_tasks() {
   }
   const auto shrinks = static_cast<int64_t>(first_output_task_);
   const int64_t outputs = static_cast<int64_t>(tasks_.size()) - shrinks;
-  if (!member_.walks()) begin_counts();
+  if (!member_.walks()) {
+    share_.begin();
+    shrinks_due_ = 0;
+    outputs_due_ = 0;
+  }
   fill(share_.shrink_tasks, shrinks);
   fill(share_.output_tasks, outputs);
   shrinks_due_ += shrinks;

@@ -23,6 +23,8 @@ namespace expert {
 // What the members of a crew have in common of a call.
 struct LinearShare {
   explicit LinearShare(int threads);
+  // Before a walk, or a call by one thread; nobody is at work.
+  void begin() noexcept;
 
   // Rows of A in one storage, as a kernel gets them.
   struct alignas(64) FactorList {
@@ -47,7 +49,7 @@ class CpuLinear {
  public:
   CpuLinear(const kernels::CpuKernels& kernels, CrewMember& member, LinearShare& share);
 
-  // Before a walk, for every member, while none is at work.
+  // Before a walk, for every member.
   void begin_walk() noexcept;
 
   // Backend::linear.
@@ -121,7 +123,6 @@ class CpuLinear {
   double cost_of_ranks(const CpuTerms::Ranks& ranks, int64_t width, int64_t rows) const;
   double target_of(double cost) const;
   void split(Task task, int64_t grain, double cost, double target);
-  void begin_counts() noexcept;
   void fill(WorkRanges& ranges, int64_t count) const;
   void do_tasks();
   void list_factors(const Shrink& shrink, int64_t begin, int64_t end, FactorList& list) const;

@@ -8,11 +8,6 @@
 
 namespace expert {
 
-void CpuOperations::begin_walk() noexcept {
-  share_.attention_tasks.fill(0);
-  linear_.begin_walk();
-}
-
 void CpuOperations::rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) {
   require_shape(x, out.rows, out.cols, "rms_norm: x");
   require_shape(out, x.rows, x.cols, "rms_norm: out");

@@ -47,6 +47,11 @@ struct AttentionPlan {
 // What the members of a crew have in common.
 struct OperationsShare {
   explicit OperationsShare(int threads) : linear(threads), attention_tasks(threads) {}
+  // Before a walk.
+  void begin() noexcept {
+    attention_tasks.fill(0);
+    linear.begin();
+  }
 
   LinearShare linear;
   WorkRanges attention_tasks;
@@ -58,8 +63,8 @@ class CpuOperations final : public Operations {
   CpuOperations(const kernels::CpuKernels& kernels, CrewMember& member, OperationsShare& share)
       : kernels_(kernels), member_(member), share_(share), linear_(kernels, member, share.linear) {}
 
-  // Before a walk, for every member, while none is at work.
-  void begin_walk() noexcept;
+  // Before a walk, for every member.
+  void begin_walk() noexcept { linear_.begin_walk(); }
   CpuLinear& linears() noexcept { return linear_; }
 
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;

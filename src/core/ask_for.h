@@ -8,7 +8,8 @@ namespace expert {
 // GCC takes a function that only hints for one without effect, and drops calls of it.
 inline void keep_hints() { __asm__ volatile(""); }
 
-// To be read, soon.
+// To be read, soon. Of more than some two dozen lines at once a processor forgets the rest (measured on Zen 4; of those for the
+// second level a hundred are kept).
 inline void ask_for(const void* first, size_t bytes) {
   for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(first) + at);
   keep_hints();
