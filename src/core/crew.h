@@ -25,7 +25,7 @@ class Crew {
 
   // walk(index) on every thread at once, each its own index; returns when all have. Throws what the first of them threw: the
   // others stop where they would wait for it. False, and nothing called, where the pool has no threads for it now, or the
-  // system had no cores for them lately.
+  // system had no cores for them lately. One call at a time, and none of a member meanwhile.
   template <typename Walk>
   bool walk(const Walk& walk) {
     if (!begin()) return false;
