@@ -32,8 +32,8 @@ isa() {  # name, set whose floats it uses, compiler flags
 isa neon neon
 isa neondot neon -march=armv8.2-a+dotprod
 isa neoni8mm neon -march=armv8.2-a+dotprod+i8mm
-for unit in kernels/cpu/dispatch kernels/cpu/panels kernels/cpu/screen kernels/cpu/factors kernels/reference/reference src/core/thread_pool src/core/cores src/core/pages src/core/log \
-            src/backend/registry src/backend/cuda_loader src/backend/weight_format src/backend/host_memory src/backend/factors src/backend/cpu_backend \
+for unit in kernels/cpu/dispatch kernels/cpu/panels kernels/cpu/screen kernels/cpu/factors kernels/reference/reference src/core/thread_pool src/core/crew src/core/cores src/core/pages src/core/log \
+            src/backend/registry src/backend/cuda_loader src/backend/weight_format src/backend/host_memory src/backend/factors src/backend/cpu_backend src/backend/cpu_operations \
             src/backend/cpu_factor src/backend/cpu_linear src/backend/cpu_attention src/backend/cpu_matrix \
             src/backend/cpu_prepared_input src/backend/cpu_screen src/backend/cpu_terms src/backend/reference_backend; do
   $cxx $flags -ffp-contract=off '-DEXPERT_BACKEND_STAMP="none"' -c "$root/$unit.cpp" -o "$build/$(echo $unit | tr / _).o"
@@ -42,7 +42,7 @@ done
 $cxx $flags -c "$root/tests/support/doctest_main.cpp" -o "$build/doctest_main.o"
 
 status=0
-for test in kernels/kernels_test kernels/delta_test kernels/quantised_test kernels/screen_test backend/backend_test backend/linear_test backend/screen_test backend/attention_test; do
+for test in kernels/kernels_test kernels/delta_test kernels/quantised_test kernels/screen_test backend/backend_test backend/linear_test backend/screen_test backend/attention_test backend/walk_test; do
   $cxx $flags -I"$root/tests" "$root/tests/$test.cpp" "$build"/*.o -o "$build/$(basename $test)"
   echo "== $test (NEON, with dot products and i8mm, emulated)"
   qemu-aarch64-static -cpu max "$build/$(basename $test)" || status=1
