@@ -4,7 +4,7 @@
 // are F32 [rows, features], one row per token of a flat batch in which requests (segments) stand one after the other.
 // Batch invariance, bitwise: what a row gets depends on its own inputs, the weights and the format only - never on the
 // other rows, the chunking of a prompt, or the number of threads (docs/architecture.md).
-// Calls are not thread-safe with each other, except allocate(), pack(), pack_factors(), plan_terms(), adopt(),
+// Calls are not thread-safe with each other, except those of a walk() on the Operations it gives, allocate(), pack(), pack_factors(), plan_terms(), adopt(),
 // unpack_rows(), screen_stats() and upload() to memory that no enqueued operation uses: experts are loaded while others generate.
 #pragma once
 

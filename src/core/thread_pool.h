@@ -39,8 +39,8 @@ class ThreadPool {
         &task);
   }
 
-  // The same for the indices [0, threads()), all at once: tasks may wait for one another. False, and nothing called, with one
-  // thread, where run() would do its tasks serially, and in a child made by fork().
+  // The same for the indices [0, threads()), all at once: tasks may wait for one another. False, and nothing called, where
+  // run() would do them serially: with one thread, while another call is in it, from inside a task, in a child made by fork().
   template <typename Task>
   bool run_together(const Task& task) {
     return run_all(
