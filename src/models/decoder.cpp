@@ -157,21 +157,44 @@ bool Decoder::restore_huge_pages(const std::stop_token& stop) const {
 Tensor Decoder::hidden(const Batch& batch, KvStorage& kv) const {
   Pass pass = start(batch, kv);
   embed(pass, batch);
-  return final_states(pass_layers(pass), batch);
+  const Tensor states = pass_layers(pass, batch);
+  if (states.rows > 0) weights_.final_norm.forward(backend_, states, states);
+  return states;
 }
 
-// Gives what comes out of the last.
-Tensor Decoder::pass_layers(Pass& pass) const {
+// Gives what comes out of the last one for the rows whose logits are wanted.
+Tensor Decoder::pass_layers(Pass& pass, const Batch& batch) const {
   const int64_t rows = pass.work.x.rows;
   const int walkers = backend_.walkers(rows);
   if (walkers > 1) {
     make_walkers(walkers);
     if (backend_.walk([&](Operations& operations, int walker) { walk_layers(pass, operations, walker); })) {
-      return scratch_.walkers.front().wide.x.row_range(0, rows);
+      return wanted_rows(scratch_.walkers.front().wide.x.row_range(0, rows), batch);
     }
   }
-  for (const DecoderLayer& layer : weights_.layers) layer.forward(pass);
-  return pass.work.x;
+  const std::span<const DecoderLayer> layers = weights_.layers;
+  for (const DecoderLayer& layer : layers.first(layers.size() - 1)) layer.forward(pass);
+  layers.back().attend(pass);
+  return finish_wanted(pass, batch);
+}
+
+// The last layer's second half, of a prompt as a rule for its last row.
+Tensor Decoder::finish_wanted(Pass& pass, const Batch& batch) const {
+  const DecoderLayer& layer = weights_.layers.back();
+  const Tensor x = wanted_rows(pass.work.x, batch);
+  if (x.rows == 0) return x;
+  if (x.rows == pass.work.x.rows) {
+    layer.finish(pass);
+    return x;
+  }
+  Workspace work = first_rows(pass.work, x.rows);
+  work.x = x;
+  work.attended = work.q;  // as wide, and of no more use
+  backend_.gather_rows(pass.work.attended, batch.logit_rows, work.attended);
+  logit_row_ranges(batch, scratch_.head_rows);
+  Pass few{pass.operations, pass.layout, pass.kv, pass.rope, work, scratch_.head_rows, pass.deltas};
+  layer.finish(few);
+  return x;
 }
 
 void Decoder::walk_layers(const Pass& pass, Operations& operations, int walker) const {
@@ -209,15 +232,13 @@ Tensor Decoder::forward(const Batch& batch, KvStorage& kv) const {
   return logits;
 }
 
-// Only the rows that are asked for go through the final norm (and then the head).
-Tensor Decoder::final_states(const Tensor& x, const Batch& batch) const {
+// x itself where that is all of them.
+Tensor Decoder::wanted_rows(const Tensor& x, const Batch& batch) const {
   const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
-  const Tensor last = rows_of(scratch_.last, wanted, config_.hidden_size, backend_);
-  if (wanted == 0) return last;
-  const bool all = wanted == x.rows;
-  if (!all) backend_.gather_rows(x, batch.logit_rows, last);
-  weights_.final_norm.forward(backend_, all ? x : last, last);
-  return last;
+  if (wanted == x.rows) return x;
+  const Tensor rows = rows_of(scratch_.last, wanted, config_.hidden_size, backend_);
+  if (wanted > 0) backend_.gather_rows(x, batch.logit_rows, rows);
+  return rows;
 }
 
 Pass Decoder::start(const Batch& batch, KvStorage& kv) const {

@@ -66,9 +66,10 @@ class Decoder final : public Model {
   std::span<const int32_t> all_rows(int64_t count) const;
   Pass start(const Batch& batch, KvStorage& kv) const;
   void embed(Pass& pass, const Batch& batch) const;
-  Tensor pass_layers(Pass& pass) const;
+  Tensor pass_layers(Pass& pass, const Batch& batch) const;
   void walk_layers(const Pass& pass, Operations& operations, int walker) const;
-  Tensor final_states(const Tensor& x, const Batch& batch) const;
+  Tensor finish_wanted(Pass& pass, const Batch& batch) const;
+  Tensor wanted_rows(const Tensor& x, const Batch& batch) const;
 
   ModelConfig config_;
   Backend& backend_;

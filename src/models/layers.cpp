@@ -46,7 +46,7 @@ void project(Pass& pass, const Tensor& x, std::initializer_list<Projection> proj
   pass.operations.linear(x, std::span(outputs.data(), count));
 }
 
-void Attention::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
+void Attention::forward(Pass& pass, const Tensor& x) const {
   const Workspace& work = pass.work;
   project(pass, x, {{q, work.q}, {k, work.k}, {v, work.v}});
 
@@ -66,8 +66,6 @@ void Attention::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
   op.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)));
   op.out = work.attended;
   pass.operations.attention(pass.layout, op);
-
-  project(pass, work.attended, {{o, out}});
 }
 
 void Mlp::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
@@ -78,16 +76,23 @@ void Mlp::forward(Pass& pass, const Tensor& x, const Tensor& out) const {
 }
 
 void DecoderLayer::forward(Pass& pass) const {
-  const Tensor& x = pass.work.x;
-  const Tensor& normed = pass.work.normed;
+  attend(pass);
+  finish(pass);
+}
 
-  input_norm.forward(pass.operations, x, normed);
-  attention.forward(pass, normed, pass.work.branch);
-  pass.operations.add(x, pass.work.branch);
+void DecoderLayer::attend(Pass& pass) const {
+  input_norm.forward(pass.operations, pass.work.x, pass.work.normed);
+  attention.forward(pass, pass.work.normed);
+}
 
-  post_attention_norm.forward(pass.operations, x, normed);
-  mlp.forward(pass, normed, pass.work.branch);
-  pass.operations.add(x, pass.work.branch);
+void DecoderLayer::finish(Pass& pass) const {
+  const Workspace& work = pass.work;
+  project(pass, work.attended, {{attention.o, work.branch}});
+  pass.operations.add(work.x, work.branch);
+
+  post_attention_norm.forward(pass.operations, work.x, work.normed);
+  mlp.forward(pass, work.normed, work.branch);
+  pass.operations.add(work.x, work.branch);
 }
 
 }  // namespace expert

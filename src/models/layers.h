@@ -78,8 +78,8 @@ struct Attention {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  // out may be x.
-  void forward(Pass& pass, const Tensor& x, const Tensor& out) const;
+  // To work.attended; the rows' keys and values are in the cache then.
+  void forward(Pass& pass, const Tensor& x) const;
 };
 
 // SwiGLU: down(silu(gate(x)) * up(x)).
@@ -95,6 +95,10 @@ struct DecoderLayer {
   RmsNorm post_attention_norm;
   Mlp mlp;
   void forward(Pass& pass) const;
+  // Its two halves. In the first rows see one another; in the second, from work.attended on, each is for itself, so that it
+  // can be left out for rows that nothing is wanted of any more.
+  void attend(Pass& pass) const;
+  void finish(Pass& pass) const;
 };
 
 }  // namespace expert

@@ -24,16 +24,24 @@ struct Joint {
   std::vector<int32_t> blocks;
 };
 
-std::vector<std::vector<float>> joint_logits(Runner& runner, const std::vector<Joint>& requests, KvStorage& kv) {
+typedef std::function<bool(size_t request, int32_t position)> Wanted;
+
+// The logits of each request's wanted rows.
+std::vector<std::vector<float>> joint_logits(Runner& runner, const std::vector<Joint>& requests, KvStorage& kv,
+                                             const Wanted& wanted) {
   Batch batch;
+  std::vector<std::ptrdiff_t> rows(requests.size());
   batch.layout.step = 1;
-  for (const Joint& request : requests) {
+  for (size_t r = 0; r < requests.size(); ++r) {
+    const Joint& request = requests[r];
     const auto first = static_cast<int32_t>(batch.layout.token_ids.size());
     const auto count = static_cast<int32_t>(request.ids.size());
     for (int32_t i = 0; i < count; ++i) {
       batch.layout.token_ids.push_back(request.ids[static_cast<size_t>(i)]);
       batch.layout.positions.push_back(i);
+      if (!wanted(r, i)) continue;
       batch.logit_rows.push_back(first + i);
+      ++rows[r];
     }
     batch.layout.segments.push_back({first, count, 0, request.blocks});
     batch.adapters.push_back(request.adapters.get());
@@ -43,10 +51,22 @@ std::vector<std::vector<float>> joint_logits(Runner& runner, const std::vector<J
   runner.backend().download(all.data(), out, out.size_bytes());
   std::vector<std::vector<float>> parts;
   auto at = all.begin();
-  for (const Joint& request : requests) {
-    const auto count = static_cast<std::ptrdiff_t>(request.ids.size()) * out.cols;
-    parts.emplace_back(at, at + count);
-    at += count;
+  for (const std::ptrdiff_t count : rows) {
+    parts.emplace_back(at, at + count * out.cols);
+    at += count * out.cols;
+  }
+  return parts;
+}
+
+// The same rows of what all rows gave.
+std::vector<std::vector<float>> rows_of(const std::vector<std::vector<float>>& all, const std::vector<Joint>& requests,
+                                        const Wanted& wanted) {
+  std::vector<std::vector<float>> parts(all.size());
+  for (size_t r = 0; r < all.size(); ++r) {
+    const auto cols = static_cast<std::ptrdiff_t>(all[r].size() / requests[r].ids.size());
+    for (int32_t i = 0; i < static_cast<int32_t>(requests[r].ids.size()); ++i) {
+      if (wanted(r, i)) parts[r].insert(parts[r].end(), all[r].begin() + i * cols, all[r].begin() + (i + 1) * cols);
+    }
   }
   return parts;
 }
@@ -80,7 +100,7 @@ TEST_CASE("golden logits with experts") {
   }
 }
 
-TEST_CASE("a request is the same alone, in chunks and beside others, bitwise") {
+TEST_CASE("a request is the same alone, in chunks and beside others, all or some of its rows, bitwise") {
   const TempDir dir;
   const Json config = tiny_config();
   for (const WeightChoice choice : {WeightChoice::f32, WeightChoice::bf16, WeightChoice::int8, WeightChoice::int4}) {
@@ -110,7 +130,12 @@ TEST_CASE("a request is the same alone, in chunks and beside others, bitwise") {
       }
       CHECK(alone[0] != runner.logits(requests[0].ids, one.get(), 512, kv));
       const auto storage = runner.backend().create_kv(runner.model().kv_shape(next_block, kv));
-      CHECK(joint_logits(runner, requests, *storage) == alone);
+      CHECK(joint_logits(runner, requests, *storage, [](size_t, int32_t) { return true; }) == alone);
+      const Wanted last_rows = [&](size_t r, int32_t i) { return i + 1 == static_cast<int32_t>(requests[r].ids.size()); };
+      const Wanted some_rows = [](size_t r, int32_t i) { return r != 1 && (i * 7 + static_cast<int32_t>(r)) % 3 == 0; };
+      for (const Wanted& wanted : {last_rows, some_rows}) {
+        CHECK(joint_logits(runner, requests, *storage, wanted) == rows_of(alone, requests, wanted));
+      }
     }
   }
 }
