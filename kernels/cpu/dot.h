@@ -33,6 +33,17 @@ struct Pair {
            reinterpret_cast<Ints>(w >> 16) * (reinterpret_cast<Ints>(x) >> 16);
 #endif
   }
+  // For one row. As intrinsics, GCC computes the products of a group before it adds them, and runs out of registers: 1.2 times
+  // the time. Several rows do better with those (0.95 to 0.99).
+  EXPERT_INLINE Sum add_of_one(Sum sum, Words w, Words x) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    Ints products;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(products) : "x"(w), "x"(x));
+    return sum;
+#else
+    return add(sum, w, x);
+#endif
+  }
   EXPERT_INLINE Ints total(Sum sum) { return sum; }
 };
 

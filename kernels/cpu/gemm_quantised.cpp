@@ -96,6 +96,15 @@ EXPERT_INLINE Floats add_group(Floats y, Ints sum, const Scales& w, const RowGro
   return fma(product, w.scale * splat(x.scale), y);
 }
 
+template <class Dot, int R>
+EXPERT_INLINE typename Dot::Sum add_products(typename Dot::Sum sum, Words w, Words x) {
+  if constexpr (R == 1 && std::is_same_v<Dot, Pair>) {
+    return Dot::add_of_one(sum, w, x);
+  } else {
+    return Dot::add(sum, w, x);
+  }
+}
+
 template <class Codes>
 const unsigned char* panel_of(const GemmArgs& a, int64_t panel) {
   return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(Codes::kStorage, a.inputs);
@@ -160,7 +169,7 @@ struct PanelTiles {
           Codes::unpack(line_words(line + l * 64, v), step);
           for (int s = 0; s < Codes::kSteps; ++s) {
             for (int r = 0; r < R; ++r) {
-              sum[r][v] = Dot::add(sum[r][v], step[s], word(x + r * stride, l * Codes::kSteps + s));
+              sum[r][v] = add_products<Dot, R>(sum[r][v], step[s], word(x + r * stride, l * Codes::kSteps + s));
             }
           }
         }
