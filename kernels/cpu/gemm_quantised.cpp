@@ -27,6 +27,27 @@ constexpr int64_t kBlockGroups = 16;
 constexpr int64_t kBlockPanels = 1;
 #endif
 
+// Panels that one row reads in turns, and how far ahead it asks; 0: not at all. It needs a line for so short a time that asking
+// gets into the way of hardware that follows a panel by itself (Zen 4: INT8 44 GB/s instead of 32). Zen 3 follows two of INT8
+// better than one (0.93 to 0.97 of the time; four: 0.92 to 0.95, but 1.14 from cache) and has to be asked; INT4 is as fast or
+// slower with two. Other processors were not measured; the set of Zen 4 also serves Intel's without a tile unit.
+#if defined(__AVX512F__) && !defined(EXPERT_TILE_UNIT)
+template <class Codes>
+constexpr int kPanelsOfOneRow = 1;
+template <class Codes>
+constexpr int64_t kBytesAheadOfOneRow = 0;
+#elif defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
+template <class Codes>
+constexpr int kPanelsOfOneRow = Codes::kStorage == Storage::int8 ? 2 : 1;
+template <class Codes>
+constexpr int64_t kBytesAheadOfOneRow = Codes::kStorage == Storage::int8 ? 768 : kPrefetchBytes;
+#else
+template <class Codes>
+constexpr int kPanelsOfOneRow = 1;
+template <class Codes>
+constexpr int64_t kBytesAheadOfOneRow = kPrefetchBytes;
+#endif
+
 template <class Codes>
 constexpr int kGroupSteps = Codes::kLines* Codes::kSteps;
 
@@ -96,15 +117,6 @@ EXPERT_INLINE Floats add_group(Floats y, Ints sum, const Scales& w, const RowGro
   return fma(product, w.scale * splat(x.scale), y);
 }
 
-template <class Dot, int R>
-EXPERT_INLINE typename Dot::Sum add_products(typename Dot::Sum sum, Words w, Words x) {
-  if constexpr (R == 1 && std::is_same_v<Dot, Pair>) {
-    return Dot::add_of_one(sum, w, x);
-  } else {
-    return Dot::add(sum, w, x);
-  }
-}
-
 template <class Codes>
 const unsigned char* panel_of(const GemmArgs& a, int64_t panel) {
   return static_cast<const unsigned char*>(a.panels) + panel * panel_bytes(Codes::kStorage, a.inputs);
@@ -153,36 +165,24 @@ struct PanelTiles {
     for (int64_t g = first_group; g < last_group; ++g) {
       const unsigned char* line = panel + codes_at(Codes::kStorage, g);
       const unsigned char* x = rows + g * kCodeBytes<typename Codes::Dot>;
-      Scales early[kPanelVectors];  // of one row: lines are read in the order in which they lie
-      if constexpr (R == 1) {
-        for (int v = 0; v < kPanelVectors; ++v) early[v] = unpack_scales<Codes>(head[v], panel + scales_at(Codes::kStorage, g), v);
-      }
       typename Dot::Sum sum[R][kPanelVectors];
       for (int r = 0; r < R; ++r) {
         const RowGroup x_group = row_group<typename Codes::Dot>(rows + r * stride, g, groups);
         for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = first_sum<Codes>(x_group);
       }
-      const auto add_line = [&](int l) __attribute__((always_inline)) {
-        if constexpr (R > 1 || kAskForOneRow) __builtin_prefetch(line + l * 64 + kPrefetchBytes);
+#pragma GCC unroll 1  // unrolled, GCC gathers the products before it adds them up, and runs out of registers
+      for (int l = 0; l < Codes::kLines; ++l) {
+        __builtin_prefetch(line + l * 64 + kPrefetchBytes);
         for (int v = 0; v < kPanelVectors; ++v) {
           Words step[Codes::kSteps];
           Codes::unpack(line_words(line + l * 64, v), step);
           for (int s = 0; s < Codes::kSteps; ++s) {
-            for (int r = 0; r < R; ++r) {
-              sum[r][v] = add_products<Dot, R>(sum[r][v], step[s], word(x + r * stride, l * Codes::kSteps + s));
-            }
+            for (int r = 0; r < R; ++r) sum[r][v] = Dot::add(sum[r][v], step[s], word(x + r * stride, l * Codes::kSteps + s));
           }
         }
-      };
-      if constexpr (R == 1) {
-#pragma GCC unroll 8
-        for (int l = 0; l < Codes::kLines; ++l) add_line(l);
-      } else {
-#pragma GCC unroll 1  // unrolled, GCC gathers the products before it adds them up, and runs out of registers
-        for (int l = 0; l < Codes::kLines; ++l) add_line(l);
       }
       for (int v = 0; v < kPanelVectors; ++v) {
-        const Scales w = R == 1 ? early[v] : unpack_scales<Codes>(head[v], panel + scales_at(Codes::kStorage, g), v);
+        const Scales w = unpack_scales<Codes>(head[v], panel + scales_at(Codes::kStorage, g), v);
         for (int r = 0; r < R; ++r) {
           const RowGroup x_group = row_group<typename Codes::Dot>(rows + r * stride, g, groups);
           total.y[r][v] = add_group<Codes>(total.y[r][v], Dot::total(sum[r][v]), w, x_group);
@@ -204,6 +204,77 @@ void put_panels(const GemmArgs& a, int64_t first_panel, int64_t panels, int64_t 
       }
     }
   }
+}
+
+template <class Dot>
+EXPERT_INLINE typename Dot::Sum add_of_one(typename Dot::Sum sum, Words w, Words x) {
+  if constexpr (std::is_same_v<Dot, Pair>) {
+    return Dot::add_of_one(sum, w, x);
+  } else {
+    return Dot::add(sum, w, x);
+  }
+}
+
+// How one row reads panels: P of them in turns, group by group.
+template <class Codes, int P>
+class OneRow {
+ public:
+  explicit OneRow(const GemmArgs& a) : a_(a), groups_(group_count(a.inputs)) {}
+
+  __attribute__((always_inline)) void run(int64_t first_panel) const {
+    const unsigned char* panel[P];
+    ScaleHead head[P][kPanelVectors];
+    Totals<1> total[P];
+    for (int p = 0; p < P; ++p) {
+      panel[p] = panel_of<Codes>(a_, first_panel + p);
+      for (int v = 0; v < kPanelVectors; ++v) head[p][v] = scale_head(panel[p], v);
+      total[p].begin(0, nullptr);
+    }
+    for (int64_t g = 0; g < groups_; ++g) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) add_group_of(panel[p], g, head[p], total[p].y[0]);
+    }
+    for (int p = 0; p < P; ++p) {
+      for (int v = 0; v < kPanelVectors; ++v) put(a_, 0, (first_panel + p) * kPanelRows + v * kLanes, total[p].y[0][v]);
+    }
+  }
+
+ private:
+  typedef typename Codes::Dot Dot;
+
+  // The scales first: lines are read in the order in which they lie.
+  __attribute__((always_inline)) void add_group_of(const unsigned char* panel, int64_t g, const ScaleHead (&head)[kPanelVectors],
+                                                   Floats (&total)[kPanelVectors]) const {
+    const RowGroup x = row_group<Dot>(a_.prepared, g, groups_);
+    const unsigned char* line = panel + codes_at(Codes::kStorage, g);
+    Scales scales[kPanelVectors];
+    for (int v = 0; v < kPanelVectors; ++v) scales[v] = unpack_scales<Codes>(head[v], panel + scales_at(Codes::kStorage, g), v);
+    typename Dot::Sum sum[kPanelVectors];
+    for (int v = 0; v < kPanelVectors; ++v) sum[v] = first_sum<Codes>(x);
+#pragma GCC unroll 8
+    for (int l = 0; l < Codes::kLines; ++l) {
+      if constexpr (kBytesAheadOfOneRow<Codes> > 0) __builtin_prefetch(line + l * 64 + kBytesAheadOfOneRow<Codes>);
+      for (int v = 0; v < kPanelVectors; ++v) {
+        Words step[Codes::kSteps];
+        Codes::unpack(line_words(line + l * 64, v), step);
+        for (int s = 0; s < Codes::kSteps; ++s) sum[v] = add_of_one<Dot>(sum[v], step[s], word(x.words, l * Codes::kSteps + s));
+      }
+    }
+    for (int v = 0; v < kPanelVectors; ++v) total[v] = add_group<Codes>(total[v], Dot::total(sum[v]), scales[v], x);
+  }
+
+  const GemmArgs& a_;
+  int64_t groups_;
+};
+
+template <class Codes>
+void one_row(const GemmArgs& a) {
+  int64_t panel = a.panel_begin;
+  if constexpr (kPanelsOfOneRow<Codes> > 1) {
+    const OneRow<Codes, kPanelsOfOneRow<Codes>> several(a);
+    for (; panel + kPanelsOfOneRow<Codes> <= a.panel_end; panel += kPanelsOfOneRow<Codes>) several.run(panel);
+  }
+  for (; panel < a.panel_end; ++panel) OneRow<Codes, 1>(a).run(panel);
 }
 
 // Rows of one tile, a whole panel at a time.
@@ -460,6 +531,7 @@ void many_rows(const GemmArgs& a, int64_t first, int64_t rows) {
 
 template <class Codes>
 void gemm_of(const GemmArgs& a) {
+  if (a.rows == 1) return one_row<Codes>(a);
   if (a.rows <= kFewRows || a.scratch == nullptr) return over_tiles<kFewRows>(0, a.rows, FewRows<Codes>{a});
 #if defined(EXPERT_TILE_UNIT)
   configure_unit();  // for each call: the host application may use the unit too

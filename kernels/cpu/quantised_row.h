@@ -6,14 +6,6 @@
 namespace expert::kernels::EXPERT_ISA_NAMESPACE {
 
 constexpr int64_t kPrefetchBytes = 4096;  // ahead of a panel read from memory
-// One row needs a line for so short a time that asking only gets into the way of the hardware, which follows a panel by
-// itself (INT8 32 -> 44 GB/s on Zen 4). Sets whose processors this was not measured on ask; this
-// one also serves Intel's without a tile unit, where it was not measured either.
-#if defined(__AVX512F__) && !defined(EXPERT_TILE_UNIT)
-constexpr bool kAskForOneRow = false;
-#else
-constexpr bool kAskForOneRow = true;
-#endif
 
 // A byte of scale per output as words.
 EXPERT_INLINE Words scale_bytes(const unsigned char* bytes) {
