@@ -178,7 +178,7 @@ Tensor Decoder::pass_layers(Pass& pass, const Batch& batch) const {
   return finish_wanted(pass, batch);
 }
 
-// The last layer's second half, of a prompt as a rule for its last row.
+// The last layer's second half, of a prompt as a rule for its last row. (On a walk all rows go through it: they are few.)
 Tensor Decoder::finish_wanted(Pass& pass, const Batch& batch) const {
   const DecoderLayer& layer = weights_.layers.back();
   const Tensor x = wanted_rows(pass.work.x, batch);

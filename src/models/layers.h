@@ -38,7 +38,9 @@ struct Pass {
   const BatchLayout& layout;
   KvStorage& kv;
   const RopeTable& rope;
-  const Workspace& work;  // exactly as many rows as the batch has; on a walk x and normed are each walker's own
+  // Exactly as many rows as the batch has, or in the last layer's finish() as are wanted; on a walk x and normed are each
+  // walker's own.
+  const Workspace& work;
   std::span<const AdapterRows> adapter_rows;
   DeltaLists& deltas;  // scratch of project(), keeps its memory between tokens
 };
@@ -95,8 +97,8 @@ struct DecoderLayer {
   RmsNorm post_attention_norm;
   Mlp mlp;
   void forward(Pass& pass) const;
-  // Its two halves. In the first rows see one another; in the second, from work.attended on, each is for itself, so that it
-  // can be left out for rows that nothing is wanted of any more.
+  // Its two halves. In the first rows see one another; in the second, from work.attended on, each is for itself (pass.layout is
+  // not looked at), so that it can be left out for rows that nothing is wanted of any more.
   void attend(Pass& pass) const;
   void finish(Pass& pass) const;
 };
