@@ -16,6 +16,8 @@ option(EXPERT_CUDA "Build the CUDA plug-in (nvcc 13 or newer; needs no GPU)" OFF
 set(EXPERT_CUDA_ARCHITECTURES "80-real;86-real;89-real;90" CACHE STRING
   "What the CUDA plug-in is compiled for; the last one also as PTX, for what comes after it")
 option(EXPERT_CUDA_EMULATOR "Test the CUDA kernels on an emulated device" ON)
+set(EXPERT_ISA_SETS "all" CACHE STRING
+  "x86-64 kernels beside the baseline's: all, or some of avx2;avxvnni;avx512;avx512bf16;amx (what one builds on comes with it)")
 option(EXPERT_WERROR "Warnings are errors (our presets and CI only)" OFF)
 set(EXPERT_SANITIZE "" CACHE STRING "Sanitizers: address,undefined | thread | empty")
 

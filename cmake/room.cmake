@@ -31,13 +31,13 @@ function(expert_room name)
   set_property(GLOBAL APPEND PROPERTY EXPERT_ROOMS expert_${name})
 endfunction()
 
-# expert_test(<name> SOURCES a.cpp … LINKS <targets> LABELS l): one doctest program, one ctest entry. HEAVY: it computes
-# what it compares with, and is optimised.
-function(expert_test name)
-  cmake_parse_arguments(test "HEAVY" "" "SOURCES;LINKS;LABELS" ${ARGN})
+# expert_test_program(<name> SOURCES a.cpp … LINKS <targets>): one doctest program. HEAVY: it computes what it compares with,
+# and is optimised.
+function(expert_test_program name)
+  cmake_parse_arguments(test "HEAVY" "" "SOURCES;LINKS" ${ARGN})
   add_executable(${name} ${test_SOURCES})
   target_link_libraries(${name} PRIVATE ${test_LINKS} expert_doctest)
-  target_compile_definitions(${name} PRIVATE EXPERT_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_compile_definitions(${name} PRIVATE EXPERT_SOURCE_DIR="${PROJECT_SOURCE_DIR}" $<$<BOOL:${EXPERT_SANITIZE}>:EXPERT_SANITIZED>)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR})
   expert_warnings(${name})
   if(test_HEAVY)
@@ -45,10 +45,32 @@ function(expert_test name)
   else()
     target_precompile_headers(${name} REUSE_FROM expert_doctest)
   endif()
+endfunction()
+
+# expert_test(<name> [HEAVY] SOURCES a.cpp … LINKS <targets> LABELS l): a program that is one ctest entry.
+function(expert_test name)
+  cmake_parse_arguments(test "HEAVY" "" "SOURCES;LINKS;LABELS" ${ARGN})
+  set(heavy)
+  if(test_HEAVY)
+    set(heavy HEAVY)
+  endif()
+  expert_test_program(${name} ${heavy} SOURCES ${test_SOURCES} LINKS ${test_LINKS})
   add_test(NAME ${name} COMMAND ${name})
   if(test_LABELS)
     set_tests_properties(${name} PROPERTIES LABELS "${test_LABELS}")
   endif()
+endfunction()
+
+# expert_test_parts(<room> PARTS a b … LINKS <targets>): one program of a_test.cpp, b_test.cpp …, because their headers take the
+# compiler longer than they do; a ctest entry <room>_a_test for each.
+function(expert_test_parts room)
+  cmake_parse_arguments(test "" "" "PARTS;LINKS" ${ARGN})
+  list(TRANSFORM test_PARTS APPEND _test.cpp OUTPUT_VARIABLE sources)
+  expert_test_program(${room}_tests SOURCES ${sources} LINKS ${test_LINKS})
+  foreach(part IN LISTS test_PARTS)
+    add_test(NAME ${room}_${part}_test COMMAND ${room}_tests "--source-file=*/${part}_test.cpp")
+    set_tests_properties(${room}_${part}_test PROPERTIES FAIL_REGULAR_EXPRESSION "test cases: +0 ")  # a name that finds nothing
+  endforeach()
 endfunction()
 
 # expert_fuzzer(<name> SOURCE fuzz_x.cpp LINKS <targets>): one libFuzzer program (clang, EXPERT_FUZZ=ON).

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import concurrent.futures
 import os
 import re
 import shutil
@@ -180,6 +181,17 @@ def cuda_options() -> list[str]:
     return ["-DEXPERT_CUDA=OFF"]
 
 
+def runnable_isa_sets() -> str:
+    """EXPERT_ISA_SETS for a build whose only use is to run here: compiling the others would take minutes. The kernels of the tile
+    unit run emulated where the processor has AVX-512."""
+    try:
+        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
+    except OSError:
+        return "all"
+    needs = {"avx2": "avx2", "avxvnni": "avx_vnni", "avx512": "avx512_vnni", "avx512bf16": "avx512_bf16", "amx": "avx512_bf16"}
+    return ";".join(name for name, flag in needs.items() if flag in flags)
+
+
 class Stages:
     """Runs the stages of the test command one after the other and says how long each took."""
 
@@ -249,9 +261,20 @@ def fuzz_command(program: Path, directory: Path, *limits: str) -> list[str | Pat
 
 
 def fuzz(stages: Stages, directory: Path, seconds: int) -> None:
-    for program in fuzz_targets(directory):
-        stages.run(f"{program.name} for {seconds} s",
-                   fuzz_command(program, directory, f"-max_total_time={seconds}", "-verbosity=0"), **FUZZ_ENVIRONMENT)  # fmt: skip
+    def one(program: Path) -> tuple[subprocess.CompletedProcess, float]:
+        started = time.monotonic()
+        command = fuzz_command(program, directory, f"-max_total_time={seconds}", "-verbosity=0")
+        result = subprocess.run([str(part) for part in command], env={**os.environ, **FUZZ_ENVIRONMENT}, cwd=ROOT,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        return result, time.monotonic() - started
+
+    programs = fuzz_targets(directory)
+    say(f"{len(programs)} fuzz targets, {seconds} s each")
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for program, (result, taken) in zip(programs, pool.map(one, programs)):
+            if result.returncode != 0:
+                sys.stderr.write(result.stdout.decode(errors="replace")[-20_000:])
+            stages.count(f"{program.name} for {seconds} s", result.returncode, taken)
 
 
 def test() -> None:
@@ -267,7 +290,7 @@ def test() -> None:
              "PATH": f"{node}:{os.environ['PATH']}"}  # fmt: skip
     stages.run("unit tests, release", [ctest, "--test-dir", release, "--output-on-failure", "-j", "2"])
     # One core is enough for most of what follows, so the next build has the other.
-    asan = configure("asan", "--preset", "asan", warnings())
+    asan = configure("asan", "--preset", "asan", warnings(), f"-DEXPERT_ISA_SETS={runnable_isa_sets()}")
     asan_built = stages.begin("build for AddressSanitizer and UBSan", [tool, "--build", asan], asan / "build.log")
     stages.run("oracles, bindings, command line, README",
                [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], **paths)  # fmt: skip

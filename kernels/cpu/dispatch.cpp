@@ -75,8 +75,10 @@ unsigned saved_state() {
   return low;
 }
 
+// Below, what no kernels were compiled for is not asked (EXPERT_ISA_SETS).
+
 // x86-64-v3.
-bool machine_has_avx2() {
+[[maybe_unused]] bool machine_has_avx2() {
   const Registers one = cpuid(1, 0);
   const Registers seven = cpuid(7, 0);
   const Registers extended = cpuid(0x80000001U, 0);
@@ -89,14 +91,14 @@ bool machine_has_avxvnni() { return machine_has_avx2() && has(cpuid(7, 1).eax, 1
 #endif
 
 // x86-64-v4 with VNNI.
-bool machine_has_avx512() {
+[[maybe_unused]] bool machine_has_avx512() {
   const Registers seven = cpuid(7, 0);
   return machine_has_avx2() && has(saved_state(), 0xE6U) &&
          has(seven.ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL) &&
          has(seven.ecx, bit_AVX512VNNI);
 }
 
-bool machine_has_pairs() { return machine_has_avx512() && has(cpuid(7, 1).eax, 1U << 5); }
+[[maybe_unused]] bool machine_has_pairs() { return machine_has_avx512() && has(cpuid(7, 1).eax, 1U << 5); }
 
 #if defined(EXPERT_HAS_AMX)
 // The tile unit. Its registers are 8 KiB that the system saves for a process only when asked to; it refuses where a
@@ -136,12 +138,18 @@ struct Available {
 #if defined(EXPERT_HAS_AMX)
     if (machine_has_amx()) *next++ = &amx::table;
 #endif
+#if defined(EXPERT_HAS_AVX512BF16)
     if (machine_has_pairs()) *next++ = &avx512bf16::table;
+#endif
+#if defined(EXPERT_HAS_AVX512)
     if (machine_has_avx512()) *next++ = &avx512::table;
+#endif
 #if defined(EXPERT_HAS_AVXVNNI)
     if (machine_has_avxvnni()) *next++ = &avxvnni::table;
 #endif
+#if defined(EXPERT_HAS_AVX2)
     if (machine_has_avx2()) *next++ = &avx2::table;
+#endif
     *next++ = &baseline::table;
 #elif defined(__aarch64__)
     if (machine_has_i8mm()) *next++ = &neoni8mm::table;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "support/volume.h"
 #if defined(EXPERT_EMULATED_CUDA)
 #include "backend/cuda/cuda_backend.h"
 #include "cuda/emulator/emulated_device.h"
@@ -67,19 +68,16 @@ inline LowRankTerm to_low_rank(Backend& backend, const std::vector<float>& a, co
 }
 
 #if defined(EXPERT_EMULATED_CUDA)
-inline constexpr bool kThorough = false;  // an emulator is slow: fewer of the many rows
 // The same tests once more for the CUDA backend, on a device emulated on the host (tests/cuda/emulator).
 inline constexpr const char* kIsas[] = {"emulated"};
 inline std::unique_ptr<Backend> backend_on(const char*, int threads) {
   return std::make_unique<cuda::CudaBackend>(cuda_emulator::make_device(), kernels::cuda::table(), threads);
 }
 #elif defined(EXPERT_CUDA_DEVICE)
-inline constexpr bool kThorough = true;
 // On a true device (tests/full, stage cuda).
 inline constexpr const char* kIsas[] = {"cuda"};
 inline std::unique_ptr<Backend> backend_on(const char* device, int threads) { return make_backend({device, threads, ""}); }
 #else
-inline constexpr bool kThorough = true;
 inline constexpr const char* kIsas[] = {"baseline", "avx2", "avxvnni", "avx512",  "avx512bf16",
                                         "amx",      "neon", "neondot", "neoni8mm"};
 // The CPU backend on this instruction set; null where the machine does not have it.

@@ -119,7 +119,7 @@ TEST_CASE("linear equals the reference on awkward shapes") {
       for (const int64_t out : {1, 16, 17, 70}) {
         const Layer layer{in, out, format, ++seed};
         for (const int64_t rows : {1, 2, 3, 5, 6, 7, 17, 200}) {
-          if (rows == 200 && in > (kThorough ? 600 : 20)) continue;
+          if (rows == 200 && in > (thorough() ? 600 : 20)) continue;
           const std::vector<float> truth = run(*reference, layer, true, {}, rows, 0, rows);
           for (const auto& backend : backends) {
             INFO(name_of(*backend), " ", name_of(format), " ", rows, " x ", in, " -> ", out);

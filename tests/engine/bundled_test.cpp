@@ -7,11 +7,13 @@
 #include <fstream>
 
 #include "engine/engine.h"
+#include "engine_support.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
+#include "support/volume.h"
 
 using namespace expert;
 using namespace expert::test;
@@ -20,7 +22,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr auto kSoon = std::chrono::minutes(10);
 const fs::path kModels = fs::path(EXPERT_SOURCE_DIR) / "models";
 
 std::shared_ptr<Engine> open_bundled(const std::string& device, const fs::path& home, int32_t max_batch = 16,
@@ -91,7 +92,7 @@ TEST_CASE("requests with different experts in one batch give each what it gives 
     const std::string& device = kind.first;
     const std::string& weights = kind.second;
     INFO(device, " ", weights);
-    const int32_t tokens = device == "cpu" ? 24 : 4;
+    const int32_t tokens = device == "cpu" ? volume(24) : 4;
     const auto together = open_bundled(device, home.path(), 16, weights);
     const auto alone = open_bundled(device, home.path(), 1, weights);
     if (weights != "auto") CHECK(together->info()["weights"] == weights);

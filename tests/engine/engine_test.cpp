@@ -1,5 +1,6 @@
 // The engine's promises, on a model double that notices mistakes of scheduling.
 #include "engine/engine.h"
+#include "engine_support.h"
 
 #include <doctest/doctest.h>
 #include <sys/wait.h>
@@ -18,8 +19,6 @@ using namespace expert::test;
 using namespace std::chrono_literals;
 
 namespace {
-
-constexpr auto kSoon = 60s;
 
 Request request_for(const std::string& prompt, int32_t max_tokens = 32) {
   Request request;

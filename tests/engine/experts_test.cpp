@@ -6,6 +6,7 @@
 #include <cmath>
 #include <thread>
 
+#include "engine_support.h"
 #include "fake_model.h"
 #include "io/archive.h"
 #include "io/sha256.h"
@@ -18,8 +19,6 @@ using namespace expert;
 using namespace expert::test;
 
 namespace {
-
-constexpr auto kSoon = std::chrono::minutes(10);
 
 Json base_config() {
   Json config = tiny_config();

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "engine/engine.h"
+#include "engine_support.h"
 #include "fake_model.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
@@ -17,9 +18,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr auto kSoon = 60s;
-
-Request request_for(const std::string& prompt, int32_t max_tokens = 32) {
+Request failing_request(const std::string& prompt, int32_t max_tokens = 32) {
   Request request;
   request.prompt = prompt;
   request.base_only = true;
@@ -55,12 +54,12 @@ TEST_CASE("a request that makes a step throw ends; the others of the step get th
     CAPTURE(i);
     const FakeEngine fake = fake_engine({.kv_blocks = 64, .script = poisoned_by(faults[i])});
     std::vector<std::shared_ptr<Generation>> healthy;
-    for (int r = 0; r < 6; ++r) healthy.push_back(fake.engine->submit(request_for(std::string(40, static_cast<char>('a' + r)), 40)));
-    const auto sick = fake.engine->submit(request_for("poison", 40));
+    for (int r = 0; r < 6; ++r) healthy.push_back(fake.engine->submit(failing_request(std::string(40, static_cast<char>('a' + r)), 40)));
+    const auto sick = fake.engine->submit(failing_request("poison", 40));
     expect_error(
         i == 1 ? ErrorCode::out_of_memory : ErrorCode::inference, "", [&] { sick->wait(kSoon); }, __FILE__, __LINE__);
     for (int r = 0; r < 6; ++r) {
-      const auto expected = alone.engine->submit(request_for(std::string(40, static_cast<char>('a' + r)), 40))->wait(kSoon);
+      const auto expected = alone.engine->submit(failing_request(std::string(40, static_cast<char>('a' + r)), 40))->wait(kSoon);
       CHECK(healthy[static_cast<size_t>(r)]->wait(kSoon)->tokens == expected->tokens);
     }
     const Json stats = fake.engine->stats();
@@ -76,13 +75,13 @@ TEST_CASE("steps that fail now and then change no token") {
   std::vector<std::shared_ptr<Generation>> running;
   fake.model->delay_us = 200;
   fake.model->spare_single = true;  // the repetitions of a failed batch, one request each, succeed
-  for (int r = 0; r < 12; ++r) running.push_back(fake.engine->submit(request_for(std::string(60, static_cast<char>('a' + r)), 60)));
+  for (int r = 0; r < 12; ++r) running.push_back(fake.engine->submit(failing_request(std::string(60, static_cast<char>('a' + r)), 60)));
   for (int i = 0; i < 10; ++i) {
     fake.model->fail_steps = 1;
     std::this_thread::sleep_for(3ms);
   }
   for (int r = 0; r < 12; ++r) {
-    const auto expected = calm.engine->submit(request_for(std::string(60, static_cast<char>('a' + r)), 60))->wait(kSoon);
+    const auto expected = calm.engine->submit(failing_request(std::string(60, static_cast<char>('a' + r)), 60))->wait(kSoon);
     CHECK(running[static_cast<size_t>(r)]->wait(kSoon)->tokens == expected->tokens);
   }
   CHECK(fake.model->failed_steps > 0);
@@ -91,11 +90,11 @@ TEST_CASE("steps that fail now and then change no token") {
 
 TEST_CASE("a request beyond the budget is refused before it runs, and says so; the queue has a bound") {
   const FakeEngine fake = fake_engine({.context = 4096, .kv_blocks = 8, .max_batch = 1, .max_queue = 2});
-  EXPECT_ERROR(out_of_memory, "the KV cache has room for 128", fake.engine->submit(request_for(std::string(500, 'a'))));
+  EXPECT_ERROR(out_of_memory, "the KV cache has room for 128", fake.engine->submit(failing_request(std::string(500, 'a'))));
   fake.model->delay_us = 2000;
-  const auto first = fake.engine->submit(request_for("q", 100));
-  const auto second = fake.engine->submit(request_for("q", 100));
-  EXPECT_ERROR(out_of_memory, "queue full: 2 requests", fake.engine->submit(request_for("q")));
+  const auto first = fake.engine->submit(failing_request("q", 100));
+  const auto second = fake.engine->submit(failing_request("q", 100));
+  EXPECT_ERROR(out_of_memory, "queue full: 2 requests", fake.engine->submit(failing_request("q")));
   CHECK(fake.engine->stats()["requests"]["refused"] == 2);
   first->cancel();
   second->cancel();
@@ -111,7 +110,7 @@ TEST_CASE("cancels, small pools and failures at random leave nothing behind") {
     threads.emplace_back([&, t] {
       for (int i = 0; i < 40; ++i) {
         const auto generation =
-            fake.engine->submit(request_for(std::string(static_cast<size_t>(1 + (i * 37 + t) % 200), 'a'), 1 + i % 60));
+            fake.engine->submit(failing_request(std::string(static_cast<size_t>(1 + (i * 37 + t) % 200), 'a'), 1 + i % 60));
         if (i % 4 == 1) generation->cancel();
         if (i % 7 == 3) fake.model->fail_steps = 1;
         try {
@@ -156,7 +155,7 @@ TEST_CASE("an expert whose file vanished fails the request that names it, and no
 
 TEST_CASE("what is counted: histograms, Prometheus text, the trace of one request") {
   const FakeEngine fake = fake_engine({});
-  Request request = request_for(std::string(100, 'a'), 10);
+  Request request = failing_request(std::string(100, 'a'), 10);
   request.trace = true;
   const auto result = fake.engine->submit(request)->wait(kSoon);
   REQUIRE(result->trace.is_array());
@@ -166,7 +165,7 @@ TEST_CASE("what is counted: histograms, Prometheus text, the trace of one reques
   CHECK(events[2] == "admitted");
   CHECK(std::count(events.begin(), events.end(), "step") == 10);
   CHECK(events.back() == "ended");
-  CHECK(fake.engine->submit(request_for("q"))->wait(kSoon)->trace.is_null());
+  CHECK(fake.engine->submit(failing_request("q"))->wait(kSoon)->trace.is_null());
 
   const Json histograms = fake.engine->stats()["histograms"];
   CHECK(histograms["total_ms"]["count"] == 2);

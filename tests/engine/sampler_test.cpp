@@ -14,6 +14,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "support/volume.h"
 
 using namespace expert;
 
@@ -158,7 +159,7 @@ TEST_CASE("random numbers are Philox4x32-10 of (seed, position)") {
 
 TEST_CASE("equals the plain sampler for random parameters, logits and histories") {
   std::mt19937_64 rng(7);
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < test::volume(400); ++round) {
     const SamplingParameters parameters = random_parameters(rng);
     const size_t vocab = one_of<size_t>(rng, {13, 100, 3000});
     std::vector<int32_t> prompt(rng() % 10);

@@ -16,6 +16,7 @@
 #include <random>
 #include <thread>
 
+#include "engine_support.h"
 #include "fake_model.h"
 #include "support/expect_error.h"
 #include "support/runner.h"
@@ -44,10 +45,9 @@ extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attribute
 
 namespace {
 
-constexpr auto kSoon = std::chrono::minutes(10);
 constexpr int kExperts = 6;
 
-Json base_config() {
+Json tier_config() {
   Json config = tiny_config();
   config["vocab_size"] = 300;
   config["max_position_embeddings"] = 1024;
@@ -96,25 +96,25 @@ class Gate {
 };
 
 // A small true model and experts of equal size, in an engine that has room for some of them.
-struct Bed {
+struct TierBed {
   TempDir dir;
-  std::string base = write_tiny_model(dir / "base", base_config());
+  std::string base = write_tiny_model(dir / "base", tier_config());
   std::vector<std::string> experts;
   Gate gate;
   uint64_t size = 0;  // of one expert
   std::shared_ptr<Engine> engine, alone;
 
-  explicit Bed(uint64_t room, const std::string& bundled = {}) {
+  explicit TierBed(uint64_t room, const std::string& bundled = {}) {
     for (int i = 0; i < kExperts; ++i) write(i);
     alone = open(0, {});
     size = alone->load_expert(experts[0])->size_bytes();
     engine = open(room * size, bundled);
   }
-  ~Bed() { gate.open(); }
+  ~TierBed() { gate.open(); }
 
   void write(int expert, uint64_t seed = 0) {
     const std::string path = dir / ("expert" + std::to_string(expert));
-    write_tiny_lora(path, base_config(), 3, {"q_proj", "up_proj"}, seed != 0 ? seed : static_cast<uint64_t>(expert) + 1);
+    write_tiny_lora(path, tier_config(), 3, {"q_proj", "up_proj"}, seed != 0 ? seed : static_cast<uint64_t>(expert) + 1);
     if (experts.size() <= static_cast<size_t>(expert)) experts.push_back(path);
   }
 
@@ -170,7 +170,7 @@ struct Bed {
 }  // namespace
 
 TEST_CASE("an expert comes back from disk while others decode, and submit does not wait for it") {
-  Bed bed(2);
+  TierBed bed(2);
   bed.make_known(3);  // 1 and 2 are in memory
   CHECK(bed.host()["experts"] == 2);
   CHECK(bed.host()["evictions"] == 1);
@@ -202,21 +202,21 @@ TEST_CASE("what goes wrong while an expert is read ends the requests that asked,
     const char* name;
     ErrorCode code;
     const char* message;
-    std::function<void(Bed&)> happens;
+    std::function<void(TierBed&)> happens;
   };
   const std::vector<Fault> faults = {
-      {"vanished", ErrorCode::load, "expert0", [](Bed& bed) { fs::remove_all(bed.experts[0]); }},
-      {"altered", ErrorCode::load, "have changed since expert0 was first read", [](Bed& bed) { bed.write(0, 77); }},
+      {"vanished", ErrorCode::load, "expert0", [](TierBed& bed) { fs::remove_all(bed.experts[0]); }},
+      {"altered", ErrorCode::load, "have changed since expert0 was first read", [](TierBed& bed) { bed.write(0, 77); }},
       {"truncated", ErrorCode::load, "expert0",
-       [](Bed& bed) { fs::resize_file(fs::path(bed.experts[0]) / "adapter_model.safetensors", 100); }},
-      {"no memory", ErrorCode::out_of_memory, "expert0: out of memory", [](Bed&) { throw std::bad_alloc(); }},
-      {"a defect", ErrorCode::load, "expert0: unforeseen", [](Bed&) { throw std::runtime_error("unforeseen"); }},
-      {"anything", ErrorCode::load, "expert0", [](Bed&) { throw 42; }},
+       [](TierBed& bed) { fs::resize_file(fs::path(bed.experts[0]) / "adapter_model.safetensors", 100); }},
+      {"no memory", ErrorCode::out_of_memory, "expert0: out of memory", [](TierBed&) { throw std::bad_alloc(); }},
+      {"a defect", ErrorCode::load, "expert0: unforeseen", [](TierBed&) { throw std::runtime_error("unforeseen"); }},
+      {"anything", ErrorCode::load, "expert0", [](TierBed&) { throw 42; }},
   };
   for (const Fault& fault : faults) {
     const std::string name = fault.name;
     CAPTURE(name);
-    Bed bed(2);
+    TierBed bed(2);
     bed.make_known(3);
     bed.gate.close();
     bed.gate.on_pass([&](const std::string& expert) {
@@ -247,7 +247,7 @@ TEST_CASE("what goes wrong while an expert is read ends the requests that asked,
 }
 
 TEST_CASE("evaluation and composition wait for experts too, and hear of their failure") {
-  Bed bed(1);
+  TierBed bed(1);
   bed.make_known(2);
   const std::vector<int32_t> ids = {1, 2, 3};
   CHECK(bed.engine->logits(ids, bed.request(0).experts) == bed.alone->logits(ids, bed.request(0).experts));
@@ -259,7 +259,7 @@ TEST_CASE("evaluation and composition wait for experts too, and hear of their fa
 }
 
 TEST_CASE("a request that waits for its expert ends at once when it is cancelled or late") {
-  Bed bed(1);
+  TierBed bed(1);
   bed.make_known(2);
   bed.gate.close();
   const auto cancelled = bed.submit(0);
@@ -279,7 +279,7 @@ TEST_CASE("a request that waits for its expert ends at once when it is cancelled
 }
 
 TEST_CASE("closing while an expert is read") {
-  Bed bed(1);
+  TierBed bed(1);
   bed.make_known(2);
   bed.gate.close();
   const auto waiting = bed.submit(0);
@@ -315,7 +315,7 @@ TEST_CASE("closing while an expert is read") {
 }
 
 TEST_CASE("a child of fork() fails and ends, whatever the loader of its parent is doing") {
-  Bed bed(1);
+  TierBed bed(1);
   bed.make_known(2);
   bed.gate.close();
   const auto waiting = bed.submit(0);
@@ -341,7 +341,7 @@ TEST_CASE("a child of fork() fails and ends, whatever the loader of its parent i
 }
 
 TEST_CASE("where no thread can be had, the caller reads") {
-  Bed bed(1);
+  TierBed bed(1);
   bed.make_known(2);
   no_threads = true;
   CHECK(bed.submit(0)->wait(kSoon)->tokens == bed.expected(0));
@@ -357,7 +357,7 @@ TEST_CASE("where no thread can be had, the caller reads") {
 }
 
 TEST_CASE("more experts than memory holds, many requests: the same tokens, never more bytes") {
-  Bed bed(2);
+  TierBed bed(2);
   std::vector<std::vector<int32_t>> expected;
   for (int i = 0; i < kExperts; ++i) expected.push_back(bed.expected(i));
   std::atomic<int> wrong{0};
@@ -395,7 +395,7 @@ TEST_CASE("more experts than memory holds, many requests: the same tokens, never
 }
 
 TEST_CASE("a request whose experts never fit is refused at once; by hand they may be loaded all the same") {
-  Bed bed(1);
+  TierBed bed(1);
   Request both = bed.request(0);
   both.experts.push_back({nullptr, bed.experts[1], 1.0F});
   EXPECT_ERROR(out_of_memory, "expert_cache_bytes is", bed.engine->submit(both));
@@ -428,9 +428,9 @@ void add_manifest(const std::string& path, const std::string& name) {
 TEST_CASE("an expert that the router chose and that is gone does not fail the caller: the base answers") {
   const TempDir bundled;
   const std::string path = bundled / "vegetables";
-  write_tiny_lora(path, base_config(), 3, {"q_proj", "up_proj"}, 50);
+  write_tiny_lora(path, tier_config(), 3, {"q_proj", "up_proj"}, 50);
   add_manifest(path, "expert-vegetables");
-  Bed bed(1, bundled.path());
+  TierBed bed(1, bundled.path());
   Request request;
   request.prompt = "a carrot and a turnip";
   request.sampling.temperature = 0.0F;
@@ -450,7 +450,7 @@ TEST_CASE("an expert that the router chose and that is gone does not fail the ca
 }
 
 TEST_CASE("an installed expert whose files were altered is a broken signature, for those that asked") {
-  Bed bed(1);
+  TierBed bed(1);
   add_manifest(bed.experts[0], "expert-vegetables");
   const InstalledExpert installed = Store(bed.dir / "home").install(bed.experts[0], {.skip_verify = true});
   Request request = bed.request(1);
@@ -458,7 +458,7 @@ TEST_CASE("an installed expert whose files were altered is a broken signature, f
   bed.engine->submit(request)->wait(kSoon);
   bed.submit(1)->wait(kSoon);
   bed.gate.on_pass([&](const std::string& name) {
-    if (name == "expert-vegetables") write_tiny_lora(installed.path, base_config(), 3, {"q_proj", "up_proj"}, 99);
+    if (name == "expert-vegetables") write_tiny_lora(installed.path, tier_config(), 3, {"q_proj", "up_proj"}, 99);
   });
   EXPECT_ERROR(signature, "not what was installed", bed.engine->submit(request)->wait(kSoon));
   bed.check_all_is_back();

@@ -3,7 +3,7 @@
 
     tests/full/run.py [--only STAGE …] [--fuzz-runs 10000000] [--fuzz-seconds N] [--fuzz-jobs N] [--fuzz-targets NAME …] [--logs tests/full/last]
 
-Stages: tsan, isa, neon, oracles, fuzz, consumers, hammer, bench, cuda. They take hours, so each stage, and each fuzz target,
+Stages: asan, tsan, isa, neon, oracles, fuzz, consumers, hammer, bench, cuda. They take hours, so each stage, and each fuzz target,
 writes a log of its own, which begins with commit, date and machine; the last of each is committed.
 """
 
@@ -93,9 +93,16 @@ class Builds:
     ctest: str
 
 
+def asan(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
+    directory = bootstrap.build("asan", "--preset", "asan")
+    log.run("every unit test under AddressSanitizer and UBSan, at full volume",
+            [builds.ctest, "--test-dir", directory, "--output-on-failure"], EXPERT_TEST_VOLUME="full")  # fmt: skip
+
+
 def tsan(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
     directory = bootstrap.build("tsan", "--preset", "tsan")
-    log.run("every unit test under ThreadSanitizer", [builds.ctest, "--test-dir", directory, "--output-on-failure"])
+    log.run("every unit test under ThreadSanitizer", [builds.ctest, "--test-dir", directory, "--output-on-failure"],
+            EXPERT_TEST_VOLUME="full")  # fmt: skip
 
 
 def isa(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
@@ -175,7 +182,7 @@ def cuda(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
     log.run("benchmark", [builds.python, "tests/bench/gpu/bench.py", "--build", directory, *model], keep=400)
 
 
-STAGES = {stage.__name__: stage for stage in (tsan, isa, neon, oracles, fuzz, consumers, hammer, bench, cuda)}
+STAGES = {stage.__name__: stage for stage in (asan, tsan, isa, neon, oracles, fuzz, consumers, hammer, bench, cuda)}
 WITH_OWN_LOGS = ["fuzz"]
 
 
