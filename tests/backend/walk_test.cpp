@@ -174,7 +174,9 @@ TEST_CASE("a walk gives the bits of operations that one thread calls") {
       for (const DType kv : {DType::bf16, DType::i8}) {
         for (const int32_t rows : {1, kMostRows}) {
           for (const int32_t position : {0, 70, 2060}) {
+            if (!thorough() && position == 70) continue;
             for (const bool apart : {false, true}) {
+              if (apart && rows == 1) continue;  // the same
               Layer one(*backend, rows, format, kv);
               const std::vector<float> expected = one.run(position, apart, false);
               Layer other(*backend, rows, format, kv);

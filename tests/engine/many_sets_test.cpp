@@ -164,5 +164,5 @@ TEST_CASE("64 requests with 64 sets of experts: the bundled model") {
   options.max_batch = 1;
   options.prefix_cache_bytes = 0;
   const auto alone = Engine::open(options);
-  check_alike(*together, *alone, {"sql", "json", "shell", "classify", "jsonfmt"}, 8);
+  check_alike(*together, *alone, {"sql", "json", "shell", "classify", "jsonfmt"}, volume(8));
 }

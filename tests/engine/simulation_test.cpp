@@ -89,9 +89,9 @@ TEST_CASE("many operations at random: no crossing, no leak, no block given back 
   }
   MESSAGE(operations << " operations, " << preemptions << " preemptions, " << hits << " prefix hits, " << evictions
                      << " evictions");
-  CHECK(preemptions > 100);
-  CHECK(hits > 1000);
-  CHECK(evictions > 1000);
+  CHECK(preemptions > operations / 10'000);
+  CHECK(hits > operations / 1000);
+  CHECK(evictions > operations / 1000);
 }
 
 TEST_CASE("experts that come late: no budget is exceeded, nobody waits for ever, every request ends once") {
