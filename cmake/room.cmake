@@ -70,6 +70,7 @@ function(expert_test_parts room)
   cmake_parse_arguments(test "" "" "PARTS;LINKS" ${ARGN})
   list(TRANSFORM test_PARTS APPEND _test.cpp OUTPUT_VARIABLE sources)
   expert_test_program(${room}_tests SOURCES ${sources} LINKS ${test_LINKS})
+  set_target_properties(${room}_tests PROPERTIES UNITY_BUILD_BATCH_SIZE 6)  # or one core would wait for it
   foreach(part IN LISTS test_PARTS)
     add_test(NAME ${room}_${part}_test COMMAND ${room}_tests "--source-file=*/${part}_test.cpp")
     set_tests_properties(${room}_${part}_test PROPERTIES FAIL_REGULAR_EXPRESSION "test cases: +0 ")  # a name that finds nothing

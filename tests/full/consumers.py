@@ -66,10 +66,13 @@ def test_add_subdirectory(tmp_path):
 
 def test_without_optional_parts(tmp_path):
     build = tmp_path / "build"
-    run("cmake", "-S", ROOT, "-B", build, "-DEXPERT_PACKAGES=OFF", *UNITY)
+    run("cmake", "-S", ROOT, "-B", build, "-DEXPERT_PACKAGES=OFF", "-DEXPERT_ISA_SETS=", *UNITY)
     run("cmake", "--build", build)
     cli, home = build / "cli" / "expert-cli", {"EXPERT_HOME": str(tmp_path / "home")}
     assert run(cli, "run", "List all files", "--experts", "shell", "--max-tokens", "8", **home).strip()
+    wide = subprocess.run([cli, "run", "x", "--experts", ""], capture_output=True, text=True,
+                          env={**os.environ, **home, "EXPERT_ISA": "avx2"})  # fmt: skip
+    assert wide.returncode != 0 and "avx2" in wide.stderr
     archive = tmp_path / "a.expert"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(ROOT / "models" / "experts" / "sql", arcname=".")
