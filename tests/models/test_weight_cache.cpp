@@ -175,8 +175,7 @@ TEST_CASE("a changed checkpoint makes the cache stale") {
 
 TEST_CASE("no cache for small models, nothing left behind when stopped or when the folder cannot be written") {
   const TempDir dir;
-  ModelOptions options;
-  options.cache_dir = dir / "cache";
+  ModelOptions options = quickly_packed(dir / "cache");
   CHECK_FALSE(Runner(write_tiny_model(dir / "small"), "cpu", options).model().write_weight_cache());
   if (directory_exists(dir / "cache")) CHECK(only_file(dir / "cache").empty());
 
