@@ -28,10 +28,10 @@ constexpr int64_t kBlockPanels = 1;
 #endif
 
 // Panels that one row reads in turns, and how far ahead it asks; 0: not at all. It needs a line for so short a time that asking
-// gets into the way of hardware that follows a panel by itself (Zen 4: INT8 44 GB/s instead of 32). Zen 3 follows two of INT8
-// better than one (0.93 to 0.97 of the time; four: 0.92 to 0.95, but 1.14 from cache) and has to be asked; INT4 is as fast or
-// slower with two, and takes 0.97 of the time with 1.5 KB instead of 4. Other processors were not measured; the set of Zen 4 also
-// serves Intel's without a tile unit.
+// gets into the way of hardware that follows a panel by itself (Zen 4: INT8 44 GB/s instead of 32). Zen 3 follows four better than
+// one and has to be asked: for lines of the panel that is next in turn too, or four are no better than two (INT8: 0.89 of the time
+// of two panels that were not; INT4 0.91 of one). Other processors were not measured; the set of Zen 4 also serves Intel's without
+// a tile unit.
 #if defined(__AVX512F__) && !defined(EXPERT_TILE_UNIT)
 template <class Codes>
 constexpr int kPanelsOfOneRow = 1;
@@ -39,9 +39,9 @@ template <class Codes>
 constexpr int64_t kBytesAheadOfOneRow = 0;
 #elif defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
 template <class Codes>
-constexpr int kPanelsOfOneRow = Codes::kStorage == Storage::int8 ? 2 : 1;
+constexpr int kPanelsOfOneRow = 4;
 template <class Codes>
-constexpr int64_t kBytesAheadOfOneRow = Codes::kStorage == Storage::int8 ? 768 : 1536;
+constexpr int64_t kBytesAheadOfOneRow = Codes::kStorage == Storage::int8 ? 512 : 768;
 #else
 template <class Codes>
 constexpr int kPanelsOfOneRow = 1;
@@ -230,7 +230,8 @@ EXPERT_INLINE typename Dot::Sum add_of_one(typename Dot::Sum sum, Words w, Words
 template <class Codes, int P>
 class OneRow {
  public:
-  explicit OneRow(const GemmArgs& a) : a_(a), groups_(group_count(a.inputs)) {}
+  explicit OneRow(const GemmArgs& a)
+      : a_(a), groups_(group_count(a.inputs)), panel_bytes_(panel_bytes(Codes::kStorage, a.inputs)) {}
 
   __attribute__((always_inline)) void run(int64_t first_panel) const {
     const unsigned char* panel[P];
@@ -253,18 +254,25 @@ class OneRow {
  private:
   typedef typename Codes::Dot Dot;
 
+  // How far ahead a panel asks in group g: behind its end comes the one that has its turn then, not its neighbour.
+  __attribute__((always_inline)) int64_t bytes_ahead(int64_t g) const {
+    constexpr int64_t kAhead = kBytesAheadOfOneRow<Codes>;
+    return codes_at(Codes::kStorage, g) + kAhead < panel_bytes_ ? kAhead : kAhead + (P - 1) * panel_bytes_;
+  }
+
   // The scales first: lines are read in the order in which they lie.
   __attribute__((always_inline)) void add_group_of(const unsigned char* panel, int64_t g, const ScaleHead (&head)[kPanelVectors],
                                                    Floats (&total)[kPanelVectors]) const {
     const RowGroup x = row_group<Dot>(a_.prepared, g, groups_);
     const unsigned char* line = panel + codes_at(Codes::kStorage, g);
+    const unsigned char* ahead = line + bytes_ahead(g);
     Scales scales[kPanelVectors];
     for (int v = 0; v < kPanelVectors; ++v) scales[v] = unpack_scales<Codes>(head[v], panel + scales_at(Codes::kStorage, g), v);
     typename Dot::Sum sum[kPanelVectors];
     for (int v = 0; v < kPanelVectors; ++v) sum[v] = first_sum<Codes>(x);
 #pragma GCC unroll 8
     for (int l = 0; l < Codes::kLines; ++l) {
-      if constexpr (kBytesAheadOfOneRow<Codes> > 0) __builtin_prefetch(line + l * 64 + kBytesAheadOfOneRow<Codes>);
+      if constexpr (kBytesAheadOfOneRow<Codes> > 0) __builtin_prefetch(ahead + l * 64);
       for (int v = 0; v < kPanelVectors; ++v) {
         Words step[Codes::kSteps];
         Codes::unpack(line_words(line + l * 64, v), step);
@@ -276,6 +284,7 @@ class OneRow {
 
   const GemmArgs& a_;
   int64_t groups_;
+  int64_t panel_bytes_;
 };
 
 template <class Codes>
