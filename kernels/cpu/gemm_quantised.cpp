@@ -29,9 +29,9 @@ constexpr int64_t kBlockPanels = 1;
 
 // Panels that one row reads in turns, and how far ahead it asks; 0: not at all. It needs a line for so short a time that asking
 // gets into the way of hardware that follows a panel by itself (Zen 4: INT8 44 GB/s instead of 32). Zen 3 follows four better than
-// one and has to be asked: for lines of the panel that is next in turn too, or four are no better than two (INT8: 0.89 of the time
-// of two panels that were not; INT4 0.91 of one). Other processors were not measured; the set of Zen 4 also serves Intel's without
-// a tile unit.
+// one and has to be asked, behind the end of a panel for the one whose turn is next (INT8: 0.89 of the time of two panels without
+// that, and four without it take as long as those; INT4: 0.91 of one). Other processors were not measured; the set of Zen 4 also
+// serves Intel's without a tile unit.
 #if defined(__AVX512F__) && !defined(EXPERT_TILE_UNIT)
 template <class Codes>
 constexpr int kPanelsOfOneRow = 1;
@@ -52,8 +52,8 @@ constexpr int64_t kBytesAheadOfOneRow = kPrefetchBytes;
 template <class Codes>
 constexpr int kGroupSteps = Codes::kLines* Codes::kSteps;
 
-// Steps of unpacked groups that a tile takes at a time. More of INT8: GCC gathers the products before it adds them up, and runs
-// out of registers. INT4 on Zen 3: 0.96 to 0.99 of the time; with AVX-512 not measured.
+// Steps of an unpacked group that a tile takes at a time. Of INT8 one: of more, GCC gathers the products before it adds them up,
+// and runs out of registers. Four of INT4 take 0.96 to 0.99 of the time on Zen 3; elsewhere it was not measured.
 #if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
 template <class Codes>
 constexpr int kTileSteps = Codes::kStorage == Storage::int4 ? 4 : 1;

@@ -98,7 +98,7 @@ TEST_CASE("packed weights come back from the cache with the screen of the head, 
 
 TEST_CASE("a damaged cache is made anew") {
   const TempDir dir;
-  ModelOptions options = quickly_packed(dir / "cache");
+  const ModelOptions options = quickly_packed(dir / "cache");
   static const Written written = write_cache(options);
   std::filesystem::create_directory(dir / "cache");
   const std::filesystem::path file = dir / "cache" / written.file.filename();
