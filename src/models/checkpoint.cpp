@@ -124,7 +124,7 @@ void choose_formats(WeightChoice choice, const WeightPlan& plan, const TensorSet
 
 std::optional<WeightCache> open_cache(const TensorSet& tensors, const std::string& directory, Backend& backend,
                                       const ModelOptions& options, Checkpoint& checkpoint) {
-  if (options.cache_dir.empty() || tensors.total_bytes() < kSmallestCachedModel) return std::nullopt;
+  if (options.cache_dir.empty() || tensors.total_bytes() < options.smallest_cached) return std::nullopt;
   if (backend.info().layout.empty()) return std::nullopt;
   checkpoint.cache_key = weight_cache_key(options.cache_dir.string(), directory, tensors, backend.info(),
                                           weights_name(checkpoint.format, checkpoint.head_format));

@@ -24,6 +24,7 @@ enum class WeightChoice : uint8_t { automatic, f32, bf16, int8, int4, int4_all }
 struct ModelOptions {
   WeightChoice weights = WeightChoice::automatic;
   std::filesystem::path cache_dir;                // of packed weights; empty: no cache is read or written
+  uint64_t smallest_cached = uint64_t{64} << 20;  // bytes of a checkpoint; smaller ones are packed faster than a file is worth
   Json rope_scaling;                              // null: the configuration's own
   int64_t context_size = 0;                       // 0: config.context_limit
   bool head_screen = true;      // Backend::pack_screen, where it pays

@@ -19,9 +19,6 @@
 
 namespace expert {
 
-// Models smaller than this are packed faster than a cache file is worth.
-inline constexpr uint64_t kSmallestCachedModel = uint64_t{64} << 20;
-
 // What a cache file must have been made from: `weights` names the formats (weights_name).
 struct WeightCacheKey {
   std::string path;    // of the cache file: one per model directory, layout and format

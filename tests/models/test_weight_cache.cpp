@@ -14,10 +14,10 @@ namespace {
 using namespace expert;
 using namespace expert::test;
 
-// Large enough for a cache (64 MiB), small enough for a test: almost all of it embedding.
+// Almost all of it embedding: in every format large enough for a screen of the head, and for a file of several pieces.
 Json cached_config() {
   Json config = tiny_config();
-  config["vocab_size"] = 300000;
+  config["vocab_size"] = 80000;
   config["hidden_size"] = 64;
   config["num_hidden_layers"] = 1;
   return config;
@@ -48,10 +48,16 @@ void flip_byte(const std::filesystem::path& path, std::streamoff at) {
   file.put(static_cast<char>(value ^ 0x10));
 }
 
-// What is looked at is the file, not the weights: those in the form that is packed soonest.
-ModelOptions quickly_packed(const std::string& cache) {
+ModelOptions cached_in(const std::string& cache) {
   ModelOptions options;
   options.cache_dir = cache;
+  options.smallest_cached = 1;
+  return options;
+}
+
+// What is looked at is the file, not the weights: those in the form that is packed soonest.
+ModelOptions quickly_packed(const std::string& cache) {
+  ModelOptions options = cached_in(cache);
   options.weights = WeightChoice::bf16;
   options.head_screen = false;
   return options;
@@ -78,8 +84,7 @@ Written write_cache(ModelOptions options) {
 
 TEST_CASE("packed weights come back from the cache with the screen of the head, and only in their own format") {
   const TempDir dir;
-  ModelOptions options;
-  options.cache_dir = dir / "cache";
+  ModelOptions options = cached_in(dir / "cache");
   const std::vector<int32_t> ids = tiny_prompt(4);
   Runner first(cached_base(), "cpu", options);
   CHECK_FALSE(first.model().loaded_from_cache());
@@ -121,8 +126,7 @@ TEST_CASE("a damaged cache is made anew") {
 
 TEST_CASE("a cache written without a screen of the head is written again with one, and serves those who want none") {
   const TempDir dir;
-  ModelOptions options;
-  options.cache_dir = dir / "cache";
+  const ModelOptions options = cached_in(dir / "cache");
   ModelOptions without = options;
   without.head_screen = false;
   CHECK(Runner(cached_base(), "cpu", without).model().write_weight_cache());
@@ -180,10 +184,12 @@ TEST_CASE("a changed checkpoint makes the cache stale") {
 TEST_CASE("no cache for small models, nothing left behind when stopped or when the folder cannot be written") {
   const TempDir dir;
   ModelOptions options = quickly_packed(dir / "cache");
+  options.smallest_cached = ModelOptions{}.smallest_cached;
   CHECK_FALSE(Runner(write_tiny_model(dir / "small"), "cpu", options).model().write_weight_cache());
   if (directory_exists(dir / "cache")) CHECK(only_file(dir / "cache").empty());
 
   const std::string& base = cached_base();
+  options.smallest_cached = 1;
   Runner runner(base, "cpu", options);
   std::stop_source stop;
   stop.request_stop();

@@ -64,8 +64,14 @@ def run_tool(directory, requests, *options):
     return run.stdout
 
 
+def logits_of(directory, requests, *options, vocab=SHAPE["vocab_size"]):
+    """Of each request alone; the model is loaded once."""
+    rows = np.frombuffer(run_tool(directory, requests, *options), np.float32).reshape(-1, vocab)
+    return np.split(rows, np.cumsum([len(ids) for ids in requests])[:-1])
+
+
 def logits(directory, ids, *options, vocab=SHAPE["vocab_size"]):
-    return np.frombuffer(run_tool(directory, [ids], *options), np.float32).reshape(len(ids), vocab)
+    return logits_of(directory, [ids], *options, vocab=vocab)[0]
 
 
 def greedy(directory, ids, count, *options):

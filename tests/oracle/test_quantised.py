@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_cases import ROOT, logits, make_model, reference_model
+from model_cases import ROOT, logits_of, make_model, reference_model
 
 MODEL = os.environ.get("EXPERT_QUANTISED_MODEL", str(ROOT / "models" / "base"))
 TOKENS = int(os.environ.get("EXPERT_QUANTISED_TOKENS", "192"))
@@ -91,13 +91,13 @@ FORMATS = {"int8": ("Q8_0", q8_0, q8_0), "int4": ("Q4_0, head Q8_0", q4_0, q8_0)
 def kls(directory, prompts):
     """{format: (ours, theirs)}: mean KL to F32 over all positions of the prompts."""
     vocab = reference_model(directory).config.vocab_size
-    truth = [logits(directory, ids, "--weights", "f32", vocab=vocab) for ids in prompts]
+    truth = logits_of(directory, prompts, "--weights", "f32", vocab=vocab)
     result = {}
     for ours, (_, layers, vocabulary) in FORMATS.items():
         model = peer(directory, layers, vocabulary)
         theirs = [mean_kl(t, run(model, ids)) for t, ids in zip(truth, prompts)]
         del model
-        mine = [mean_kl(t, logits(directory, ids, "--weights", ours, vocab=vocab)) for t, ids in zip(truth, prompts)]
+        mine = list(map(mean_kl, truth, logits_of(directory, prompts, "--weights", ours, vocab=vocab)))
         result[ours] = (float(np.mean(mine)), float(np.mean(theirs)))
     return result
 
