@@ -290,9 +290,7 @@ def test() -> None:
              "PATH": f"{node}:{os.environ['PATH']}"}  # fmt: skip
     stages.run("unit tests, release", [ctest, "--test-dir", release, "--output-on-failure", "-j", "2"])
     # One core is enough for most of what follows, so the next build has the other.
-    # Optimised as little as compilers can but for the kernels: that compiles in half the time, and most tests take no longer.
-    asan = configure("asan", "--preset", "asan", warnings(), "-DEXPERT_CLI=OFF", f"-DEXPERT_ISA_SETS={runnable_isa_sets()}",
-                     "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O0 -g1")  # fmt: skip
+    asan = configure("asan", "--preset", "asan-quick", warnings(), f"-DEXPERT_ISA_SETS={runnable_isa_sets()}")
     asan_built = stages.begin("build for AddressSanitizer and UBSan", [tool, "--build", asan], asan / "build.log")
     stages.run("oracles, bindings, command line, README",
                [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], **paths)  # fmt: skip

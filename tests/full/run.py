@@ -94,7 +94,7 @@ class Builds:
 
 
 def asan(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
-    directory = bootstrap.build("asan", "--preset", "asan")
+    directory = bootstrap.build("asan-full", "--preset", "asan")
     log.run("every unit test under AddressSanitizer and UBSan, at full volume",
             [builds.ctest, "--test-dir", directory, "--output-on-failure"], EXPERT_TEST_VOLUME="full")  # fmt: skip
 
@@ -165,7 +165,7 @@ def bench(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
 def cuda(log: Log, builds: Builds, arguments: argparse.Namespace) -> None:
     """The emulated device under AddressSanitizer; then every operation on a true one, and the benchmark. Where nvcc or a device
     is missing, that is said and those do not run."""
-    sanitised = bootstrap.build("asan", "--preset", "asan", "-DEXPERT_CUDA_EMULATOR=ON")
+    sanitised = bootstrap.build("asan-full", "--preset", "asan", "-DEXPERT_CUDA_EMULATOR=ON")
     log.run("the emulated device under AddressSanitizer", [builds.ctest, "--test-dir", sanitised, "-L", "cuda", "--output-on-failure"])
     if not bootstrap.nvcc():
         log.write("\n== cuda: there is no nvcc, so the plug-in is not built and not run")

@@ -148,7 +148,6 @@ TEST_CASE("limits end what would not end") {
       "{{ 'a' * 1000000000 }}",
       "{{ [0] * 1000000000 }}",
       "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(100) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-      "{% for i in range(100000) %}{% for j in range(100000) %}{{ j }}{% endfor %}{% endfor %}",
       "{% set ns = namespace(l=[]) %}{% for i in range(1000) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
       "{% set ns = namespace(a=[], b=[]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, "
       "ns.b] %}{% endfor %}{{ ns.a == ns.b }}",
@@ -160,6 +159,7 @@ TEST_CASE("limits end what would not end") {
       "{% set ns = namespace() %}{% set ns.n = ns %}{{ ns }}",
   };
   const char* endless_and_slow[] = {
+      "{% for i in range(100000) %}{% for j in range(100000) %}{{ j }}{% endfor %}{% endfor %}",
       "{% set ns = namespace(l=[]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
       "{% set ns = namespace(l=[1]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
   };
