@@ -14,7 +14,7 @@ namespace {
 using namespace expert;
 using namespace expert::test;
 
-// Almost all of it embedding: in every format large enough for a screen of the head, and for a file of several pieces.
+// Almost all of it embedding, 20 MB in F32: large enough for a screen of the head, and in BF16 for a file of two pieces.
 Json cached_config() {
   Json config = tiny_config();
   config["vocab_size"] = 80000;
@@ -166,6 +166,19 @@ TEST_CASE("a cache file is read through once for each state it is in") {
   settle();
   CHECK_FALSE(from_cache());
   CHECK(remembered() == 1);
+}
+
+TEST_CASE("a checkpoint is cached from the least size on") {
+  const TempDir dir;
+  ModelOptions options = quickly_packed(dir / "cache");
+  options.smallest_cached = Runner(cached_base(), "cpu", {}).model().source_tensors().total_bytes();
+  CHECK(ModelOptions{}.smallest_cached == uint64_t{64} << 20);
+  ModelOptions larger = options;
+  ++larger.smallest_cached;
+  CHECK_FALSE(Runner(cached_base(), "cpu", larger).model().write_weight_cache());
+  CHECK(Runner(cached_base(), "cpu", options).model().write_weight_cache());
+  CHECK_FALSE(Runner(cached_base(), "cpu", larger).model().loaded_from_cache());
+  CHECK(Runner(cached_base(), "cpu", options).model().loaded_from_cache());
 }
 
 TEST_CASE("a changed checkpoint makes the cache stale") {

@@ -66,8 +66,9 @@ def run_tool(directory, requests, *options):
 
 def logits_of(directory, requests, *options, vocab=SHAPE["vocab_size"]):
     """Of each request alone; the model is loaded once."""
-    rows = np.frombuffer(run_tool(directory, requests, *options), np.float32).reshape(-1, vocab)
-    return np.split(rows, np.cumsum([len(ids) for ids in requests])[:-1])
+    ends = np.cumsum([len(ids) for ids in requests])
+    rows = np.frombuffer(run_tool(directory, requests, *options), np.float32).reshape(ends[-1], vocab)
+    return np.split(rows, ends[:-1])
 
 
 def logits(directory, ids, *options, vocab=SHAPE["vocab_size"]):
