@@ -6,11 +6,15 @@
                [--svg OUT.svg]
 
 DIR holds what prepare.sh made of the model. Every engine is one process that loads once and then measures one sample per
-command (worker_*.py, worker_llama.mjs), so that a round is: bandwidth, ours, peer, ours, peer, … for each number of
-experts. Like is compared with like: the same threads, prompt tokens, number of decoded tokens and KV format (16 bits, or
+command (worker_*.py, worker_llama.mjs), so that a round is: ours, peer, ours, peer, … for each number of experts, then
+bandwidth. Like is compared with like: the same threads, prompt tokens, number of decoded tokens and KV format (16 bits, or
 INT8 against llama.cpp's Q8_0, flash attention on); INT4 with an INT8 head against Q4_0 with its Q8_0 head, all-INT4 against
 ORT's int4 with its int4 head. --contexts decodes behind a prompt of that many tokens, without experts. Peak memory is read
 after prompts and tokens of the base alone, less what the process held before its engine was loaded.
+
+What memory gives moves from second to second on a shared machine, so it is read before and after each sample of decode too,
+of both engines alike: "share_beside" is the median of what our samples made of the reads around them, "share_of_bandwidth"
+the best sample beside the best of the rounds' reads.
 
 llama.cpp is reached through Node. The cost of one hop to its thread pool and back is measured with an empty job in the
 same run and taken off every call; both figures are in the JSON.
@@ -103,10 +107,17 @@ class Sampler:
         raise Busy(f"other processes used {share:.2f} of a core during a sample, {self.tries} times in a row")
 
 
-def bandwidth(args):
-    run = subprocess.run([args.build / "tests/bench/kernel_bench", "--bandwidth", "1", "--threads", str(args.threads)],
-                         capture_output=True, text=True, check=True)  # fmt: skip
+def bandwidth(args, repeat=9):
+    run = subprocess.run([args.build / "tests/bench/kernel_bench", "--bandwidth", "1", "--threads", str(args.threads),
+                          "--repeat", str(repeat)], capture_output=True, text=True, check=True)  # fmt: skip
     return json.loads(run.stdout)["bandwidth_gb_s"]
+
+
+def between_reads(args, sample):
+    """What sample() answers, and the mean of the bandwidths right before and after it."""
+    before = bandwidth(args, repeat=3)
+    answer = sample()
+    return answer, (before + bandwidth(args, repeat=3)) / 2
 
 
 def start_ours(args, weights):
@@ -152,6 +163,16 @@ def measure_memory(args, worker, ids):
     return base_memory(worker)
 
 
+def take(args, sampler, worker, command):
+    """Tokens per second of one sample; of decode also the bandwidth around it, else None."""
+
+    def sample():  # the other engine too must be at rest
+        return sampler.measure(lambda: worker.ask(**command), [worker.process.pid, os.getpid()])
+
+    answer, read = between_reads(args, sample) if command["do"] == "decode" else (sample(), None)
+    return command["tokens"] / answer["seconds"], read
+
+
 def measure_pair(args, weights, peer, variant, sampler):
     ours, other = start_ours(args, weights), start_peer(args, peer, variant)
     try:
@@ -170,9 +191,10 @@ def measure_pair(args, weights, peer, variant, sampler):
                             reply = worker.ask(**command)
                             worker.hello.update({key: reply.get(key, 0) for key in ("expert_bytes", "bytes_per_token")})
                             continue
-                        # The other engine too must be at rest.
-                        answer = sampler.measure(lambda w=worker, c=command: w.ask(**c), [worker.process.pid, os.getpid()])
-                        rates.setdefault((index, experts, what, tokens, context), []).append(tokens / answer["seconds"])
+                        rate, read = take(args, sampler, worker, command)
+                        rates.setdefault((index, experts, what, tokens, context), []).append(rate)
+                        if read is not None:
+                            rates.setdefault(("reads", index, experts, what, tokens, context), []).append(read)
             if round_ > 0:
                 rates.setdefault("bandwidth", []).append(bandwidth(args))
         return {**report(args, weights, f"{peer} {variant}", workers, rates), "peak_memory_bytes": memory}
@@ -185,6 +207,11 @@ def summary(samples):
     middle = statistics.median(samples)
     return {"best": round(max(samples), 2), "median": round(middle, 2),
             "spread": round((max(samples) - min(samples)) / middle, 3), "samples": [round(x, 2) for x in samples]}  # fmt: skip
+
+
+def share_beside(bytes_per_token, rates, reads):
+    """The median over samples of bytes read per second beside the bandwidth (GB/s) around that sample."""
+    return round(statistics.median(bytes_per_token * rate / 1e9 / read for rate, read in zip(rates, reads)), 3)
 
 
 def report(args, weights, peer, workers, rates):
@@ -203,6 +230,9 @@ def report(args, weights, peer, workers, rates):
                 read = workers[0].hello["bytes_per_token"] + experts * workers[0].hello["expert_bytes"]
                 row["bytes_per_token"] = read
                 row["share_of_bandwidth"] = round(row["ours"]["best"] * read / 1e9 / band["best"], 3)
+                key = (0, experts, what, tokens, context)
+                row["bandwidth_beside"] = summary(rates[("reads", *key)])
+                row["share_beside"] = share_beside(read, rates[key], rates[("reads", *key)])
             rows.append(row)
             print(f"{weights:9} {peer:15} {experts:2} experts {what:7} {tokens:4}{f' at {context}' if context else '':8}: ours "
                   f"{row['ours']['median'] if row['ours'] else '-':>8}  peer {row['peer']['median'] if row['peer'] else '-':>8}"

@@ -36,6 +36,14 @@ def test_best_median_and_spread():
     assert compare.summary([10.0, 20.0, 12.0]) == {"best": 20.0, "median": 12.0, "spread": 0.833, "samples": [10.0, 20.0, 12.0]}
 
 
+def test_each_sample_is_held_against_the_reads_around_it(monkeypatch):
+    reads = iter([20.0, 30.0])
+    monkeypatch.setattr(compare, "bandwidth", lambda args, repeat: next(reads))
+    assert compare.between_reads(None, lambda: "answer") == ("answer", 25.0)
+    # 0.4 GB a token: 8, 16 and 10 GB/s of 10, 40 and 20.
+    assert compare.share_beside(400_000_000, [20.0, 40.0, 25.0], [10.0, 40.0, 20.0]) == 0.5
+
+
 def test_the_picture_is_well_formed_and_shows_both():
     side = {"best": 20.0, "median": 12.0, "spread": 0.8, "samples": []}
     row = {"experts": 1, "what": "decode", "tokens": 64, "ours": side, "peer": side, "ratio_of_medians": 1.0}
