@@ -55,32 +55,55 @@ __attribute__((noinline)) void put_dots(const ShrinkArgs& a, int64_t row, int64_
   }
 }
 
+// Asks for factor rows that are read later.
+class LaterRows {
+ public:
+  __attribute__((always_inline)) LaterRows(const ShrinkArgs& a, int64_t first, int64_t row_bytes)
+      : a_(a), row_(first - 1), row_bytes_(row_bytes) {
+    begin_next();
+  }
+
+  // The next lines, row after row.
+  __attribute__((always_inline)) void ask_next(int64_t lines) {
+    for (int64_t i = 0; i < lines; ++i) {
+      ask_for(line_);
+      line_ += 64;
+      if (line_ >= end_) begin_next();
+    }
+  }
+
+ private:
+  __attribute__((always_inline)) void begin_next() {
+    ++row_;
+    line_ = a_.factors[row_ < a_.count ? row_ : a_.count - 1];
+    end_ = line_ + row_bytes_;
+  }
+
+  const ShrinkArgs& a_;
+  int64_t row_;
+  int64_t row_bytes_;
+  const unsigned char* line_ = nullptr;
+  const unsigned char* end_ = nullptr;
+};
+
 // M rows of x against R factor rows.
 template <class Line, int M, int R>
 EXPERT_INLINE void shrink_tile(const ShrinkArgs& a, int64_t row, int64_t factor, int64_t factors_ahead) {
   typename Line::Row factors[R];
-  const unsigned char* later[R];
   const float* x[M];
   for (int r = 0; r < R; ++r) factors[r].open(a.factors[factor + r]);
-  for (int r = 0; r < R; ++r) {
-    const int64_t next = factor + r + factors_ahead;
-    later[r] = a.factors[next < a.count ? next : a.count - 1];
-  }
   for (int m = 0; m < M; ++m) x[m] = a.x + (row + m) * a.x_stride;
   Dots<M, R> dots;
   for (int m = 0; m < M; ++m) {
     for (int r = 0; r < R; ++r) dots.sum[m][r] = Floats{};
   }
+  const int64_t row_lines = factor_row_bytes(Line::kStorage, a.inputs) / 64;
+  const int64_t steps = a.inputs / Line::kInputs;
+  LaterRows later(a, factor + factors_ahead, row_lines * 64);
+  if constexpr (M == 1) later.ask_next(R * (row_lines - steps * Line::kBytes / 64));  // heads, and what follows the last step
   int64_t step = 0;
-  if constexpr (M == 1) {  // what a head has moved behind the last step
-    for (int r = 0; r < R; ++r) ask_for(later[r] + factor_row_bytes(Line::kStorage, a.inputs) - 64);
-  }
-  for (; (step + 1) * Line::kInputs <= a.inputs; ++step) {
-    if constexpr (M == 1) {
-      for (int64_t at = 0; at < Line::kBytes; at += 64) {
-        for (int r = 0; r < R; ++r) ask_for(later[r] + step * Line::kBytes + at);
-      }
-    }
+  for (; step < steps; ++step) {
+    if constexpr (M == 1) later.ask_next(R * Line::kBytes / 64);
     Line::template add<M, R>(dots, factors, step, x);
     for (int m = 0; m < M; ++m) x[m] += Line::kInputs;
   }

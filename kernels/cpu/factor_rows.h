@@ -91,18 +91,24 @@ struct NarrowLine {
   static constexpr int64_t kBytes = kNarrowUnitBytes;
   typedef NarrowRow Row;
 
+  // Half a unit of each row in turn: a row's sum is one chain of additions, and a processor looks only so far for others to
+  // make meanwhile (Zen 3, from cache: 0.84 of the time that whole units take).
   template <int M, int R>
   EXPERT_INLINE void add(Dots<M, R>& dots, const Row (&row)[R], int64_t step, const float* const (&x)[M]) {
-    for (int r = 0; r < R; ++r) {
-      HalfUnit lines;
-      row[r].lines.template widen<0>(step, lines);
-      add_half(dots, r, lines, x, 0);
-      row[r].lines.template widen<1>(step, lines);
-      add_half(dots, r, lines, x, kInputs / 2);
-    }
+    add_halves<0>(dots, row, step, x);
+    add_halves<1>(dots, row, step, x);
   }
 
  private:
+  template <int kHalf, int M, int R>
+  EXPERT_INLINE void add_halves(Dots<M, R>& dots, const Row (&row)[R], int64_t step, const float* const (&x)[M]) {
+    for (int r = 0; r < R; ++r) {
+      HalfUnit lines;
+      row[r].lines.template widen<kHalf>(step, lines);
+      add_half(dots, r, lines, x, kHalf * kInputs / 2);
+    }
+  }
+
   template <int M, int R>
   EXPERT_INLINE void add_half(Dots<M, R>& dots, int r, const HalfUnit& lines, const float* const (&x)[M], int64_t k) {
     for (int i = 0; i < kUnitLines / 2; ++i, k += 32) {
