@@ -25,6 +25,7 @@ constexpr int64_t kListed = 8;
 constexpr int64_t kMoreThanWanted = 3;
 constexpr int64_t kPanelsAtOnce = 128;
 constexpr int64_t kPiecesAtOnce = 4;
+constexpr size_t kRowsAhead = 16;  // with finer bits: of many more lines at once a processor forgets most
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
@@ -293,7 +294,7 @@ bool CpuScreenedLinear::find_candidates(const CpuScreen& screen, const Tensor& y
   refined_ = 0;
   tasks_.fill(tasks);  // as estimate() did: what a core has computed is in its cache
   pool_.run(pool_.threads(), [&](int64_t, int worker) {
-    std::array<Possible, 2> lists_of_worker;  // what is asked for by one is read when the next is made
+    std::array<Possible, 2> lists_of_worker;  // what is asked for of one is read when the next is made
     size_t made = 0;
     for (int64_t task = tasks_.next(worker); task >= 0; task = tasks_.next(worker)) {
       for (size_t r = 0; r < rows_.size(); ++r) {
@@ -325,7 +326,9 @@ void CpuScreenedLinear::add_candidates(const CpuScreen& screen, const Tensor& y,
   Candidate* const first = found_.data() + list * kPanelsAtOnce;
   Candidate* next = first;
   int64_t last = -1;  // panel
-  for (const int64_t n : std::span(possible.outputs).first(possible.count)) {
+  for (size_t i = 0; i < possible.count; ++i) {
+    const int64_t n = possible.outputs[i];
+    if (i + kRowsAhead < possible.count) ask_for_row(screen, possible.outputs[i + kRowsAhead]);
     const float estimate = refine(row, screen, n, estimates[n]);
     estimates[n] = estimate;
     const float most = estimate + margin_of(row.margin, screen.row(n).bound);
@@ -339,7 +342,7 @@ void CpuScreenedLinear::add_candidates(const CpuScreen& screen, const Tensor& y,
   counts_[list] = next - first;
 }
 
-// And asks for what is read of them next.
+// And asks for what is read of the first of them.
 void CpuScreenedLinear::list_possible(const CpuScreen& screen, const Tensor& y, Possible& possible) const {
   const Row& row = rows_[static_cast<size_t>(possible.row)];
   const float* estimates = host_floats(y) + possible.row * y.cols;
@@ -365,7 +368,7 @@ void CpuScreenedLinear::list_possible(const CpuScreen& screen, const Tensor& y, 
       count += !(estimates[n] < panel.least) ? 1 : 0;
     }
   }
-  for (const int64_t n : std::span(possible.outputs).first(count)) ask_for_row(screen, n);
+  for (const int64_t n : std::span(possible.outputs).first(std::min(count, kRowsAhead))) ask_for_row(screen, n);
   possible.count = count;
 }
 
