@@ -41,6 +41,3 @@ if(EXPERT_SANITIZE)
   add_compile_options(-fsanitize=${EXPERT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${EXPERT_SANITIZE})
 endif()
-if(EXPERT_FUZZ)
-  add_compile_options(-fsanitize=fuzzer-no-link)  # without coverage of the rooms the fuzzers would search blindly
-endif()

@@ -1,6 +1,8 @@
 # expert_room(<name> SOURCES a.cpp … LINKS <targets>): one folder of src/ as a static library expert_<name>.
 # UNIT: how many of its files are compiled as one (CMAKE_UNITY_BUILD), few enough that two cores end at the same time.
 # COLD: nothing in it is called per weight, logit or byte, so it is optimised less; the compiler needs two thirds of the time.
+# PARSES: fuzz targets run through it, so where there are any its branches are counted, or they would search blindly; its tests
+# take half as long again.
 # Includes are written from src/ ("core/error.h"), so a reader sees which room a header belongs to.
 function(expert_warnings target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
@@ -14,13 +16,16 @@ function(expert_cold target)
 endfunction()
 
 function(expert_room name)
-  cmake_parse_arguments(room "COLD" "UNIT" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  cmake_parse_arguments(room "COLD;PARSES" "UNIT" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
   add_library(expert_${name} STATIC ${room_SOURCES})
   if(room_UNIT)
     set_target_properties(expert_${name} PROPERTIES UNITY_BUILD_BATCH_SIZE ${room_UNIT})
   endif()
   if(room_COLD)
     expert_cold(expert_${name})
+  endif()
+  if(room_PARSES AND EXPERT_FUZZ)
+    target_compile_options(expert_${name} PRIVATE -fsanitize-coverage=inline-8bit-counters,indirect-calls,trace-cmp,pc-table -fno-builtin-bcmp -fno-builtin-memcmp)
   endif()
   if(NOT name STREQUAL "core")
     target_precompile_headers(expert_${name} REUSE_FROM expert_core)
@@ -75,6 +80,19 @@ function(expert_test_parts room)
     add_test(NAME ${room}_${part}_test COMMAND ${room}_tests "--source-file=*/${part}_test.cpp")
     set_tests_properties(${room}_${part}_test PROPERTIES FAIL_REGULAR_EXPRESSION "test cases: +0 ")  # a name that finds nothing
   endforeach()
+endfunction()
+
+# expert_oracle_tool(<name> SOURCE x.cpp LINKS <targets>): a program that the Python tests ask; they run on builds without
+# sanitizers.
+function(expert_oracle_tool name)
+  cmake_parse_arguments(tool "" "SOURCE" "LINKS" ${ARGN})
+  if(EXPERT_SANITIZE)
+    return()
+  endif()
+  add_executable(${name} ${tool_SOURCE})
+  target_link_libraries(${name} PRIVATE ${tool_LINKS})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  expert_warnings(${name})
 endfunction()
 
 # expert_fuzzer(<name> SOURCE fuzz_x.cpp LINKS <targets>): one libFuzzer program (clang, EXPERT_FUZZ=ON).
