@@ -9,6 +9,7 @@
 #include <system_error>
 #include <thread>
 
+#include "backend/cpu_matrix.h"
 #include "backend/host_memory.h"
 #include "core/error.h"
 
@@ -19,19 +20,6 @@ namespace {
 constexpr int64_t kPieceBytes = int64_t{128} << 10;       // read and packed at a time
 constexpr size_t kLeastFactorBytes = size_t{2} << 20;     // of a whole expert, for a second thread
 constexpr size_t kFactorAlignment = 64;
-
-kernels::Source factor_source_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return kernels::Source::f32;
-    case DType::f16:
-      return kernels::Source::f16;
-    case DType::bf16:
-      return kernels::Source::bf16;
-    default:
-      fail(ErrorCode::unsupported, "factors of type {}", name_of(dtype));
-  }
-}
 
 bool may_be_narrow(const FactorSource& source) {
   constexpr int64_t kMostInputs = 65536;  // an index has 16 bits
@@ -64,7 +52,7 @@ class FactorPacking {
       : kernels_(kernels), sources_(sources) {
     places_.reserve(sources.size());
     for (const FactorSource& source : sources) {
-      factor_source_of(source.values.dtype);
+      source_of(source.values.dtype, "factors");
       const bool is_narrow = narrow && may_be_narrow(source);
       Place place{is_narrow ? kernels::Storage::narrow_bf16 : storage, total_, 0, {}};
       place.size = packed_factor_size(source, place.storage);
@@ -181,7 +169,7 @@ class FactorPacking {
   void pack_rows(const FactorSource& source, kernels::Storage storage, int64_t first, int64_t count, const std::byte* from,
                  unsigned char* to) const {
     const kernels::FactorScale scale{source.scale, source.row_scale.empty() ? nullptr : &source.row_scale[first]};
-    const kernels::Source type = factor_source_of(source.values.dtype);
+    const kernels::Source type = source_of(source.values.dtype, "factors");
     const auto pack = source.role == FactorSource::Role::a ? kernels_.pack_factor_rows : kernels_.pack_factor_panels;
     pack(type, from, count, source.values.cols, scale, storage, to);
   }

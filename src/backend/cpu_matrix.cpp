@@ -19,19 +19,6 @@ constexpr int64_t kChunkBytes = int64_t{1} << 20;
 constexpr int64_t kLeastNarrow = int64_t{1} << 19;     // weights: fewer stay in a cache, where reading less gains nothing
 constexpr int64_t kParallelBytes = int64_t{4} << 20;  // below this, starting threads costs more than it saves
 
-kernels::Source source_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return kernels::Source::f32;
-    case DType::f16:
-      return kernels::Source::f16;
-    case DType::bf16:
-      return kernels::Source::bf16;
-    default:
-      fail(ErrorCode::unsupported, "weights of type {}", name_of(dtype));
-  }
-}
-
 // One pack() call: threads take chunks of rows in ascending order.
 class Packing {
  public:
@@ -86,6 +73,19 @@ class Packing {
 
 }  // namespace
 
+kernels::Source source_of(DType dtype, std::string_view what) {
+  switch (dtype) {
+    case DType::f32:
+      return kernels::Source::f32;
+    case DType::f16:
+      return kernels::Source::f16;
+    case DType::bf16:
+      return kernels::Source::bf16;
+    default:
+      fail(ErrorCode::unsupported, "{} of type {}", what, name_of(dtype));
+  }
+}
+
 size_t packed_matrix_size(int64_t rows, int64_t cols, kernels::Storage storage) {
   constexpr int64_t kMost = int64_t{1} << 28;  // per side; keeps every product below in range
   if (rows < 1 || cols < 1 || rows > kMost || cols > kMost) {
@@ -105,7 +105,7 @@ void pack_in_chunks(const MatrixSource& source, int threads, const PackRows& pac
 
 std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightFormat format,
                                              kernels::QuantiseWeights quantise, int threads) {
-  const kernels::Source type = source_of(source.dtype);
+  const kernels::Source type = source_of(source.dtype, "weights");
   const kernels::Storage storage = storage_of(format);
   const size_t bytes = packed_matrix_size(source.rows, source.cols, storage);
   const std::shared_ptr<std::byte> panels = allocate_host(bytes);
@@ -124,7 +124,7 @@ std::shared_ptr<const CpuMatrix> pack_matrix(const MatrixSource& source, WeightF
 
 std::shared_ptr<const CpuMatrix> pack_narrow_matrix(const MatrixSource& source, int threads) {
   if (!may_be_narrow(source.rows, source.cols)) return nullptr;
-  const kernels::Source type = source_of(source.dtype);
+  const kernels::Source type = source_of(source.dtype, "weights");
   const size_t bytes = packed_matrix_size(source.rows, source.cols, kernels::Storage::narrow_bf16);
   const std::shared_ptr<std::byte> panels = allocate_host(bytes);
   const int64_t narrow_bytes = kernels::panel_bytes(kernels::Storage::narrow_bf16, source.cols);

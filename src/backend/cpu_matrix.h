@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "backend/matrix.h"
 #include "backend/storage.h"
@@ -12,6 +13,8 @@
 
 namespace expert {
 
+// How packing reads values of a type; Error(unsupported), which names `what`, for those it cannot.
+kernels::Source source_of(DType dtype, std::string_view what);
 // Bytes of a packed matrix; Error(invalid_request) for an empty shape.
 size_t packed_matrix_size(int64_t rows, int64_t cols, kernels::Storage storage);
 // Whether BF16 weights of this shape may be narrow; which they are is told by their size.

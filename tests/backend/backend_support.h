@@ -1,15 +1,15 @@
-// Random inputs, and the steps every backend test repeats.
+// The steps every backend test repeats.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
+#include "support/random_floats.h"
 #include "support/volume.h"
 #if defined(EXPERT_EMULATED_CUDA)
 #include "backend/cuda/cuda_backend.h"
@@ -17,14 +17,6 @@
 #endif
 
 namespace expert::test {
-
-inline std::vector<float> random_floats(size_t count, uint32_t seed, float spread = 1.0F) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0F, spread);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 inline Tensor to_tensor(Backend& backend, const std::vector<float>& values, int64_t rows, int64_t cols) {
   Tensor tensor = backend.allocate(DType::f32, rows, cols);

@@ -12,20 +12,14 @@
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/factors.h"
 #include "tests/kernels/all_kernels.h"
+#include "tests/support/random_floats.h"
 
 using namespace expert::kernels;
+using expert::test::random_floats;
 
 namespace {
 
 constexpr double kEps = std::numeric_limits<float>::epsilon();
-
-std::vector<float> random_floats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 float stored(Storage storage, float value) {
   return storage == Storage::f32 ? value : float_from_bf16(bf16_from_float(value));

@@ -16,20 +16,14 @@
 #include "kernels/kv_format.h"
 #include "kernels/reference/reference.h"
 #include "tests/kernels/all_kernels.h"
+#include "tests/support/random_floats.h"
 
 using namespace expert::kernels;
+using expert::test::random_floats;
 
 namespace {
 
 constexpr float kEps = std::numeric_limits<float>::epsilon();
-
-std::vector<float> random_floats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 struct Packed {
   std::vector<unsigned char> panels;

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -14,8 +13,10 @@
 #include "kernels/cpu/panels.h"
 #include "kernels/reference/reference.h"
 #include "tests/kernels/all_kernels.h"
+#include "tests/support/random_floats.h"
 
 using namespace expert::kernels;
+using expert::test::random_floats;
 
 namespace {
 
@@ -23,14 +24,6 @@ constexpr Storage kQuantised[] = {Storage::int8, Storage::int4};
 constexpr int64_t kBlock = kGroup * kPanelRows;
 
 const char* name_of(Storage storage) { return storage == Storage::int8 ? "int8" : "int4"; }
-
-std::vector<float> random_floats(int64_t count, uint32_t seed, float spread = 1.0F) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0F, spread);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 struct Layer {
   Storage storage;

@@ -13,18 +13,12 @@
 
 #include "kernels/cpu/cpu_kernels.h"
 #include "tests/kernels/all_kernels.h"
+#include "tests/support/random_floats.h"
 
 using namespace expert::kernels;
+using expert::test::random_floats;
 
 namespace {
-
-std::vector<float> normal_floats(int64_t count, uint32_t seed, float spread = 1.0F) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0F, spread);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 struct ScreenedRows {
   int64_t outputs;
@@ -143,16 +137,16 @@ TEST_CASE("products with a screen stay within its margin: any shape, any activat
     for (const int64_t inputs : {1, 5, 31, 32, 33, 64, 96, 257, 1024}) {
       for (const int64_t outputs : {1, 15, 16, 37}) {
         const auto seed = static_cast<uint32_t>(inputs * 100 + outputs);
-        const ScreenedRows rows = screened(normal_floats(outputs * inputs, seed, 0.02F), outputs, inputs);
-        std::vector<float> outlier = normal_floats(inputs, seed + 1);
+        const ScreenedRows rows = screened(random_floats(outputs * inputs, seed, 0.02F), outputs, inputs);
+        std::vector<float> outlier = random_floats(inputs, seed + 1);
         outlier[static_cast<size_t>(inputs / 2)] = 300.0F;
         const std::vector<float> equal(static_cast<size_t>(inputs), 0.7F);
         for (const Storage storage : kMatrices) {
           CAPTURE(k->isa);
           CAPTURE(inputs);
           CAPTURE(outputs);
-          for (const std::vector<float>& x : {normal_floats(inputs, seed + 2), outlier, equal,
-                                              normal_floats(inputs, seed + 3, 1e-20F), normal_floats(inputs, seed + 4, 1e9F)}) {
+          for (const std::vector<float>& x : {random_floats(inputs, seed + 2), outlier, equal,
+                                              random_floats(inputs, seed + 3, 1e-20F), random_floats(inputs, seed + 4, 1e9F)}) {
             for (const int bits : {2, 4}) {
               CHECK(furthest(shares_of_margin(rows, x, storage, estimates(*k, rows, x, storage, bits))) < 1);
             }
@@ -166,10 +160,10 @@ TEST_CASE("products with a screen stay within its margin: any shape, any activat
 TEST_CASE("the margin is what the errors' distribution asks for, no more") {
   constexpr int64_t kInputs = 1024;
   constexpr int64_t kOutputs = 4096;
-  const ScreenedRows rows = screened(normal_floats(kOutputs * kInputs, 7, 0.02F), kOutputs, kInputs);
+  const ScreenedRows rows = screened(random_floats(kOutputs * kInputs, 7, 0.02F), kOutputs, kInputs);
   for (const CpuKernels* k : all_kernels()) {
     CAPTURE(k->isa);
-    const std::vector<float> x = normal_floats(kInputs, 8);
+    const std::vector<float> x = random_floats(kInputs, 8);
     for (const int bits : {2, 4}) {
       CAPTURE(bits);
       const std::vector<double> shares =
@@ -200,8 +194,8 @@ TEST_CASE("rows and activations of any structure stay within the margin, most of
       }
       return w;
     };
-    const std::vector<float> common = normal_floats(inputs, 1);
-    const std::vector<float> noise = normal_floats(kOutputs * inputs, 2, 0.1F);
+    const std::vector<float> common = random_floats(inputs, 1);
+    const std::vector<float> noise = random_floats(kOutputs * inputs, 2, 0.1F);
     const auto at = [&](const std::vector<float>& values, int64_t n, int64_t k) { return values[static_cast<size_t>(n * inputs + k)]; };
     const std::vector<std::vector<float>> matrices = {
         filled([](int64_t n, int64_t k) { return n == k ? 1.0F : 0.0F; }),              // one input each
@@ -214,7 +208,7 @@ TEST_CASE("rows and activations of any structure stay within the margin, most of
     };
     std::vector<float> one(width, 0.0F);
     one[width / 3] = 2.0F;
-    std::vector<float> heavy = normal_floats(inputs, 3);
+    std::vector<float> heavy = random_floats(inputs, 3);
     for (float& value : heavy) value = value * value * value;
     for (size_t m = 0; m < matrices.size(); ++m) {
       CAPTURE(inputs);
@@ -239,8 +233,8 @@ TEST_CASE("a row has the same products with a screen alone and in a crowd, and o
   constexpr int64_t kInputs = 200;
   constexpr int64_t kOutputs = 90;
   constexpr int64_t kRows = 9;
-  const ScreenedRows rows = screened(normal_floats(kOutputs * kInputs, 5, 0.02F), kOutputs, kInputs);
-  const std::vector<float> x = normal_floats(kRows * kInputs, 6);
+  const ScreenedRows rows = screened(random_floats(kOutputs * kInputs, 5, 0.02F), kOutputs, kInputs);
+  const std::vector<float> x = random_floats(kRows * kInputs, 6);
   std::vector<float> first;
   for (const CpuKernels* k : all_kernels()) {
     CAPTURE(k->isa);
@@ -274,8 +268,8 @@ TEST_CASE("a row has the same products with a screen alone and in a crowd, and o
 TEST_CASE("weights that a screen has no steps for: zeros, far too small, equal, of very different size") {
   const CpuKernels& k = *all_kernels().front();
   constexpr int64_t kInputs = 96;
-  const std::vector<float> x = normal_floats(kInputs, 3);
-  std::vector<float> mixed = normal_floats(20 * kInputs, 4);
+  const std::vector<float> x = random_floats(kInputs, 3);
+  std::vector<float> mixed = random_floats(20 * kInputs, 4);
   for (size_t i = 0; i < mixed.size(); ++i) mixed[i] *= std::pow(10.0F, static_cast<float>(i % 37) - 30.0F);
   const std::vector<float> zeros(20 * kInputs, 0.0F);
   const std::vector<float> small(20 * kInputs, 1e-38F);
@@ -292,10 +286,10 @@ TEST_CASE("weights that a screen has no steps for: zeros, far too small, equal, 
 
 TEST_CASE("activations that are not numbers give a margin that is none") {
   const CpuKernels& k = *all_kernels().front();
-  const ScreenedRows rows = screened(normal_floats(16 * 64, 1), 16, 64);
+  const ScreenedRows rows = screened(random_floats(16 * 64, 1), 16, 64);
   for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     for (const size_t place : {0, 40, 63}) {
-      std::vector<float> x = normal_floats(64, 2);
+      std::vector<float> x = random_floats(64, 2);
       x[place] = bad;
       CHECK_FALSE(std::isfinite(estimates(k, rows, x, Storage::int8, 2).margin.spread));
       CHECK_FALSE(std::isfinite(estimates(k, rows, x, Storage::bf16, 2).margin.norm));
@@ -305,7 +299,7 @@ TEST_CASE("activations that are not numbers give a margin that is none") {
 
 TEST_CASE("the largest of each panel, and whether all are numbers") {
   for (const int64_t outputs : {1, 15, 16, 17, 70}) {
-    std::vector<float> y = normal_floats(outputs, 5);
+    std::vector<float> y = random_floats(outputs, 5);
     const int64_t panels = panel_count(outputs);
     std::vector<float> maxima(static_cast<size_t>(panels), 99.0F);
     CHECK(panel_maxima(y.data(), outputs, 0, panels, maxima.data()));
