@@ -1,8 +1,8 @@
 # expert_room(<name> SOURCES a.cpp … LINKS <targets>): one folder of src/ as a static library expert_<name>.
 # UNIT: how many of its files are compiled as one (CMAKE_UNITY_BUILD), few enough that two cores end at the same time.
 # COLD: nothing in it is called per weight, logit or byte, so it is optimised less; the compiler needs two thirds of the time.
-# PARSES: fuzz targets run through it, so where there are any its branches are counted, or they would search blindly; its tests
-# take half as long again.
+# PARSES: fuzz targets run through it, so where there are any its branches are counted, or they would search blindly. Its tests
+# then take up to twice as long.
 # Includes are written from src/ ("core/error.h"), so a reader sees which room a header belongs to.
 function(expert_warnings target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
@@ -24,8 +24,9 @@ function(expert_room name)
   if(room_COLD)
     expert_cold(expert_${name})
   endif()
-  if(room_PARSES AND EXPERT_FUZZ)
-    target_compile_options(expert_${name} PRIVATE -fsanitize-coverage=inline-8bit-counters,indirect-calls,trace-cmp,pc-table -fno-builtin-bcmp -fno-builtin-memcmp)
+  if(room_PARSES AND EXPERT_FUZZ)  # what -fsanitize=fuzzer-no-link means; that itself would refuse headers shared with other rooms
+    target_compile_options(expert_${name} PRIVATE
+      -fsanitize-coverage=inline-8bit-counters,indirect-calls,trace-cmp,pc-table -fno-builtin-bcmp -fno-builtin-memcmp)
   endif()
   if(NOT name STREQUAL "core")
     target_precompile_headers(expert_${name} REUSE_FROM expert_core)

@@ -1,6 +1,7 @@
 // Numbers for tests.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <random>
 #include <vector>
